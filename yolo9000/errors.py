@@ -1,0 +1,13 @@
+"""The errors this package raises on purpose. The command line prints each as one line; anything else is a bug."""
+
+
+class ModelError(Exception):
+    """A network description, weight file or model file that cannot be used; says what was wanted and what was found."""
+
+
+class ImageError(Exception):
+    """A picture that cannot be read; names the file and the reason."""
+
+
+class TrainingError(Exception):
+    """A training run that cannot start or go on; names the setting, file or images at fault."""
