@@ -1,0 +1,15 @@
+"""Fixtures for all tests."""
+
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared"  # reference results lie beside the checkout, never inside it
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference results, or a skip that says so."""
+    if not (_SHARED / "SPEC.md").is_file():
+        pytest.skip("the reference results (../shared) are not beside this checkout")
+    return _SHARED
