@@ -1,0 +1,121 @@
+"""Finding a node by what people call it: synset name, display name, synonym, and a guess where nothing fits.
+
+Not here: ids and indices, which `WordTree.index` answers by itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from wordtree.errors import LookupTreeError
+
+if TYPE_CHECKING:
+    from wordtree.tree import WordTree
+
+_MOST_CANDIDATES = 12  # what fits on a screen
+_SIMILAR = 0.75  # difflib's ratio; below it the suggestions are other words altogether
+
+
+def plain(text: str) -> str:
+    """Text as it is compared: lower case, underscores and hyphens as blanks, single blanks."""
+    return " ".join(text.casefold().replace("_", " ").replace("-", " ").split())
+
+
+class Lookup:
+    """The words of a tree. Made on the first question that needs it; the answers are indices of nodes."""
+
+    def __init__(self, tree: WordTree) -> None:
+        self._tree = tree
+        self._exact: dict[str, list[int]] = {}
+        self._synsets = {name: i for i, name in enumerate(tree.synsets or ()) if name}
+        self._names: dict[str, list[int]] = {}
+        self._synonyms: dict[str, list[int]] = {}
+        for i, name in enumerate(tree.names):
+            self._exact.setdefault(name, []).append(i)
+            self._names.setdefault(plain(name), []).append(i)
+        for i, words in enumerate(tree.synonyms or ()):
+            for word in dict.fromkeys(map(plain, words)):
+                self._synonyms.setdefault(word, []).append(i)
+
+    def find(self, text: str) -> int:
+        """The one node that goes by `text`: display names come before synonyms, exact spelling before any other.
+
+        Raises:
+            LookupTreeError: none or several; lists candidates with ids and glosses.
+        """
+        if text in self._synsets:
+            return self._synsets[text]
+        word = plain(text)
+        for words, key in ((self._exact, text), (self._names, word), (self._synonyms, word)):
+            found = words.get(key, ())
+            if len(found) == 1:
+                return found[0]
+            if found:
+                # Somebody who has to choose wants to see every node of that name, synonyms too.
+                every = tuple(
+                    dict.fromkeys([*found, *self._names.get(word, ()), *self._synonyms.get(word, ())])
+                )
+                raise LookupTreeError(f"{text!r} may be any of\n{self.list(every)}", every)
+        similar = self.similar(word)
+        if similar:
+            raise LookupTreeError(f"no node is called {text!r}; did you mean\n{self.list(similar)}", similar)
+        raise LookupTreeError(f"no node is called {text!r}")
+
+    def similar(self, word: str) -> tuple[int, ...]:
+        """Nodes whose names contain the word or are spelt like it."""
+        close = difflib.get_close_matches(word, [*self._names, *self._synonyms], _MOST_CANDIDATES, _SIMILAR)
+        found = [i for key in close for i in (*self._names.get(key, ()), *self._synonyms.get(key, ()))]
+        return tuple(dict.fromkeys([*found, *self.search(word, _MOST_CANDIDATES)]))[:_MOST_CANDIDATES]
+
+    def search(self, text: str, limit: int | None = None) -> tuple[int, ...]:
+        """Nodes with `text` in a name, synonym, synset name or id: whole names first, then beginnings, then the rest."""
+        word = plain(text)
+        if not word:
+            return ()
+        tree = self._tree
+        ranked = []
+        for i, name in enumerate(tree.names):
+            words = [plain(name), *map(plain, tree.synonyms[i] if tree.synonyms else ())]
+            codes = [tree.ids[i].casefold(), tree.synsets[i].casefold() if tree.synsets else ""]
+            best = min(
+                (
+                    _rank(candidate, word) + (0.5 if k else 0.0)
+                    for k, candidate in enumerate(words)
+                    if word in candidate
+                ),
+                default=None,
+            )
+            if best is None and any(text.casefold() in code for code in codes):
+                best = 5.0
+            if best is not None:
+                ranked.append((best, len(name), i))
+        return tuple(i for *_, i in sorted(ranked)[:limit])
+
+    def list(self, nodes: tuple[int, ...]) -> str:
+        """One line a node: id, synset name, name and gloss."""
+        lines = [f"  {self.line(i)}" for i in nodes[:_MOST_CANDIDATES]]
+        if len(nodes) > _MOST_CANDIDATES:
+            lines.append(f"  ... and {len(nodes) - _MOST_CANDIDATES} more")
+        return "\n".join(lines)
+
+    def line(self, node: int) -> str:
+        """id, synset name, name and gloss of a node, as far as the tree has them."""
+        tree = self._tree
+        parts = [tree.ids[node]]
+        if tree.synsets and tree.synsets[node]:
+            parts.append(tree.synsets[node])
+        if tree.names[node] != tree.ids[node]:
+            parts.append(tree.names[node])
+        text = "  ".join(parts)
+        return f"{text}: {tree.glosses[node]}" if tree.glosses and tree.glosses[node] else text
+
+
+def _rank(candidate: str, word: str) -> float:
+    """0 the whole name, 1 a whole word at its start or end, 2 the start of a word, 3 anywhere."""
+    if candidate == word:
+        return 0
+    padded, wanted = f" {candidate} ", f" {word}"
+    if f"{wanted} " in padded:
+        return 1
+    return 2 if wanted in padded else 3

@@ -1,0 +1,417 @@
+"""The tree itself: identity by id, flat arrays inside, and the questions one asks of it. Immutable.
+
+Not here: reading and writing files (darknet.py, treefile.py), finding a node by what people call it (lookup.py), growing a
+tree out of WordNet (growth.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wordtree.errors import TreeError
+
+if TYPE_CHECKING:
+    import networkx
+
+    from wordtree.lookup import Lookup
+
+Node = int | str  # an index, or any text that `WordTree.index` takes
+
+# Node data a tree may carry beside its names; all are tuples as long as the tree, or None.
+COLUMNS = ("glosses", "synsets", "synonyms", "sources", "hypernym_paths")
+
+
+class WordTree:
+    """A forest of nodes whose siblings lie side by side; a node's index is its class index.
+
+    Args:
+        ids: one per node, unique, not empty (WordNet ids such as "n02084071", or anything else).
+        parents: index of each node's parent, -1 for a root. A parent comes before its children (parents[i] < i) and the
+            children of one node are contiguous, as are the roots.
+        names: what to show to people; need not be unique. Default: the ids.
+        glosses: one definition per node.
+        synsets: WordNet's own names, "dog.n.01".
+        synonyms: per node a tuple of further words for it.
+        sources: per node a tuple of tags that say whose label it is ("imagenet", "coco", ...); () for an inner node
+            that only holds others together.
+        hypernym_paths: per node the ids of the WordNet path it was grown along, first hypernym below the root first.
+        about: free JSON-able facts about the tree as a whole.
+
+    Raises:
+        TreeError: names the first node that breaks one of these rules.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    parents: np.ndarray  # (n,) int64
+    group_of: np.ndarray  # (n,) int64, sibling group of each node
+    group_starts: np.ndarray  # (G+1,) int64: group g is the nodes group_starts[g]:group_starts[g+1]
+    group_parent: np.ndarray  # (G,) int64, -1 for the roots, which are group 0
+    child_group: np.ndarray  # (n,) int64, the group of a node's children, -1 for a leaf
+    depths: np.ndarray  # (n,) int64, roots have 0
+    glosses: tuple[str, ...] | None
+    synsets: tuple[str, ...] | None
+    synonyms: tuple[tuple[str, ...], ...] | None
+    sources: tuple[tuple[str, ...], ...] | None
+    hypernym_paths: tuple[tuple[str, ...], ...] | None
+    about: Mapping[str, Any]
+
+    def __init__(
+        self,
+        ids: Iterable[str],
+        parents: Iterable[int],
+        names: Iterable[str] | None = None,
+        glosses: Iterable[str] | None = None,
+        *,
+        synsets: Iterable[str] | None = None,
+        synonyms: Iterable[Iterable[str]] | None = None,
+        sources: Iterable[Iterable[str]] | None = None,
+        hypernym_paths: Iterable[Iterable[str]] | None = None,
+        about: Mapping[str, Any] | None = None,
+        where: Callable[[int], str] | None = None,
+    ) -> None:
+        where = where or (lambda i: f"node {i}")
+        ids = tuple(ids)
+        index = _check_ids(ids, where)
+        arrays = _arrays(_check_parents(parents, ids, where), ids, where)
+        for array in arrays.values():
+            array.setflags(write=False)
+        n = len(ids)
+        self.__dict__.update(
+            arrays,
+            ids=ids,
+            names=ids if names is None else _texts("names", names, n, where, may_be_empty=False),
+            glosses=None if glosses is None else _texts("glosses", glosses, n, where),
+            synsets=None if synsets is None else _texts("synsets", synsets, n, where),
+            synonyms=_rows("synonyms", synonyms, n, where),
+            sources=_rows("sources", sources, n, where),
+            hypernym_paths=_rows("hypernym_paths", hypernym_paths, n, where),
+            about=dict(about or {}),
+            _index=index,
+        )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a WordTree cannot be changed; make another one")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a WordTree cannot be changed; make another one")
+
+    # -- where trees come from and go to ------------------------------------------------------------------------------
+
+    @classmethod
+    def default(cls) -> WordTree:
+        """The 9,418-node tree in the package, loaded once. Needs no WordNet."""
+        from wordtree.treefile import default
+
+        return default()
+
+    @classmethod
+    def load(cls, path: str | Path) -> WordTree:
+        """Read a tree that `save` wrote (.json or .json.gz). TreeError names the file and what is wrong with it."""
+        from wordtree.treefile import load
+
+        return load(path)
+
+    def save(self, path: str | Path) -> None:
+        """Write the tree as JSON, gzipped where the name ends in .gz. A file of that name is replaced whole."""
+        from wordtree.treefile import save
+
+        save(self, path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tree as JSON-able columns, for embedding in other files."""
+        from wordtree.treefile import to_dict
+
+        return to_dict(self)
+
+    @classmethod
+    def from_dict(cls, columns: Mapping[str, Any]) -> WordTree:
+        """The inverse of `to_dict`; TreeError on anything it did not write."""
+        from wordtree.treefile import from_dict
+
+        return from_dict(columns)
+
+    @classmethod
+    def from_darknet(
+        cls, tree: str | Path, names: str | Path | None = None, labels: str | Path | None = None
+    ) -> WordTree:
+        """Read Darknet's .tree file and, if given, the .names and .labels beside it, far more strictly than Darknet."""
+        from wordtree.darknet import read
+
+        return read(tree, names, labels)
+
+    def to_darknet(self, folder: str | Path, stem: str = "wordtree") -> tuple[Path, Path, Path]:
+        """Write <stem>.tree, <stem>.names and <stem>.labels into `folder` (made if missing); returns the paths."""
+        from wordtree.darknet import write
+
+        return write(self, folder, stem)
+
+    @classmethod
+    def flat(cls, names: Iterable[str], ids: Iterable[str] | None = None) -> WordTree:
+        """A plain class list as a tree: all are roots of one group, so one softmax runs over them all."""
+        names = tuple(names)
+        return cls(names if ids is None else ids, [-1] * len(names), names)
+
+    def to_networkx(self) -> networkx.DiGraph:
+        """A DiGraph of ids, edges from parent to child; node attributes `index` and `name`."""
+        import networkx
+
+        graph = networkx.DiGraph()
+        for i, node in enumerate(self.ids):
+            graph.add_node(node, index=i, name=self.names[i])
+        graph.add_edges_from((self.ids[p], self.ids[i]) for i, p in enumerate(self._parents) if p >= 0)
+        return graph
+
+    # -- the whole tree -----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        """Same ids, parents and names in the same order. Whether two trees fit one model is `fingerprint`'s matter."""
+        if not isinstance(other, WordTree):
+            return NotImplemented
+        return self.fingerprint == other.fingerprint and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        return f"WordTree({len(self):,} nodes, {len(self.group_parent):,} groups, {self.fingerprint[:12]})"
+
+    def __reduce__(self):
+        return type(self).from_dict, (self.to_dict(),)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over ids and parents: that of the tree's Darknet .tree file. Names and glosses do not matter."""
+        text = "".join(f"{node} {parent}\n" for node, parent in zip(self.ids, self._parents, strict=True))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def leaves(self) -> np.ndarray:
+        """Indices of the nodes without children, ascending, int64."""
+        leaves = np.flatnonzero(self.child_group < 0)
+        leaves.setflags(write=False)
+        return leaves
+
+    @cached_property
+    def roots(self) -> tuple[int, ...]:
+        """Indices of the roots: always 0 .. r-1."""
+        return tuple(range(int(self.group_starts[1])))
+
+    # -- one node -----------------------------------------------------------------------------------------------------
+
+    def index(self, node: Node) -> int:
+        """The index of a node given as an index, an id, a synset name ("dog.n.01"), a unique name or a unique synonym.
+
+        Raises:
+            TreeError: nothing, or more than one node, goes by that name; the message lists the candidates.
+        """
+        if isinstance(node, str):
+            found = self._index.get(node)
+            return self.lookup.find(node) if found is None else found
+        if isinstance(node, bool | np.bool_) or not isinstance(node, int | np.integer):
+            raise TreeError(f"a node is an index or a text, not {type(node).__name__} {node!r}")
+        if not 0 <= node < len(self):
+            raise TreeError(f"there is no node {node}: the tree has the nodes 0 to {len(self) - 1}")
+        return int(node)
+
+    def __contains__(self, node: object) -> bool:
+        """Whether `node` is the id or the index of a node (names may be ambiguous: ask `index`)."""
+        if isinstance(node, str):
+            return node in self._index
+        return isinstance(node, int | np.integer) and not isinstance(node, bool) and 0 <= node < len(self)
+
+    def search(self, text: str, limit: int | None = None) -> tuple[int, ...]:
+        """Nodes whose name, synonym, synset name or id contains `text`, whatever its case; the closest match first."""
+        return self.lookup.search(text, limit)
+
+    def path(self, node: Node) -> tuple[str, ...]:
+        """Ids from the root down to the node itself."""
+        return tuple(self.ids[i] for i in self.path_nodes(node))
+
+    def path_nodes(self, node: Node) -> tuple[int, ...]:
+        """Indices from the root down to the node itself."""
+        k = self.index(node)
+        path = [k]
+        while (k := self._parents[k]) >= 0:
+            path.append(k)
+        return tuple(reversed(path))
+
+    def parent(self, node: Node) -> int:
+        """Index of the parent, -1 for a root."""
+        return self._parents[self.index(node)]
+
+    def children(self, node: Node) -> tuple[int, ...]:
+        """Indices of the children, () for a leaf."""
+        group = int(self.child_group[self.index(node)])
+        return () if group < 0 else self.group(group)
+
+    def siblings(self, node: Node) -> tuple[int, ...]:
+        """Indices of the other members of the node's sibling group."""
+        k = self.index(node)
+        return tuple(i for i in self.group(int(self.group_of[k])) if i != k)
+
+    def group(self, group: int) -> tuple[int, ...]:
+        """Indices of all members of a sibling group."""
+        return tuple(range(int(self.group_starts[group]), int(self.group_starts[group + 1])))
+
+    def ancestors(self, node: Node) -> tuple[int, ...]:
+        """Indices of the nodes above it, root first, without itself."""
+        return self.path_nodes(node)[:-1]
+
+    def descendants(self, node: Node) -> tuple[int, ...]:
+        """Indices of all nodes below it, ascending, without itself."""
+        found: list[int] = []
+        waiting = [self.index(node)]
+        while waiting:
+            below = self.children(waiting.pop())
+            found += below
+            waiting += below
+        return tuple(sorted(found))
+
+    def depth(self, node: Node) -> int:
+        """Edges between the node and its root."""
+        return int(self.depths[self.index(node)])
+
+    def lca(self, a: Node, b: Node) -> int | None:
+        """Index of the lowest node that is on both paths (`a` itself if `b` lies below it), None under different roots."""
+        lowest = None
+        for x, y in zip(self.path_nodes(a), self.path_nodes(b), strict=False):
+            if x != y:
+                break
+            lowest = x
+        return lowest
+
+    def is_ancestor(self, a: Node, b: Node) -> bool:
+        """Whether `a` is `b` or lies above it."""
+        return self.index(a) in self.path_nodes(b)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _parents(self) -> list[int]:
+        return self.parents.tolist()  # walking up a list is ten times faster than up an array
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """What people call the nodes."""
+        from wordtree.lookup import Lookup
+
+        return Lookup(self)
+
+
+def _check_ids(ids: tuple[str, ...], where: Callable[[int], str]) -> dict[str, int]:
+    if not ids:
+        raise TreeError("a tree needs at least one node")
+    index: dict[str, int] = {}
+    for i, node in enumerate(ids):
+        if not isinstance(node, str) or not node or not node.isprintable():
+            raise TreeError(f"{where(i)}: an id is a non-empty printable text, not {node!r}")
+        if node in index:
+            raise TreeError(f"{where(i)}: the id {node!r} was already given at {where(index[node])}")
+        index[node] = i
+    return index
+
+
+def _check_parents(parents: Iterable[int], ids: tuple[str, ...], where: Callable[[int], str]) -> list[int]:
+    parents = list(parents.tolist() if isinstance(parents, np.ndarray) else parents)
+    n = len(ids)
+    if len(parents) != n:
+        raise TreeError(f"{n} ids but {len(parents)} parents: every node needs one")
+    for i, parent in enumerate(parents):
+        if isinstance(parent, bool) or not isinstance(parent, int | np.integer):
+            raise TreeError(f"{where(i)}: the parent is the index of a node or -1, not {parent!r}")
+        if parent == i:
+            raise TreeError(f"{where(i)}: {ids[i]!r} is its own parent")
+        if not -1 <= parent < n:
+            raise TreeError(
+                f"{where(i)}: {ids[i]!r} has the parent {parent}, but the nodes are 0 to {n - 1} (-1: a root)"
+            )
+        if parent > i:
+            cycle = _cycle(parents, i)
+            found = (
+                f"a cycle through {', '.join(repr(ids[k]) for k in cycle[:5])}"
+                if cycle
+                else "a forward parent"
+            )
+            raise TreeError(
+                f"{where(i)}: {ids[i]!r} has the parent {parent} ({ids[parent]!r} at {where(parent)}), {found}; "
+                "a parent comes before its children"
+            )
+    return parents
+
+
+def _cycle(parents: Sequence[int], start: int) -> list[int]:
+    """The nodes of the cycle that `start` is on, else []."""
+    seen, k = [start], parents[start]
+    while isinstance(k, int) and 0 <= k < len(parents) and len(seen) <= len(parents):
+        if k == start:
+            return seen
+        seen.append(k)
+        k = parents[k]
+    return []
+
+
+def _arrays(parents: list[int], ids: tuple[str, ...], where: Callable[[int], str]) -> dict[str, np.ndarray]:
+    n = len(parents)
+    parent_of = np.array(parents, dtype=np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(parent_of)) + 1, [n]]).astype(np.int64)
+    group_parent = parent_of[starts[:-1]]
+    child_group = np.full(n, -1, dtype=np.int64)
+    seen: dict[int, int] = {}
+    depth_of_group = np.zeros(len(group_parent), dtype=np.int64)
+    group_of = np.repeat(np.arange(len(group_parent), dtype=np.int64), np.diff(starts))
+    for g, parent in enumerate(group_parent.tolist()):
+        i = int(starts[g])
+        if parent in seen:
+            last = int(starts[seen[parent] + 1]) - 1
+            whose = "the roots" if parent < 0 else f"the children of {ids[parent]!r}"
+            raise TreeError(
+                f"{where(i)}: {ids[i]!r} belongs to {whose}, whose run ended at {where(last)}; siblings lie side by side"
+            )
+        seen[parent] = g
+        if parent >= 0:
+            child_group[parent] = g
+            depth_of_group[g] = depth_of_group[group_of[parent]] + 1
+    return {
+        "parents": parent_of,
+        "group_of": group_of,
+        "group_starts": starts,
+        "group_parent": group_parent,
+        "child_group": child_group,
+        "depths": depth_of_group[group_of],
+    }
+
+
+def _texts(
+    what: str, texts: Iterable[str], n: int, where: Callable[[int], str], may_be_empty: bool = True
+) -> tuple[str, ...]:
+    texts = tuple(texts)
+    if len(texts) != n:
+        raise TreeError(f"{n} nodes but {len(texts)} {what}: every node needs one")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not (text or may_be_empty) or "\n" in text or "\r" in text:
+            raise TreeError(f"{where(i)}: {what} holds one line of text per node, not {text!r}")
+    return texts
+
+
+def _rows(
+    what: str, rows: Iterable[Iterable[str]] | None, n: int, where: Callable[[int], str]
+) -> tuple[tuple[str, ...], ...] | None:
+    if rows is None:
+        return None
+    rows = tuple(rows)
+    if len(rows) != n:
+        raise TreeError(f"{n} nodes but {len(rows)} {what}: every node needs one, if only an empty one")
+    for i, row in enumerate(rows):
+        if isinstance(row, str) or not all(isinstance(text, str) for text in row):
+            raise TreeError(f"{where(i)}: {what} holds a list of texts per node, not {row!r}")
+    return tuple(map(tuple, rows))

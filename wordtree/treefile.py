@@ -1,0 +1,127 @@
+"""The tree's own file: JSON in columns, gzipped if named .gz, and the default tree that lies in the package.
+
+Not here: Darknet's text files (darknet.py) and the commands that make the default tree (scripts/build_default_tree).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from wordtree.darknet import write_whole
+from wordtree.errors import TreeError
+from wordtree.tree import COLUMNS, WordTree
+
+FORMAT = "wordtree"
+VERSION = 1
+_GZIP = b"\x1f\x8b"
+# A tree of a million nodes with glosses is about 150 MB of text; far above that a small .gz was made to fill memory.
+_MOST_BYTES = 1 << 30
+
+
+def to_dict(tree: WordTree) -> dict[str, Any]:
+    """The tree as JSON-able columns: format, version, fingerprint, about, ids, parents, names and what else it carries."""
+    columns: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "fingerprint": tree.fingerprint,
+        "about": dict(tree.about),
+        "ids": list(tree.ids),
+        "parents": tree.parents.tolist(),
+        "names": list(tree.names),
+    }
+    for name in COLUMNS:
+        values = getattr(tree, name)
+        if values is not None:
+            columns[name] = [value if isinstance(value, str) else list(value) for value in values]
+    return columns
+
+
+def from_dict(columns: Mapping[str, Any], where: str = "tree") -> WordTree:
+    """The inverse of `to_dict`.
+
+    Args:
+        columns: what `to_dict` gave, perhaps by way of JSON.
+        where: what to call it in errors.
+
+    Raises:
+        TreeError: another format or version, a column that is missing or of the wrong type or length, a tree that is
+            none, or one that does not have the fingerprint it came with.
+    """
+    if not isinstance(columns, Mapping) or columns.get("format") != FORMAT:
+        raise TreeError(f'{where}: not a WordTree (wanted an object with "format": "{FORMAT}")')
+    version = columns.get("version")
+    if version != VERSION or isinstance(version, bool):
+        raise TreeError(
+            f"{where}: version {version!r}, but this program reads version {VERSION}; make the file again"
+        )
+    for name in ("ids", "parents", "names", *COLUMNS):
+        if not isinstance(columns.get(name, [] if name in COLUMNS else None), list):
+            raise TreeError(f"{where}: {name!r} is missing or not a list")
+    if not isinstance(columns.get("about", {}), Mapping):
+        raise TreeError(f"{where}: 'about' is not an object")
+    tree = WordTree(
+        columns["ids"],
+        columns["parents"],
+        columns["names"],
+        **{name: columns.get(name) for name in COLUMNS},
+        about=columns.get("about"),
+        where=lambda i: f"{where}: node {i}",
+    )
+    if columns.get("fingerprint") != tree.fingerprint:
+        raise TreeError(
+            f"{where}: ids and parents do not give the fingerprint {columns.get('fingerprint')!r} that came with them; "
+            "the file was changed or damaged"
+        )
+    return tree
+
+
+def load(path: str | Path) -> WordTree:
+    """Read a .json or .json.gz file that `save` wrote."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TreeError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return _parse(data, str(path))
+
+
+def save(tree: WordTree, path: str | Path) -> None:
+    """Write the tree; a name that ends in .gz is compressed. The same tree always gives the same bytes."""
+    path = Path(path)
+    text = json.dumps(to_dict(tree), ensure_ascii=False, separators=(",", ":")) + "\n"
+    data = text.encode()
+    # mtime=0: the time of writing would make the same tree give other bytes.
+    write_whole(path, gzip.compress(data, 9, mtime=0) if path.suffix == ".gz" else data)
+
+
+def _parse(data: bytes, where: str) -> WordTree:
+    try:
+        if data.startswith(_GZIP):
+            unpack = zlib.decompressobj(wbits=31)  # 31: a gzip header and the largest window
+            data = unpack.decompress(data, _MOST_BYTES)
+            if not unpack.eof:
+                raise TreeError(
+                    f"{where}: the compressed file ends early or holds over {_MOST_BYTES >> 20} MiB"
+                )
+        columns = json.loads(data)
+    except zlib.error as error:
+        raise TreeError(f"{where}: damaged gzip data ({error})") from error
+    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and over-long integers
+        raise TreeError(f"{where}: not JSON text ({error})") from error
+    return from_dict(columns, where)
+
+
+@cache
+def default() -> WordTree:
+    """The tree in the package, read once."""
+    resource = files("wordtree") / "data" / "default.json.gz"
+    if not resource.is_file():
+        raise TreeError("the default tree is not in this installation; install the package again")
+    return _parse(resource.read_bytes(), "the default tree")
