@@ -1,4 +1,4 @@
-"""Darknet's text files: .tree (id and parent a line), .names, .labels and .map. Reading is strict; writing gives Darknet's bytes.
+"""Darknet's text files .tree, .names, .labels and .map: read strictly, written byte for byte.
 
 Not here: what the lines mean together (tree.py checks that), and data sets' class lists (classes.py).
 """
@@ -18,7 +18,7 @@ from wordtree.errors import TreeError
 if TYPE_CHECKING:
     from wordtree.tree import WordTree
 
-# Nine digits are more nodes than memory holds; without a limit int() itself fails on a line of thousands of digits.
+# Nine digits are more nodes than memory holds; int() itself fails on thousands of digits.
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -56,8 +56,8 @@ def read(tree: str | Path, names: str | Path | None = None, labels: str | Path |
         labels: one id a line, same order; only checked against the tree.
 
     Raises:
-        TreeError: a cycle, an unknown or forward parent, split siblings, a repeated or missing id, a blank line, bad
-            encoding, or files of different lengths; names file and line.
+        TreeError: a cycle, an unknown or forward parent, split siblings, a repeated or missing id, a blank
+            line, bad encoding, or files of different lengths; names file and line.
     """
     from wordtree.tree import WordTree
 
@@ -66,7 +66,8 @@ def read(tree: str | Path, names: str | Path | None = None, labels: str | Path |
         fields = line.split()
         if len(fields) != 2 or not _INTEGER.fullmatch(fields[1]):
             raise TreeError(
-                f"{tree}:{number}: wanted an id and the number of its parent's line counted from 0 (-1: a root), found {line!r}"
+                f"{tree}:{number}: wanted an id and its parent's line number counted from 0 (-1: a root), "
+                f"found {line!r}"
             )
         ids.append(fields[0])
         parents.append(int(fields[1]))

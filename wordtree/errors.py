@@ -1,8 +1,8 @@
-"""The one error this package raises on purpose. The command line prints it as a line; anything else is a bug."""
+"""What this package raises on purpose. The command line prints it as one line; anything else is a bug."""
 
 
 class TreeError(Exception):
-    """A tree, tree file, node name or WordNet that cannot be used; says where, what was found and what helps."""
+    """A tree, file, name or WordNet that cannot be used; says where, what was found and what helps."""
 
 
 class LookupTreeError(TreeError):

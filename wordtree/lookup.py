@@ -39,7 +39,7 @@ class Lookup:
                 self._synonyms.setdefault(word, []).append(i)
 
     def find(self, text: str) -> int:
-        """The one node that goes by `text`: display names come before synonyms, exact spelling before any other.
+        """The one node that goes by `text`: names come before synonyms, exact spelling before any other.
 
         Raises:
             LookupTreeError: none or several; lists candidates with ids and glosses.
@@ -69,7 +69,7 @@ class Lookup:
         return tuple(dict.fromkeys([*found, *self.search(word, _MOST_CANDIDATES)]))[:_MOST_CANDIDATES]
 
     def search(self, text: str, limit: int | None = None) -> tuple[int, ...]:
-        """Nodes with `text` in a name, synonym, synset name or id: whole names first, then beginnings, then the rest."""
+        """Nodes with `text` in a name, synonym, synset name or id: whole names first, then whole words."""
         word = plain(text)
         if not word:
             return ()

@@ -1,7 +1,7 @@
 """The tree itself: identity by id, flat arrays inside, and the questions one asks of it. Immutable.
 
-Not here: reading and writing files (darknet.py, treefile.py), finding a node by what people call it (lookup.py), growing a
-tree out of WordNet (growth.py).
+Not here: files (darknet.py, treefile.py), finding a node by what people call it (lookup.py), growing a tree
+out of WordNet (growth.py).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class WordTree:
 
     Args:
         ids: one per node, unique, not empty (WordNet ids such as "n02084071", or anything else).
-        parents: index of each node's parent, -1 for a root. A parent comes before its children (parents[i] < i) and the
-            children of one node are contiguous, as are the roots.
+        parents: index of each node's parent, -1 for a root. A parent comes before its children
+            (parents[i] < i) and the children of one node are contiguous, as are the roots.
         names: what to show to people; need not be unique. Default: the ids.
         glosses: one definition per node.
         synsets: WordNet's own names, "dog.n.01".
         synonyms: per node a tuple of further words for it.
-        sources: per node a tuple of tags that say whose label it is ("imagenet", "coco", ...); () for an inner node
-            that only holds others together.
-        hypernym_paths: per node the ids of the WordNet path it was grown along, first hypernym below the root first.
+        sources: per node a tuple of tags that say whose label it is ("imagenet", "coco", ...); () for a
+            node that only holds others together.
+        hypernym_paths: per node the ids of the WordNet path it was grown along, topmost first.
         about: free JSON-able facts about the tree as a whole.
 
     Raises:
@@ -102,7 +102,7 @@ class WordTree:
     def __delattr__(self, name: str) -> None:
         raise AttributeError("a WordTree cannot be changed; make another one")
 
-    # -- where trees come from and go to ------------------------------------------------------------------------------
+    # -- where trees come from and go to ---------------------------------------------------------------------
 
     @classmethod
     def default(cls) -> WordTree:
@@ -113,13 +113,13 @@ class WordTree:
 
     @classmethod
     def load(cls, path: str | Path) -> WordTree:
-        """Read a tree that `save` wrote (.json or .json.gz). TreeError names the file and what is wrong with it."""
+        """Read a tree that `save` wrote. TreeError names the file and what is wrong with it."""
         from wordtree.treefile import load
 
         return load(path)
 
     def save(self, path: str | Path) -> None:
-        """Write the tree as JSON, gzipped where the name ends in .gz. A file of that name is replaced whole."""
+        """Write the tree as JSON, gzipped where the name ends in .gz. An older file is replaced whole."""
         from wordtree.treefile import save
 
         save(self, path)
@@ -141,13 +141,13 @@ class WordTree:
     def from_darknet(
         cls, tree: str | Path, names: str | Path | None = None, labels: str | Path | None = None
     ) -> WordTree:
-        """Read Darknet's .tree file and, if given, the .names and .labels beside it, far more strictly than Darknet."""
+        """Read Darknet's .tree file and, if given, the .names and .labels beside it; see darknet.read."""
         from wordtree.darknet import read
 
         return read(tree, names, labels)
 
     def to_darknet(self, folder: str | Path, stem: str = "wordtree") -> tuple[Path, Path, Path]:
-        """Write <stem>.tree, <stem>.names and <stem>.labels into `folder` (made if missing); returns the paths."""
+        """Write <stem>.tree, <stem>.names and <stem>.labels into `folder`; returns their paths."""
         from wordtree.darknet import write
 
         return write(self, folder, stem)
@@ -168,13 +168,13 @@ class WordTree:
         graph.add_edges_from((self.ids[p], self.ids[i]) for i, p in enumerate(self._parents) if p >= 0)
         return graph
 
-    # -- the whole tree -----------------------------------------------------------------------------------------------
+    # -- the whole tree --------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __eq__(self, other: object) -> bool:
-        """Same ids, parents and names in the same order. Whether two trees fit one model is `fingerprint`'s matter."""
+        """Same ids, parents and names in the same order. `fingerprint` says if two trees fit one model."""
         if not isinstance(other, WordTree):
             return NotImplemented
         return self.fingerprint == other.fingerprint and self.names == other.names
@@ -190,7 +190,7 @@ class WordTree:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and parents: that of the tree's Darknet .tree file. Names and glosses do not matter."""
+        """SHA-256 over ids and parents: that of the tree's Darknet .tree file. Names do not matter."""
         text = "".join(f"{node} {parent}\n" for node, parent in zip(self.ids, self._parents, strict=True))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -206,10 +206,10 @@ class WordTree:
         """Indices of the roots: always 0 .. r-1."""
         return tuple(range(int(self.group_starts[1])))
 
-    # -- one node -----------------------------------------------------------------------------------------------------
+    # -- one node --------------------------------------------------------------------------------------------
 
     def index(self, node: Node) -> int:
-        """The index of a node given as an index, an id, a synset name ("dog.n.01"), a unique name or a unique synonym.
+        """Index of a node given as index, id, synset name ("dog.n.01"), unique name or unique synonym.
 
         Raises:
             TreeError: nothing, or more than one node, goes by that name; the message lists the candidates.
@@ -230,7 +230,7 @@ class WordTree:
         return isinstance(node, int | np.integer) and not isinstance(node, bool) and 0 <= node < len(self)
 
     def search(self, text: str, limit: int | None = None) -> tuple[int, ...]:
-        """Nodes whose name, synonym, synset name or id contains `text`, whatever its case; the closest match first."""
+        """Nodes whose name, synonym, synset name or id contains `text`; the closest match first."""
         return self.lookup.search(text, limit)
 
     def path(self, node: Node) -> tuple[str, ...]:
@@ -282,7 +282,7 @@ class WordTree:
         return int(self.depths[self.index(node)])
 
     def lca(self, a: Node, b: Node) -> int | None:
-        """Index of the lowest node that is on both paths (`a` itself if `b` lies below it), None under different roots."""
+        """Index of the lowest node on both paths (`a` if `b` is below it); None under different roots."""
         lowest = None
         for x, y in zip(self.path_nodes(a), self.path_nodes(b), strict=False):
             if x != y:
@@ -294,7 +294,7 @@ class WordTree:
         """Whether `a` is `b` or lies above it."""
         return self.index(a) in self.path_nodes(b)
 
-    # -- inside -------------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------
 
     @cached_property
     def _parents(self) -> list[int]:
@@ -343,8 +343,8 @@ def _check_parents(parents: Iterable[int], ids: tuple[str, ...], where: Callable
                 else "a forward parent"
             )
             raise TreeError(
-                f"{where(i)}: {ids[i]!r} has the parent {parent} ({ids[parent]!r} at {where(parent)}), {found}; "
-                "a parent comes before its children"
+                f"{where(i)}: {ids[i]!r} has the parent {parent} ({ids[parent]!r} at {where(parent)}), "
+                f"{found}; a parent comes before its children"
             )
     return parents
 
@@ -375,7 +375,8 @@ def _arrays(parents: list[int], ids: tuple[str, ...], where: Callable[[int], str
             last = int(starts[seen[parent] + 1]) - 1
             whose = "the roots" if parent < 0 else f"the children of {ids[parent]!r}"
             raise TreeError(
-                f"{where(i)}: {ids[i]!r} belongs to {whose}, whose run ended at {where(last)}; siblings lie side by side"
+                f"{where(i)}: {ids[i]!r} belongs to {whose}, whose run ended at {where(last)}; "
+                "siblings lie side by side"
             )
         seen[parent] = g
         if parent >= 0:

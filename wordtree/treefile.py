@@ -1,6 +1,6 @@
 """The tree's own file: JSON in columns, gzipped if named .gz, and the default tree that lies in the package.
 
-Not here: Darknet's text files (darknet.py) and the commands that make the default tree (scripts/build_default_tree).
+Not here: Darknet's text files (darknet.py) and the making of the default tree (scripts/build_default_tree).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from wordtree.tree import COLUMNS, WordTree
 FORMAT = "wordtree"
 VERSION = 1
 _GZIP = b"\x1f\x8b"
-# A tree of a million nodes with glosses is about 150 MB of text; far above that a small .gz was made to fill memory.
+# A million nodes with glosses are about 150 MB of text; far above that a .gz was made to fill memory.
 _MOST_BYTES = 1 << 30
 
 
 def to_dict(tree: WordTree) -> dict[str, Any]:
-    """The tree as JSON-able columns: format, version, fingerprint, about, ids, parents, names and what else it carries."""
+    """The tree as JSON-able columns, after its format, version and fingerprint."""
     columns: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -51,8 +51,8 @@ def from_dict(columns: Mapping[str, Any], where: str = "tree") -> WordTree:
         where: what to call it in errors.
 
     Raises:
-        TreeError: another format or version, a column that is missing or of the wrong type or length, a tree that is
-            none, or one that does not have the fingerprint it came with.
+        TreeError: another format or version, a column that is missing or of the wrong type or length, a tree
+            that is none, or one that does not have the fingerprint it came with.
     """
     if not isinstance(columns, Mapping) or columns.get("format") != FORMAT:
         raise TreeError(f'{where}: not a WordTree (wanted an object with "format": "{FORMAT}")')
@@ -76,7 +76,7 @@ def from_dict(columns: Mapping[str, Any], where: str = "tree") -> WordTree:
     )
     if columns.get("fingerprint") != tree.fingerprint:
         raise TreeError(
-            f"{where}: ids and parents do not give the fingerprint {columns.get('fingerprint')!r} that came with them; "
+            f"{where}: ids and parents do not give their fingerprint {columns.get('fingerprint')!r}; "
             "the file was changed or damaged"
         )
     return tree
