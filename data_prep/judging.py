@@ -1,0 +1,78 @@
+"""Judging boxes: which of them are boxes in a picture at all, and what is wrong with the rest. Pure functions over arrays."""
+
+import numpy as np
+
+# Annotation tools round to a tenth or to whole pixels: a box that sticks out by less than this is not worth a report.
+_ROUNDING = 1.0  # pixel
+
+
+def judge(boxes_xyxy: np.ndarray, categories: tuple, size: tuple[int, int]) -> list[list[str]]:
+    """The kinds of fault (data_prep.record.KINDS) of each box.
+
+    Args:
+        boxes_xyxy: (n, 4) in pixels. categories: n keys. size: (width, height) of the picture the boxes are in.
+    """
+    found: list[list[str]] = [[] for _ in range(len(boxes_xyxy))]
+
+    def note(kind: str, which: np.ndarray) -> np.ndarray:
+        for k in np.flatnonzero(which):
+            found[k].append(kind)
+        return which
+
+    finite = np.isfinite(boxes_xyxy).all(axis=1)
+    note("box not finite", ~finite)
+    boxes = np.where(finite[:, None], boxes_xyxy, 0)
+    low, high, limit = boxes[:, :2], boxes[:, 2:], np.asarray(size, float)
+    sides = high - low
+    inverted = note("box inverted", finite & (sides < 0).any(axis=1))
+    empty = note("box empty", finite & ~inverted & (sides == 0).any(axis=1))
+    area = finite & ~inverted & ~empty
+    outside = note("box outside", area & ((high <= 0) | (low >= limit)).any(axis=1))
+    before, after = low < -_ROUNDING, high > limit + _ROUNDING
+    larger = note("box larger than picture", area & ~outside & (before & after).any(axis=1))
+    note("box cut", area & ~outside & ~larger & (before | after).any(axis=1))
+    seen: dict[tuple, int] = {}
+    for k in np.flatnonzero(area):
+        if seen.setdefault((*boxes_xyxy[k].tolist(), categories[k]), int(k)) != k:
+            found[k].append("box duplicate")
+    return found
+
+
+def usable(boxes_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool (n,): finite and with some area inside a picture of `size` (width, height)."""
+    with np.errstate(invalid="ignore"):
+        clipped = clip(boxes_xyxy, size)
+        return (
+            np.isfinite(boxes_xyxy).all(axis=1)
+            & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+            & (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1)
+        )
+
+
+def clip(boxes_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Boxes cut to a picture of `size` (width, height)."""
+    return np.clip(boxes_xyxy, 0, np.asarray([*size, *size], float))
+
+
+def to_shares(boxes_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels to float32 (n, 4) centre and sides in 0..1 of a picture of `size`."""
+    low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
+    scaled = np.concatenate([(low + high) / 2, high - low], axis=1) / np.asarray([*size, *size], float)
+    return scaled.astype(np.float32)
+
+
+def set_upright(boxes_xyxy: np.ndarray, size: tuple[int, int], orientation: int) -> np.ndarray:
+    """Boxes of a picture as it is stored, `size` (width, height), into the frame after its EXIF orientation (1..8) is applied."""
+    left, top, right, bottom = boxes_xyxy.T
+    width, height = size
+    corners = {
+        1: (left, top, right, bottom),
+        2: (width - right, top, width - left, bottom),
+        3: (width - right, height - bottom, width - left, height - top),
+        4: (left, height - bottom, right, height - top),
+        5: (top, left, bottom, right),
+        6: (height - bottom, left, height - top, right),
+        7: (height - bottom, width - right, height - top, width - left),
+        8: (top, width - right, bottom, width - left),
+    }[orientation]
+    return np.stack(corners, axis=1)

@@ -1,0 +1,53 @@
+"""The layout of a store file (HDF5): what is written and read under which name. The reader is store.py, the writer writer.py.
+
+    attributes   format, version, complete, sources (JSON), about (JSON), tree_fingerprint, index_crc32 (JSON: data set -> crc32)
+    bytes        uint8, the encoded images one after the other, in chunks without filters
+    tree         uint8, zlib of JSON {"ids", "parents", "names"}
+    index/...    one small array per column below
+
+Column `x_starts` (n + 1,) says which rows of `x` belong to sample i: x_starts[i]:x_starts[i + 1].
+"""
+
+import numpy as np
+
+FORMAT = "yolo9000-samples"
+VERSION = 1
+
+# HDF5 gives each chunk one place in the file, so a picture is read with one or two preads; 1 MiB keeps the padding of the
+# last chunk small and the list of chunks short (100,000 for 100 GB).
+CHUNK = 1 << 20
+
+# Column -> type on disk. Node indices are int32 there (trees are far below 2^31 nodes) and int64 in memory.
+COLUMNS = {
+    "image_starts": np.dtype("<i8"),
+    "image_crc32": np.dtype("<u4"),
+    "width": np.dtype("<i4"),
+    "height": np.dtype("<i4"),
+    "boxed": np.dtype("u1"),
+    "source": np.dtype("<i4"),
+    "name_starts": np.dtype("<i8"),
+    "name_bytes": np.dtype("u1"),
+    "box_starts": np.dtype("<i8"),
+    "boxes_cxcywh": np.dtype("<f4"),
+    "labels": np.dtype("<i4"),
+    "crowd": np.dtype("u1"),
+    "difficult": np.dtype("u1"),
+    "image_label_starts": np.dtype("<i8"),
+    "image_labels": np.dtype("<i4"),
+    "negative_label_starts": np.dtype("<i8"),
+    "negative_labels": np.dtype("<i4"),
+    "not_exhaustive_label_starts": np.dtype("<i8"),
+    "not_exhaustive_labels": np.dtype("<i4"),
+}
+
+# Rows column -> the column of its starts.
+RAGGED = {
+    "name_bytes": "name_starts",
+    "boxes_cxcywh": "box_starts",
+    "labels": "box_starts",
+    "crowd": "box_starts",
+    "difficult": "box_starts",
+    "image_labels": "image_label_starts",
+    "negative_labels": "negative_label_starts",
+    "not_exhaustive_labels": "not_exhaustive_label_starts",
+}

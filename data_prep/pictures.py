@@ -1,0 +1,194 @@
+"""Pictures by name out of a folder, a tar, or a folder of tars; and what a picture's bytes are. No annotations here.
+
+Names use forward slashes. In a folder of tars the first part of a name is the tar's: `n01443537/x.JPEG` is the member
+`x.JPEG` or `n01443537/x.JPEG` of `n01443537.tar`. Nothing is ever unpacked to disk, so a tar's member names are only names.
+"""
+
+import io
+import os
+import tarfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image, UnidentifiedImageError
+
+from data_prep.errors import DataError
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .jp2 .avif".split()
+)  # what Pillow commonly opens; other files in a folder of pictures are notes and lists
+
+# Above this a picture is an accident or an attack: 200 megapixels decode to 600 MB.
+MAX_PIXELS = 200_000_000
+
+# EXIF orientations that exchange width and height; 2..4 only mirror or turn by 180 degrees.
+_TURNED = frozenset({5, 6, 7, 8})
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+class Pictures(Protocol):
+    """Where pictures come from."""
+
+    path: Path
+
+    def names(self) -> list[str]:
+        """Names of all pictures, sorted."""
+
+    def read(self, name: str) -> bytes:
+        """The encoded picture; DataError if there is none of that name or it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a picture is before and after it is set upright by its EXIF orientation. Sizes are (width, height) in pixels."""
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        return self.stored[::-1] if self.orientation in _TURNED else self.stored
+
+
+def open_pictures(path: Path | str) -> "Folder | Tar | TarFolder":
+    """A folder of pictures, a tar, or a folder that holds nothing but tars; DataError for anything else."""
+    path = Path(path)
+    if path.is_dir():
+        tars = sorted(p for p in path.iterdir() if p.suffix == ".tar" and p.is_file())
+        return TarFolder(path, tars) if tars else Folder(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such folder or tar of pictures")
+    return Tar(path)
+
+
+class Folder:
+    """Pictures in a folder and the folders below it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def names(self) -> list[str]:
+        found = []
+        for folder, folders, files in os.walk(self.path, followlinks=True):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            here = Path(folder).relative_to(self.path)
+            found += [(here / name).as_posix() for name in files if _is_picture(name)]
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"{name}: leads out of {self.path}; file names must lie inside the folder of pictures")
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"{name}: not in {self.path}") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path / name}: cannot be read ({error})") from error
+
+
+class Tar:
+    """Pictures in an uncompressed tar; the list of members is read once, on first use."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._members: dict[str, tuple[int, int]] | None = None
+        self._handle: int | None = None
+
+    def _index(self) -> dict[str, tuple[int, int]]:
+        if self._members is None:
+            members = {}
+            try:
+                with tarfile.open(self.path, "r:") as tar:
+                    for member in tar:
+                        if member.isreg() and not member.issparse():
+                            members[member.name.removeprefix("./")] = (member.offset_data, member.size)
+            except (tarfile.TarError, OSError, EOFError) as error:
+                raise DataError(
+                    f"{self.path}: not a whole, uncompressed tar ({error}); unpack .tar.gz and the like, or fetch it again"
+                ) from error
+            self._members = members
+        return self._members
+
+    def names(self) -> list[str]:
+        return sorted(name for name in self._index() if _is_picture(name.rpartition("/")[2]))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._index()
+
+    def read(self, name: str) -> bytes:
+        place = self._index().get(name)
+        if place is None:
+            raise DataError(f"{name}: not in {self.path}")
+        offset, size = place
+        try:
+            if self._handle is None:
+                self._handle = os.open(self.path, os.O_RDONLY)
+            content = os.pread(self._handle, size, offset)
+        except OSError as error:
+            raise DataError(f"{self.path}: reading {name} failed ({error})") from error
+        if len(content) != size:
+            raise DataError(f"{self.path}: ends within {name}; the tar was cut short, fetch it again")
+        return content
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            os.close(self._handle)
+
+
+class TarFolder:
+    """Pictures in a folder of tars, each named after the first part of its pictures' names."""
+
+    def __init__(self, path: Path, tars: list[Path]):
+        self.path = path
+        self._tars = {tar.stem: Tar(tar) for tar in tars}
+
+    def names(self, stems: frozenset[str] | None = None) -> list[str]:
+        """Names of all pictures, or only of those in the tars of these stems, sorted."""
+        return sorted(
+            name if name.startswith(f"{stem}/") else f"{stem}/{name}"
+            for stem, tar in self._tars.items()
+            if stems is None or stem in stems
+            for name in tar.names()
+        )
+
+    def read(self, name: str) -> bytes:
+        stem, _, rest = name.partition("/")
+        tar = self._tars.get(stem)
+        if tar is None or not rest:
+            raise DataError(f"{name}: {self.path} holds no {stem}.tar")
+        return tar.read(name if name in tar else rest)
+
+
+def _is_picture(file_name: str) -> bool:
+    return not file_name.startswith(".") and Path(file_name).suffix.lower() in SUFFIXES
+
+
+def inspect(content: bytes, decode: bool) -> Shape:
+    """Size and orientation of an encoded picture; with `decode`, every pixel is decoded, so a file cut in half is found out.
+
+    Raises:
+        DataError: says in a few words what is wrong (the caller knows the name): empty, not a picture, truncated, too large.
+    """
+    if not content:
+        raise DataError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's warning about size: MAX_PIXELS decides here
+            with Image.open(io.BytesIO(content)) as picture:
+                width, height = picture.size
+                if width < 1 or height < 1 or width * height > MAX_PIXELS:
+                    raise DataError(f"{width} x {height} pixels, the limit is {MAX_PIXELS:,}")
+                orientation = picture.getexif().get(_ORIENTATION, 1)
+                if decode:
+                    picture.load()
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"not a picture (starts with {content[:12]!r})") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"too many pixels, the limit is {MAX_PIXELS:,}") from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise DataError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+    return Shape((width, height), orientation if orientation in range(1, 9) else 1)

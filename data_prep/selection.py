@@ -1,0 +1,79 @@
+"""Which pictures of a data set are taken: lists of names, and every n-th kept out for measuring. Pure functions over names."""
+
+import json
+from pathlib import Path
+
+from data_prep.errors import DataError
+
+
+def read_list(reference: str, root: Path = Path()) -> frozenset[str]:
+    """A list of names: `FILE` with one name a line or a JSON list, or `FILE:KEY` for a list inside a JSON object.
+
+    Raises:
+        DataError: no such file or key, or not a list of strings.
+    """
+    path, key = root / reference, None
+    if not path.is_file() and ":" in reference:
+        name, _, key = reference.rpartition(":")
+        path = root / name
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: no readable list of names ({error})") from error
+    if path.suffix != ".json":
+        if key is not None:
+            raise DataError(f"{path}: only a .json file has a list called {key!r}")
+        return frozenset(line.strip() for line in text.splitlines() if line.strip())
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    if key is not None:
+        if not isinstance(content, dict) or key not in content:
+            raise DataError(f"{path}: no list called {key!r} in it")
+        content = content[key]
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise DataError(f"{path}: wanted a list of strings{f' under {key!r}' if key else ''}")
+    return frozenset(content)
+
+
+def select(
+    names: list[str],
+    only: frozenset[str] | None = None,
+    leave_out: frozenset[str] = frozenset(),
+    holdout_every: int = 0,
+    holdout_first: int = 0,
+    holdout_part: str = "rest",
+) -> set[str]:
+    """The names that are taken.
+
+    Args:
+        names: all pictures of the data set; their order does not matter, each is once in the list.
+        only: take only these; leave_out: take none of these. Full names, or the last part of them.
+        holdout_every: n > 0: of all the data set's names in sorted order, number `holdout_first`, `holdout_first` + n, ...
+            (counted from 0, before `only` and `leave_out`) are kept out for measuring.
+        holdout_part: "rest": take what is not kept out (for training); "kept": take what is kept out (for measuring).
+
+    Raises:
+        DataError: a setting out of range, or a name in a list that no picture has.
+    """
+    if holdout_every < 0 or not 0 <= holdout_first < max(holdout_every, 1):
+        raise DataError(f"holdout: every {holdout_every}, first {holdout_first}: wanted 0 <= first < every")
+    if holdout_part not in ("rest", "kept"):
+        raise DataError(f"holdout part {holdout_part!r}: wanted `rest` or `kept`")
+    ordered = sorted(names)
+    taken = set(ordered)
+    if holdout_every:
+        kept = set(ordered[holdout_first::holdout_every])
+        taken = kept if holdout_part == "kept" else taken - kept
+    if only is not None:
+        taken &= _matching(ordered, only)
+    return taken - _matching(ordered, leave_out)
+
+
+def _matching(names: list[str], wanted: frozenset[str]) -> set[str]:
+    matching = {name for name in names if name in wanted or name.rpartition("/")[2] in wanted}
+    unknown = wanted - matching - {name.rpartition("/")[2] for name in matching}
+    if unknown:
+        raise DataError(f"{len(unknown)} listed names that no picture has: {', '.join(sorted(unknown)[:10])}")
+    return matching
