@@ -1,0 +1,96 @@
+"""Arithmetic on boxes: conversions, overlap, clipping, and turning raw network channels into boxes.
+
+No suppression (suppression.py), no matching of boxes to anchors (assignment.py), no undoing of letterboxes
+(letterbox.py). Conventions are in the names: `boxes_xyxy` are corners (left, top, right, bottom),
+`boxes_cxcywh` are centre and size; the unit (pixels, or shares of the network's input) is the caller's.
+"""
+
+import torch
+from torch import Tensor
+
+# exp of more than this is a box millions of anchors wide: never real, and it would turn overlaps into inf /
+# inf. Nothing below it is changed, so decoded boxes equal Darknet's.
+_MAX_LOG_SIZE = 16.0
+
+
+def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
+    """Centre and size (..., 4) to corners (..., 4), same unit."""
+    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
+    """Corners (..., 4) to centre and size (..., 4), same unit."""
+    top_left, bottom_right = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), dim=-1)
+
+
+def area_xyxy(boxes_xyxy: Tensor) -> Tensor:
+    """Areas (...,) of boxes (..., 4); 0 for an empty or inverted box."""
+    size = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0)
+    return size[..., 0] * size[..., 1]
+
+
+def iou_xyxy(boxes_xyxy: Tensor, others_xyxy: Tensor, pairwise: bool = True) -> Tensor:
+    """Intersection over union, 0..1; 0 where both boxes are empty.
+
+    pairwise: (..., n, 4) and (..., m, 4) give (..., n, m), each with each. Otherwise both are broadcast,
+    (..., 4) with (..., 4) giving (...,).
+    """
+    if pairwise:
+        boxes_xyxy, others_xyxy = (
+            boxes_xyxy.unsqueeze(-2),
+            others_xyxy.unsqueeze(-3),
+        )  # (..., n, 1, 4), (..., 1, m, 4)
+    top_left = torch.maximum(boxes_xyxy[..., :2], others_xyxy[..., :2])
+    bottom_right = torch.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
+    size = (bottom_right - top_left).clamp(min=0)
+    intersection = size[..., 0] * size[..., 1]
+    union = area_xyxy(boxes_xyxy) + area_xyxy(others_xyxy) - intersection
+    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0)
+
+
+def iou_sizes(sizes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of sizes (n, 2) with (m, 2) about a common centre, (n, m), as anchors are
+    compared.
+    """
+    smaller = torch.minimum(sizes.unsqueeze(-2), others.unsqueeze(-3))  # (n, m, 2)
+    intersection = smaller[..., 0] * smaller[..., 1]
+    union = (
+        (sizes[..., 0] * sizes[..., 1]).unsqueeze(-1)
+        + (others[..., 0] * others[..., 1]).unsqueeze(-2)
+        - intersection
+    )
+    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0)
+
+
+def clip(boxes_xyxy: Tensor, width: float, height: float) -> Tensor:
+    """Boxes (..., 4) cut to a picture of that width and height; one wholly outside becomes empty at the
+    border.
+    """
+    limit = boxes_xyxy.new_tensor([width, height, width, height])
+    return torch.minimum(boxes_xyxy.clamp(min=0), limit)
+
+
+def decode(raw_boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw box channels to boxes and objectness (paper section 2, "Direct location prediction").
+
+    raw_boxes: (N, A*5, H, W), for each anchor x, y, w, h, objectness before any sigmoid. anchors: (A, 2)
+    width and height in cells. Returns boxes_cxcywh (N, A, H, W, 4) as shares of the network's input (0..1,
+    though a box may reach beyond it) and objectness (N, A, H, W) in 0..1; both float32 (float64 for float64
+    input).
+    """
+    N, channels, H, W = raw_boxes.shape
+    A = len(anchors)
+    if channels != 5 * A:
+        raise ValueError(f"decode: {A} anchors need {5 * A} box channels, the tensor has {channels}")
+    raw = raw_boxes.reshape(N, A, 5, H, W)
+    raw = raw if raw.dtype == torch.float64 else raw.float()
+    anchors = anchors.to(raw)
+    column = torch.arange(W, device=raw.device, dtype=raw.dtype)
+    row = torch.arange(H, device=raw.device, dtype=raw.dtype).view(H, 1)
+    x = (raw[:, :, 0].sigmoid() + column) / W
+    y = (raw[:, :, 1].sigmoid() + row) / H
+    w = anchors[:, 0].view(A, 1, 1) * raw[:, :, 2].clamp(max=_MAX_LOG_SIZE).exp() / W
+    h = anchors[:, 1].view(A, 1, 1) * raw[:, :, 3].clamp(max=_MAX_LOG_SIZE).exp() / H
+    return torch.stack((x, y, w, h), dim=-1), raw[:, :, 4].sigmoid()

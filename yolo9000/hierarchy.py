@@ -1,0 +1,221 @@
+"""The tree as torch buffers, and the probabilities that a row of class logits stands for on it.
+
+Softmax over each sibling group, sums along paths, and cross entropy along paths. Nothing here knows boxes,
+images or losses of a detector (loss.py), nor how a node is chosen for an answer (descent.py). A flat list of
+classes is a tree of one group.
+
+A logit of -inf says "no row is stored for this node": its probability is 0, and the softmax runs over the
+rest of its group.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from wordtree import WordTree
+
+
+def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The integers of several ranges, one after another, and the number of the range that each belongs to.
+
+    starts, lengths: (r,) int64. Returns (sum of lengths,) twice; ranges([5, 2], [2, 3]) is ([5, 6, 2, 3, 4],
+    [0, 0, 1, 1, 1]).
+    """
+    which = torch.repeat_interleave(torch.arange(len(starts), device=starts.device), lengths)
+    first = lengths.cumsum(0) - lengths  # where each range begins in the result
+    return torch.arange(len(which), device=starts.device) + (starts - first)[which], which
+
+
+def log_softmax_segments(values: Tensor, segment_of: Tensor, segments: int) -> Tensor:
+    """Log-softmax over runs of the last dimension: (..., n) with segment_of (n,) ascending in 0..segments-1,
+    to (..., n).
+
+    Stable for any finite values. Entries of -inf stay -inf and get no gradient, even where a whole segment is
+    -inf.
+    """
+    values = torch.where(torch.isneginf(values), values.detach(), values)
+    lead = values.shape[:-1]
+    index = segment_of.expand(values.shape)
+    highest = values.new_full((*lead, segments), -torch.inf).scatter_reduce(
+        -1, index, values.detach(), "amax"
+    )
+    highest = torch.where(torch.isneginf(highest), 0, highest)  # -inf - -inf would be nan
+    shifted = values - highest.index_select(-1, segment_of)
+    total = values.new_zeros((*lead, segments)).index_add(-1, segment_of, shifted.exp())
+    total = torch.where(total == 0, 1, total)  # only a segment that is -inf throughout sums to 0
+    return shifted - total.log().index_select(-1, segment_of)
+
+
+class Hierarchy(nn.Module):
+    """A WordTree's arrays on a device, and probabilities over it. It has no parameters and adds nothing to a
+    state dict.
+
+    Buffers, all int64, n nodes in G sibling groups: parents (n,) -1 for roots; group_of (n,); group_starts
+    (G+1,): group g is nodes group_starts[g]:group_starts[g+1]; group_parent (G,) -1 for roots; child_group
+    (n,) -1 for leaves; depths (n,) 0 for roots; path_starts (n+1,) and path_nodes: the path of node k, root
+    first and k last, is path_nodes[path_starts[k]:path_starts[k+1]]; level_nodes and level_parents: the nodes
+    by depth, see log_probabilities.
+    """
+
+    parents: Tensor
+    group_of: Tensor
+    group_starts: Tensor
+    group_parent: Tensor
+    child_group: Tensor
+    depths: Tensor
+    path_starts: Tensor
+    path_nodes: Tensor
+
+    def __init__(self, tree: "WordTree") -> None:
+        """tree: anything with WordTree's arrays parents, group_of, group_starts, group_parent, child_group,
+        depths.
+        """
+        super().__init__()
+        names = ("parents", "group_of", "group_starts", "group_parent", "child_group", "depths")
+        arrays = {name: np.asarray(getattr(tree, name), dtype=np.int64) for name in names}
+        arrays["path_starts"], arrays["path_nodes"] = _paths(arrays["parents"], arrays["depths"])
+        # Nodes sorted by depth; within a level, where its parent stands in the level above (0 for roots).
+        by_level = np.argsort(arrays["depths"], kind="stable")
+        position = np.empty_like(by_level)
+        level_sizes = np.bincount(arrays["depths"][by_level]) if len(by_level) else np.zeros(0, np.int64)
+        level_starts = np.concatenate(([0], np.cumsum(level_sizes)))
+        position[by_level] = np.arange(len(by_level)) - level_starts[arrays["depths"][by_level]]
+        arrays["level_nodes"] = by_level
+        arrays["level_parents"] = position[np.maximum(arrays["parents"][by_level], 0)]
+        arrays["level_inverse"] = np.argsort(by_level, kind="stable")
+        for name, array in arrays.items():
+            self.register_buffer(name, torch.from_numpy(np.array(array)), persistent=False)
+        self.level_sizes = tuple(int(size) for size in level_sizes)
+        self.nodes = len(arrays["parents"])
+        self.groups = len(arrays["group_starts"]) - 1
+
+    def __len__(self) -> int:
+        return self.nodes
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all nodes are siblings: a plain list of classes."""
+        return self.groups == 1
+
+    def extra_repr(self) -> str:
+        return f"{self.nodes} nodes, {self.groups} sibling groups, {len(self.level_sizes)} levels"
+
+    def log_conditionals(self, logits: Tensor, dim: int = -1) -> Tensor:
+        """Log Pr(node | parent) of every node: log-softmax over each sibling group (paper section 4, SPEC.md
+        1.4).
+
+        logits: any shape with the n nodes along `dim`. Returns the same shape, values <= 0, float32 inside
+        and out for half precision. A node with logit -inf has -inf, and so has a group of nothing else;
+        neither gets a gradient.
+        """
+        values = _full_precision(logits).movedim(dim, -1)
+        if values.shape[-1] != self.nodes:
+            raise ValueError(
+                f"logits have {values.shape[-1]} classes along dimension {dim}, the tree {self.nodes} nodes"
+            )
+        return log_softmax_segments(values, self.group_of, self.groups).movedim(-1, dim)
+
+    def log_probabilities(self, log_conditionals: Tensor, dim: int = -1) -> Tensor:
+        """Log Pr(node): sums of log conditionals along the path from the root, same shape as given."""
+        values = log_conditionals.movedim(dim, -1)
+        levels, first = [], 0
+        for (
+            size
+        ) in self.level_sizes:  # level by level: each node is its parent's sum plus its own conditional
+            nodes = self.level_nodes[first : first + size]
+            level = values.index_select(-1, nodes)
+            if levels:
+                level = level + levels[-1].index_select(-1, self.level_parents[first : first + size])
+            levels.append(level)
+            first += size
+        return torch.cat(levels, dim=-1).index_select(-1, self.level_inverse).movedim(-1, dim)
+
+    def paths(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The paths of nodes (m,), one after another, each root first; and which of the m each entry belongs
+        to.
+        """
+        starts = self.path_starts[nodes]
+        entries, which = ranges(starts, self.path_starts[nodes + 1] - starts)
+        return self.path_nodes[entries], which
+
+    def stored_paths(self, nodes: Tensor, stored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `paths`, but each path ends before its first node that is not stored; stored: (n,) bool, None =
+        all.
+        """
+        path, which = self.paths(nodes)
+        if stored is None:
+            return path, which
+        missing = (~stored[path]).long()
+        before = torch.cat((missing.new_zeros(1), missing.cumsum(0)))  # missing entries before each position
+        first = torch.searchsorted(which, torch.arange(len(nodes), device=which.device))
+        kept = before[1:] == before[first][which]
+        return path[kept], which[kept]
+
+    def members(self, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """The nodes of sibling groups (g,), one group after another; and which of the g each belongs to."""
+        starts = self.group_starts[groups]
+        return ranges(starts, self.group_starts[groups + 1] - starts)
+
+    def log_conditionals_at(self, logits: Tensor, rows: Tensor, nodes: Tensor) -> Tensor:
+        """Log Pr(node | parent) of single nodes, reading only their sibling groups.
+
+        logits: (M, n). rows, nodes: (P,): which row of logits, and which node. Returns (P,); the same values
+        as log_conditionals(logits)[rows, nodes] for a fraction of the work.
+        """
+        columns, which = self.members(self.group_of[nodes])
+        values = _full_precision(logits.reshape(-1).index_select(0, rows[which] * self.nodes + columns))
+        target = torch.searchsorted(which, torch.arange(len(nodes), device=which.device))
+        target = target + nodes - self.group_starts[self.group_of[nodes]]
+        return log_softmax_segments(values, which, len(nodes)).index_select(0, target)
+
+
+def tree_cross_entropy(hierarchy: Hierarchy, logits: Tensor, nodes: Tensor) -> Tensor:
+    """-log Pr(node), the sum of the cross entropies of the sibling groups on the path from the root (paper
+    section 4).
+
+    logits: (M, n); nodes: (M,) int64. Returns (M,). Groups below the node are not touched. The path ends
+    before its first node with logit -inf (no row stored), so the result is finite.
+    """
+    path, which = hierarchy.paths(nodes)
+    logs = hierarchy.log_conditionals_at(logits, which, path)
+    # 1 from the first -inf of a path on, 0 before: a running count of the -inf, less the count at the path's
+    # beginning.
+    missing = torch.isneginf(logs).long().cumsum(0)
+    first = hierarchy.path_starts[nodes + 1] - hierarchy.path_starts[nodes]
+    first = first.cumsum(0) - first
+    before = torch.cat((missing.new_zeros(1), missing))[first]
+    logs = torch.where(missing == before[which], logs, 0)
+    return -logs.new_zeros(len(nodes)).index_add(0, which, logs)
+
+
+def soft_tree_cross_entropy(hierarchy: Hierarchy, logits: Tensor, probabilities: Tensor) -> Tensor:
+    """Distillation: for every sibling group Pr_teacher(parent) x cross entropy of the teacher's conditionals,
+    summed.
+
+    logits: (M, n) of the student; probabilities: (M, n) the teacher's absolute Pr(node) in 0..1, a parent's
+    at least the sum of its children's. Pr(parent) x Pr(child | parent) is Pr(child), so this is -sum Pr(node)
+    log Pr_student(node | parent), and what the teacher leaves at a parent (it knows no finer class) teaches
+    nothing below it. Nodes with logit -inf are left out. Returns (M,).
+    """
+    logs = hierarchy.log_conditionals(logits)
+    return -(probabilities.to(logs) * torch.where(torch.isneginf(logs), 0, logs)).sum(-1)
+
+
+def _full_precision(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _paths(parents: np.ndarray, depths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every node's path, root first, in one array, and where each begins."""
+    starts = np.concatenate(([0], np.cumsum(depths + 1)))
+    nodes = np.empty(starts[-1], dtype=np.int64)
+    at = np.arange(len(parents))  # every node's ancestor, one step higher each turn
+    place = starts[1:] - 1
+    while len(at):
+        nodes[place] = at
+        up = parents[at] >= 0
+        at, place = parents[at[up]], place[up] - 1
+    return starts.astype(np.int64), nodes
