@@ -1,6 +1,8 @@
-"""Darknet's cfg text, read into a `NetworkSpec` and written from one. No weights, and no file that a cfg names is opened.
+"""Darknet's cfg text, read into a `NetworkSpec` and written from one. No weights, and no file that a cfg
+names is opened.
 
-What is not understood is an error that names file and line: a setting silently passed over would give other numbers.
+What is not understood is an error that names file and line: a setting silently passed over would give other
+numbers.
 """
 
 from __future__ import annotations
@@ -97,7 +99,9 @@ def read(path: str | Path, bn: str = "darknet-cpu") -> NetworkSpec:
     path = Path(path)
     try:
         if path.stat().st_size > _LARGEST_FILE:
-            raise ModelError(f"{path}: {path.stat().st_size:,} bytes; too long for a cfg, is it a weight file?")
+            raise ModelError(
+                f"{path}: {path.stat().st_size:,} bytes; too long for a cfg, is it a weight file?"
+            )
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
@@ -120,7 +124,9 @@ def parse(text: str, file: str = "cfg", bn: str = "darknet-cpu") -> NetworkSpec:
     for section in rest:
         reader = _READERS.get(section.name)
         if reader is None:
-            raise section.fail(f"this kind of layer is not supported; supported are {', '.join(sorted(_READERS))}")
+            raise section.fail(
+                f"this kind of layer is not supported; supported are {', '.join(sorted(_READERS))}"
+            )
         try:
             layers.append(reader(section, len(layers)))
         except ModelError as error:
@@ -136,7 +142,9 @@ def parse(text: str, file: str = "cfg", bn: str = "darknet-cpu") -> NetworkSpec:
 
 
 def split(text: str, file: str = "cfg") -> list[Section]:
-    """Text into sections: blanks dropped, lines that begin with # or ; skipped, of two equal keys the first counts."""
+    """Text into sections: blanks dropped, lines that begin with # or ; skipped, of two equal keys the first
+    counts.
+    """
     sections: list[Section] = []
     for number, line in enumerate(text.splitlines(), 1):
         line = "".join(line.split())
@@ -157,7 +165,9 @@ def split(text: str, file: str = "cfg") -> list[Section]:
             raise ModelError(f"{file}:{number}: {key} stands before any [section]")
         values = sections[-1].values
         if key in values and values[key][0] != value and sections[-1].name != "net":
-            raise sections[-1].fail(f"{key} is set twice, to {values[key][0]} and on line {number} to {value}", key)
+            raise sections[-1].fail(
+                f"{key} is set twice, to {values[key][0]} and on line {number} to {value}", key
+            )
         values.setdefault(key, (value, number))
     return sections
 
@@ -172,13 +182,17 @@ def _place(sections: list[Section], message: str) -> str:
 
 
 def _convolution(s: Section, index: int) -> Layer:
-    s.only("batch_normalize", "filters", "size", "stride", "pad", "padding", "activation", "groups", "dilation")
+    s.only(
+        "batch_normalize", "filters", "size", "stride", "pad", "padding", "activation", "groups", "dilation"
+    )
     size = s.integer("size", 1)
     dilation = s.integer("dilation", 1)
     padding = dilation * (size // 2) if s.truth("pad", False) else s.integer("padding", 0)
     activation = _activation(s, "logistic")
     filters, stride, groups = s.integer("filters", 1), s.integer("stride", 1), s.integer("groups", 1)
-    return Convolution(filters, size, stride, padding, activation, s.truth("batch_normalize", False), dilation, groups)
+    return Convolution(
+        filters, size, stride, padding, activation, s.truth("batch_normalize", False), dilation, groups
+    )
 
 
 def _maxpool(s: Section, index: int) -> Layer:
@@ -220,8 +234,27 @@ def _reorg(s: Section, index: int) -> Layer:
 
 def _region(s: Section, index: int) -> Layer:
     s.only(
-        *("anchors", "bias_match", "classes", "coords", "num", "softmax", "jitter", "rescore", "object_scale"),
-        *("noobject_scale", "class_scale", "coord_scale", "mask_scale", "thresh", "classfix", "absolute", "random"),
+        *(
+            "anchors",
+            "bias_match",
+            "classes",
+            "coords",
+            "num",
+            "softmax",
+            "jitter",
+            "rescore",
+            "object_scale",
+        ),
+        *(
+            "noobject_scale",
+            "class_scale",
+            "coord_scale",
+            "mask_scale",
+            "thresh",
+            "classfix",
+            "absolute",
+            "random",
+        ),
         *("tree", "map", "max", "log", "background"),
     )
     for key, wanted in (("coords", 4), ("background", 0), ("log", 0), ("classfix", 0)):
@@ -262,7 +295,9 @@ def _softmax(s: Section, index: int) -> Layer:
 def _activation(s: Section, default: str) -> str:
     name = s.text("activation", default)
     if name not in ACTIVATIONS:
-        raise s.fail(f"activation {name!r} is not supported; supported are {', '.join(ACTIVATIONS)}", "activation")
+        raise s.fail(
+            f"activation {name!r} is not supported; supported are {', '.join(ACTIVATIONS)}", "activation"
+        )
     return name
 
 
@@ -288,7 +323,9 @@ _READERS: dict[str, Callable[[Section, int], Layer]] = {
 
 
 def format(spec: NetworkSpec) -> str:
-    """cfg text that reads back as the same network. ModelError for layers Darknet has not; training settings are not written."""
+    """cfg text that reads back as the same network. ModelError for layers Darknet has not; training settings
+    are not written.
+    """
     head = {"width": spec.width, "height": spec.height, "channels": spec.channels}
     parts = [_section("net", head)]
     parts += [_section(*_written(i, layer)) for i, layer in enumerate(spec)]
@@ -326,10 +363,26 @@ def _written(index: int, layer: Layer) -> tuple[str, dict[str, object]]:
             return "reorg", {"stride": layer.stride}
         case Region(boxes=None):
             anchors = ", ".join(f"{w},{h}" for w, h in layer.anchors)
-            values = {"anchors": anchors, "classes": layer.classes, "coords": 4, "num": len(layer.anchors), "softmax": 1}
-            names = ("bias_match", "rescore", "object_scale", "noobject_scale", "class_scale", "coord_scale", "thresh")
+            values = {
+                "anchors": anchors,
+                "classes": layer.classes,
+                "coords": 4,
+                "num": len(layer.anchors),
+                "softmax": 1,
+            }
+            names = (
+                "bias_match",
+                "rescore",
+                "object_scale",
+                "noobject_scale",
+                "class_scale",
+                "coord_scale",
+                "thresh",
+            )
             values |= {name: getattr(layer, name) for name in (*names, "jitter", "absolute", "random")}
-            return "region", values | {name: getattr(layer, name) for name in ("tree", "map") if getattr(layer, name)}
+            return "region", values | {
+                name: getattr(layer, name) for name in ("tree", "map") if getattr(layer, name)
+            }
         case Softmax():
             values = {"groups": layer.groups, "temperature": layer.temperature}
             return "softmax", values | ({"tree": layer.tree} if layer.tree else {})

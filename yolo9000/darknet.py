@@ -1,4 +1,6 @@
-"""Darknet's weight files: read into a `Network`, written from one, whole or the first layers only. Format: docs/darknet.md."""
+"""Darknet's weight files: read into a `Network`, written from one, whole or the first layers only. Format:
+docs/darknet.md.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from yolo9000.spec import Convolution, External, NetworkSpec, Region
 if TYPE_CHECKING:
     from wordtree import WordTree
 
-_BLOCK = 2**20  # values converted at a time when writing, so that a 116 MB layer needs no second copy of itself
+_BLOCK = (
+    2**20
+)  # values converted at a time when writing, so that a 116 MB layer needs no second copy of itself
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Header:
 
     @property
     def wide(self) -> bool:
-        """Whether `seen` takes 8 bytes; 4 in versions before 0.2 and in those that mark transposed matrices."""
+        """Whether `seen` takes 8 bytes; 4 before version 0.2 and in those that mark transposed matrices."""
         return self.major * 10 + self.minor >= 2 and self.major < 1000 and self.minor < 1000
 
     @property
@@ -46,7 +50,9 @@ class Header:
 
     def to_bytes(self) -> bytes:
         try:
-            return struct.pack("<iiiQ" if self.wide else "<iiii", self.major, self.minor, self.revision, self.seen)
+            return struct.pack(
+                "<iiiQ" if self.wide else "<iiii", self.major, self.minor, self.revision, self.seen
+            )
         except struct.error:
             raise ModelError(f"{self} does not fit a weight file's header") from None
 
@@ -75,11 +81,12 @@ def load(
 ) -> Network:
     """A network in evaluation mode from Darknet's cfg and weight file.
 
-    Args: cfg: a file or a description; weights: a file, or None for new random weights; data_root: the folder that `tree=`
-    and `map=` of the cfg are relative to (default: the cfg's folder, those above it, then the working folder); partial: the
-    file holds the first layers only and the others start new; True takes their number from the name (`x.conv.23`), an int
-    gives it, counted as Darknet does, all layers included; bn: how batch norm divides (`NetworkSpec.bn`).
-    Returns the network with `.tree`, `.class_map`, `.seen` and `.version` set. Raises ModelError, TreeError.
+    Args: cfg: a file or a description; weights: a file, or None for new random weights; data_root: the folder
+    that `tree=` and `map=` of the cfg are relative to (default: the cfg's folder, those above it, then the
+    working folder); partial: the file holds the first layers only and the others start new; True takes their
+    number from the name (`x.conv.23`), an int gives it, counted as Darknet does, all layers included; bn: how
+    batch norm divides (`NetworkSpec.bn`). Returns the network with `.tree`, `.class_map`, `.seen` and
+    `.version` set. Raises ModelError, TreeError.
     """
     spec = cfg if isinstance(cfg, NetworkSpec) else cfg_file.read(cfg, bn)
     roots = [Path(data_root)] if data_root is not None else _roots(cfg)
@@ -102,8 +109,9 @@ def save(
 ) -> None:
     """Writes a weight file for `net`, or for its first `partial` layers.
 
-    version: (major, minor, revision), by default the network's (0.2.0 unless it was loaded from another); seen: likewise.
-    The file appears whole or not at all. Raises ModelError for a network that no weight file can hold.
+    version: (major, minor, revision), by default the network's (0.2.0 unless it was loaded from another);
+    seen: likewise. The file appears whole or not at all. Raises ModelError for a network that no weight file
+    can hold.
     """
     path = Path(path)
     layers = len(net.spec) if partial is None else _layers(net.spec, partial)
@@ -201,14 +209,17 @@ def _guess(spec: NetworkSpec, layers: int, found: int, rest: int) -> str:
         if rest == 0 and spec.values_of(i) and total == found and i < layers:
             return f"It is as long as the first {i} layers: a partial file? Then load it with partial={i}."
         total += spec.values_of(i)
+    other = "belongs to another cfg (filters, classes, anchors or batch_normalize differ)"
     if found > sum(spec.values_of(i) for i in range(layers)):
-        return "The file is too long: it belongs to another cfg (filters, classes, anchors or batch_normalize differ)."
-    return "The file is too short: cut off, or of another cfg (filters, classes, anchors or batch_normalize differ)."
+        return f"The file is too long: it {other}, or is damaged."
+    return f"The file is too short: it is cut off or {other}."
 
 
 def _layers(spec: NetworkSpec, count: int) -> int:
     if type(count) is not int or not 1 <= count <= len(spec):
-        raise ModelError(f"the first {count} layers of a network of {len(spec)}; 1 to {len(spec)} are possible")
+        raise ModelError(
+            f"the first {count} layers of a network of {len(spec)}; 1 to {len(spec)} are possible"
+        )
     return count
 
 
@@ -216,7 +227,9 @@ def _darknet_only(spec: NetworkSpec) -> None:
     """ModelError for a network with values that a weight file has no place for."""
     for i, layer in enumerate(spec):
         if isinstance(layer, External) or (isinstance(layer, Region) and layer.features is not None):
-            raise ModelError(f"layer {i} ({layer.kind}): Darknet's weight files have no place for it; save a model file")
+            raise ModelError(
+                f"layer {i} ({layer.kind}): Darknet's weight files have no place for it; save a model file"
+            )
         if isinstance(layer, Convolution) and layer.dilation > 1:
             continue  # values are stored the same; Darknet itself would need a build that knows dilation
 
@@ -252,17 +265,7 @@ def _class_map(spec: NetworkSpec, roots: list[Path]) -> Tensor | None:
     """The map that the region layer names: data set class -> node."""
     if spec.region is None or spec.region.map is None:
         return None
+    from wordtree.darknet import read_map
+
     path = _find(spec.region.map, roots, "map")
-    nodes = []
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise ModelError(f"{path}: cannot be read as a map; wanted one node index a line") from None
-    for number, line in enumerate(lines, 1):
-        text = line.strip()
-        if not text.isdigit() or int(text) >= spec.classes:
-            raise ModelError(f"{path}:{number}: wanted a node index from 0 to {spec.classes - 1}, found {text[:40]!r}")
-        nodes.append(int(text))
-    if not nodes:
-        raise ModelError(f"{path}: empty; wanted one node index a line")
-    return torch.tensor(nodes)
+    return torch.from_numpy(read_map(path, spec.classes))

@@ -1,7 +1,8 @@
 """The output of a detector with its class channels left uncomputed. No loss, no decoding, no tree.
 
-Almost all of YOLO9000's time goes into class channels that nobody reads: objectness is low nearly everywhere, and a descent
-looks at one sibling group after another. `LazyOutput` holds what is needed to compute any of them on demand, exactly.
+Almost all of YOLO9000's time goes into class channels that nobody reads: objectness is low nearly everywhere,
+and a descent looks at one sibling group after another. `LazyOutput` holds what is needed to compute any of
+them on demand, exactly.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from torch import Tensor
 class LazyOutput:
     """Box channels, features, and the rows that turn the features into class logits.
 
-    boxes: (N, A*5, H, W) raw x, y, w, h, objectness, anchor-major. features: (N, D, H, W). weight: (A or 1, K, D) and
-    bias: (A or 1, K): the class rows, one set per anchor or one for all. stored: (K,) int64, the class that each row
-    stands for, or None if K is all of them; a class without a row has logit -inf. classes: C. anchors: A.
-    Everything is differentiable with respect to boxes, features, weight and bias.
+    boxes: (N, A*5, H, W) raw x, y, w, h, objectness, anchor-major. features: (N, D, H, W). weight: (A or 1,
+    K, D) and bias: (A or 1, K): the class rows, one set per anchor or one for all. stored: (K,) int64, the
+    class that each row stands for, or None if K is all of them; a class without a row has logit -inf.
+    classes: C. anchors: A. Everything is differentiable with respect to boxes, features, weight and bias.
     """
 
     boxes: Tensor
@@ -32,7 +33,9 @@ class LazyOutput:
     anchors: int
 
     def dense(self) -> Tensor:
-        """All channels, as `Network.forward` gives them: (N, A*(5+C), H, W), [anchor][x, y, w, h, objectness, classes...]."""
+        """All channels, as `Network.forward` gives them: (N, A*(5+C), H, W), [anchor][x, y, w, h, objectness,
+        classes...].
+        """
         n, _, h, w = self.boxes.shape
         boxes = self.boxes.reshape(n, self.anchors, 5, h, w)  # (N, A*5, H, W) -> (N, A, 5, H, W)
         logits = self._everywhere(self.weight, self.bias)
@@ -41,7 +44,9 @@ class LazyOutput:
             logits = full.index_copy(2, self.stored, logits)
         return torch.cat((boxes, logits), 2).flatten(1, 2)  # (N, A, 5+C, H, W) -> (N, A*(5+C), H, W)
 
-    def logits(self, image: Tensor, anchor: Tensor, row: Tensor, col: Tensor, nodes: Tensor | None = None) -> Tensor:
+    def logits(
+        self, image: Tensor, anchor: Tensor, row: Tensor, col: Tensor, nodes: Tensor | None = None
+    ) -> Tensor:
         """Class logits at M chosen boxes: (M, C), or (M, len(nodes)) for these classes only.
 
         image, anchor, row, col: (M,) int64 indices of the boxes. nodes: (K',) int64 classes, or None for all.
@@ -51,7 +56,8 @@ class LazyOutput:
         if weight.shape[0] == 1:
             logits = F.linear(features, weight[0], bias[0])
         else:
-            # One product an anchor: gathering a (M, K, D) copy of the rows instead would cost M times their memory.
+            # One product an anchor: gathering a (M, K, D) copy of the rows instead would cost M times their
+            # memory.
             order, parts = [], []
             for a in range(self.anchors):
                 chosen = (anchor == a).nonzero()[:, 0]
@@ -83,7 +89,9 @@ class LazyOutput:
         return LazyOutput(*tensors, self.stored, self.classes, self.anchors)
 
     def _rows(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Rows of these classes: (A or 1, K', D), (A or 1, K'), and (K',) bool for which of them exist, None if all do."""
+        """Rows of these classes: (A or 1, K', D), (A or 1, K'), and (K',) bool for which of them exist, None
+        if all do.
+        """
         if self.stored is None:
             return self.weight[:, nodes], self.bias[:, nodes], None
         position = torch.searchsorted(self.stored, nodes).clamp_(max=len(self.stored) - 1)

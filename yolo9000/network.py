@@ -1,8 +1,9 @@
-"""`Network`: the modules that a `NetworkSpec` describes, and running them. No files, no decoding of boxes, no loss."""
+"""`Network`: the modules that a `NetworkSpec` describes, and running them. No files, no decoding of boxes, no
+loss.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yolo9000.blocks import ClassRows, ConvolutionUnit, RegionRows, activate, max_pool, reorg
 from yolo9000.errors import ModelError
 from yolo9000.head import LazyOutput
 from yolo9000.spec import (
@@ -34,118 +36,15 @@ if TYPE_CHECKING:
     from yolo9000.hierarchy import Hierarchy
 
 
-def activate(x: Tensor, name: str) -> Tensor:
-    """The activation of that name. Leaky and relu work in place: their input is always a fresh tensor here."""
-    match name:
-        case "linear":
-            return x
-        case "leaky":
-            return F.leaky_relu(x, 0.1, inplace=True)  # Darknet's slope
-        case "relu":
-            return F.relu(x, inplace=True)
-        case "logistic":
-            return torch.sigmoid(x)
-        case "silu":
-            return F.silu(x)
-    raise ModelError(f"unknown activation {name!r}")
-
-
-def reorg(x: Tensor, stride: int, order: str) -> Tensor:
-    """(N, C, H, W) -> (N, C*s*s, H/s, W/s), in Darknet's order or as plain space to depth (docs/darknet.md)."""
-    n, c, h, w = x.shape
-    s = stride
-    if order == "darknet":
-        # Its memory is read as (C/s^2, H*s, W*s), moved space to depth, and the result's memory read as (C*s^2, H/s, W/s).
-        x = x.reshape(n, c // s**2, h, s, w, s)  # (N, C, H, W) -> (N, C/s^2, H, s, W, s)
-    else:
-        x = x.reshape(n, c, h // s, s, w // s, s)  # (N, C, H, W) -> (N, C, H/s, s, W/s, s)
-    return x.permute(0, 3, 5, 1, 2, 4).reshape(n, c * s * s, h // s, w // s)  # channels (dy, dx, c)
-
-
-def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
-    """Darknet's max pooling: `padding` in total, the smaller half before, windows only as far as they fit."""
-    before = layer.padding // 2
-    pads = []
-    for extent in (x.shape[3], x.shape[2]):
-        windows = (extent + layer.padding - layer.size) // layer.stride + 1
-        reach = (windows - 1) * layer.stride + layer.size  # cells the windows cover, counted from the padded start
-        pads += [before, max(0, reach - before - extent)]
-    if any(pads):
-        x = F.pad(x, pads, value=-torch.inf)
-    return F.max_pool2d(x, layer.size, layer.stride)
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that divides as the spec's `bn` says; in training mode as PyTorch does, with the same small constant.
-
-    Running averages move by 0.1 a batch (PyTorch's default).
-    """
-
-    def __init__(self, channels: int, rule: str) -> None:
-        # darknet-cpu: an epsilon under the root as negligible as 1e-6 beside it, so that training and evaluation agree.
-        super().__init__(channels, eps=1e-5 if rule == "darknet-gpu" else 1e-12)
-        self.rule = rule
-
-    def variance(self) -> Tensor:
-        """(C,) what to take the root of in evaluation."""
-        if self.rule == "darknet-gpu":
-            return self.running_var + 1e-5
-        return (self.running_var.sqrt() + 1e-6).square()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            return super().forward(x)
-        return F.batch_norm(x, self.running_mean, self.variance(), self.weight, self.bias, False, 0.0, 0.0)
-
-
-class ConvolutionUnit(nn.Module):
-    """Convolution, batch norm if any, activation."""
-
-    def __init__(self, spec: Convolution, channels: int, bn: str, init: bool) -> None:
-        super().__init__()
-        self.spec = spec
-        settings = {"padding": spec.padding, "dilation": spec.dilation, "groups": spec.groups}
-        self.conv = nn.utils.skip_init(
-            nn.Conv2d, channels, spec.filters, spec.size, spec.stride, bias=not spec.batch_normalize, **settings
-        )
-        self.norm = BatchNorm(spec.filters, bn) if spec.batch_normalize else None
-        if init:
-            _initialise(self.conv.weight, self.conv.bias, spec.size**2 * channels // spec.groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        return activate(x, self.spec.activation)
-
-
-class ClassRows(nn.Module):
-    """The class rows of a region layer that holds its own: weight (A or 1, K, D), bias (A or 1, K)."""
-
-    def __init__(self, sets: int, rows: int, channels: int, init: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(sets, rows, channels))
-        self.bias = nn.Parameter(torch.empty(sets, rows))
-        if init:
-            _initialise(self.weight, self.bias, channels)
-
-
-class RegionRows(nn.Module):
-    """Holder of `rows`, so that they are found in a state dict as `layers.<i>.rows`."""
-
-    def __init__(self, rows: ClassRows) -> None:
-        super().__init__()
-        self.rows = rows
-
-
 class Network(nn.Module):
     """Runs a `NetworkSpec`.
 
-    Args: spec; tree: the `WordTree` that the classes are nodes of, if any (its size must be the number of classes);
-    external: the module behind `External` layers; init: False leaves weights unset, for a caller that loads them.
-    Attributes: spec, tree, class_map ((n,) int64 data set class -> node, or None), anchors ((A, 2) in cells; (0, 2) for a
-    classifier), classes, stride (pixels a cell), seen (images trained on, as in a weight file), version (its header).
-    New weights are Darknet's: normal with standard deviation sqrt(2 / fan in), biases zero. Raises ModelError.
+    Args: spec; tree: the `WordTree` that the classes are nodes of, if any (its size must be the number of
+    classes); external: the module behind `External` layers; init: False leaves weights unset, for a caller
+    that loads them. Attributes: spec, tree, class_map ((n,) int64 data set class -> node, or None), anchors
+    ((A, 2) in cells; (0, 2) for a classifier), classes, stride (pixels a cell), seen (images trained on, as
+    in a weight file), version (its header). New weights are Darknet's: normal with standard deviation sqrt(2
+    / fan in), biases zero. Raises ModelError.
     """
 
     def __init__(
@@ -190,9 +89,10 @@ class Network(nn.Module):
     def forward(self, images: Tensor, lazy: bool = False) -> Tensor | LazyOutput:
         """images (N, 3, H, W), RGB in 0..1, H and W multiples of `stride`.
 
-        A detector gives what enters its region layer, raw: (N, A*(5+C), H/stride, W/stride), [anchor][x, y, w, h,
-        objectness, classes...]; or, `lazy`, a `LazyOutput`. A classifier gives probabilities (N, C): with a tree, each
-        given its parent. A bare trunk gives its last layer's output. Raises ModelError for images of another shape.
+        A detector gives what enters its region layer, raw: (N, A*(5+C), H/stride, W/stride), [anchor][x, y,
+        w, h, objectness, classes...]; or, `lazy`, a `LazyOutput`. A classifier gives probabilities (N, C):
+        with a tree, each given its parent. A bare trunk gives its last layer's output. Raises ModelError for
+        images of another shape.
         """
         if lazy:
             return self._lazy(images)
@@ -206,7 +106,9 @@ class Network(nn.Module):
         return self.features(images, len(self.spec) - 1)
 
     def lazy(self, images: Tensor) -> LazyOutput:
-        """The same as `forward` without the class channels; a detector whose last convolution is linear 1x1, as Darknet's are."""
+        """The same as `forward` without the class channels; a detector whose last convolution is linear 1x1,
+        as Darknet's are.
+        """
         return self(images, lazy=True)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -216,7 +118,9 @@ class Network(nn.Module):
         return self.features(images, len(self.spec) - 2).flatten(1)
 
     def features(self, images: Tensor, layer: int) -> Tensor:
-        """The output of layer number `layer` (negative: from the end), usually (N, C, H, W); later layers do not run."""
+        """The output of layer number `layer` (negative: from the end), usually (N, C, H, W); later layers do
+        not run.
+        """
         count = len(self.spec)
         if not -count <= layer < count:
             raise ModelError(f"there is no layer {layer} among {count}")
@@ -226,9 +130,13 @@ class Network(nn.Module):
         return self._run(images, (index,))[index]
 
     def fuse(self) -> Network:
-        """A copy in evaluation mode with batch norm folded into the convolutions before it; outputs agree to rounding."""
+        """A copy in evaluation mode with batch norm folded into the convolutions before it; outputs agree to
+        rounding.
+        """
         folded = [replace(s, batch_normalize=False) if isinstance(s, Convolution) else s for s in self.spec]
-        copy = Network(replace(self.spec, layers=tuple(folded)), self.tree, external=self.external, init=False)
+        copy = Network(
+            replace(self.spec, layers=tuple(folded)), self.tree, external=self.external, init=False
+        )
         with torch.no_grad():
             for ours, theirs in zip(self.layers, copy.layers, strict=True):
                 if isinstance(ours, ConvolutionUnit) and ours.norm is not None:
@@ -243,7 +151,9 @@ class Network(nn.Module):
         return copy.eval()
 
     def freeze(self, layers: int) -> Network:
-        """Stops the first `layers` layers from learning: no gradients, and their batch norm keeps its statistics. Returns self."""
+        """Stops the first `layers` layers from learning: no gradients, and their batch norm keeps its
+        statistics. Returns self.
+        """
         if not 0 <= layers <= len(self.spec):
             raise ModelError(f"cannot freeze {layers} of {len(self.spec)} layers")
         self.frozen = layers
@@ -259,7 +169,9 @@ class Network(nn.Module):
         return self
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        """(N, C) logits -> probabilities, over all, over equal groups, or over each sibling group of the tree."""
+        """(N, C) logits -> probabilities, over all, over equal groups, or over each sibling group of the
+        tree.
+        """
         softmax = self.spec.softmax
         logits = logits / softmax.temperature
         if self.tree is None:
@@ -285,23 +197,38 @@ class Network(nn.Module):
             found = self._run(images, (region.boxes, region.features))
             rows = self.layers[-1].rows
             return LazyOutput(
-                found[region.boxes], found[region.features], rows.weight, rows.bias, self.stored, self.classes, count
+                found[region.boxes],
+                found[region.features],
+                rows.weight,
+                rows.bias,
+                self.stored,
+                self.classes,
+                count,
             )
         last = len(self.spec) - 2
         conv = self.spec.layers[last]
-        plain = isinstance(conv, Convolution) and (conv.size, conv.stride, conv.padding, conv.groups) == (1, 1, 0, 1)
+        plain = isinstance(conv, Convolution) and (conv.size, conv.stride, conv.padding, conv.groups) == (
+            1,
+            1,
+            0,
+            1,
+        )
         if not plain or conv.activation != "linear" or conv.batch_normalize:
-            raise ModelError("a lazy output needs a linear 1x1 convolution without batch norm before the region layer")
+            raise ModelError(
+                "a lazy output needs a linear 1x1 convolution without batch norm before the region layer"
+            )
         source = self.spec.inputs(last)[0]
         features = images if source == IMAGE else self._run(images, (source,))[source]
-        weight = self.layers[last].conv.weight.unflatten(0, (count, -1))[..., 0, 0]  # (A*(5+C), D, 1, 1) -> (A, 5+C, D)
+        weight = self.layers[last].conv.weight.unflatten(0, (count, -1))[
+            ..., 0, 0
+        ]  # (A*(5+C), D, 1, 1) -> (A, 5+C, D)
         bias = self.layers[last].conv.bias.unflatten(0, (count, -1))  # (A*(5+C),) -> (A, 5+C)
         kernel = weight[:, :5].flatten(0, 1)[:, :, None, None]  # (A, 5, D) -> (A*5, D, 1, 1)
         boxes = F.conv2d(features, kernel, bias[:, :5].flatten())
         return LazyOutput(boxes, features, weight[:, 5:], bias[:, 5:], None, self.classes, count)
 
     def _run(self, images: Tensor, wanted: tuple[int, ...]) -> dict[int, Tensor]:
-        """Outputs of the layers `wanted`; runs what they depend on and drops each output after its last use."""
+        """Outputs of the layers `wanted`; runs what they depend on, drops each output after its last use."""
         self._check(images)
         needed, pending = set(), [i for i in wanted if i != IMAGE]
         while pending:
@@ -351,11 +278,19 @@ class Network(nn.Module):
         layer = self.spec.layers[index]
         outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         if layer.output >= len(outputs):
-            raise ModelError(f"the external backbone gave {len(outputs)} outputs; layer {index} wants number {layer.output}")
+            found = f"{len(outputs)} outputs; layer {index} wants number {layer.output}"
+            raise ModelError(f"the external backbone gave {found}")
         x = outputs[layer.output]
-        wanted = (len(images), layer.channels, images.shape[2] // layer.stride, images.shape[3] // layer.stride)
+        wanted = (
+            len(images),
+            layer.channels,
+            images.shape[2] // layer.stride,
+            images.shape[3] // layer.stride,
+        )
         if tuple(x.shape) != wanted:
-            raise ModelError(f"the external backbone's output {layer.output} is {tuple(x.shape)}, not {wanted}")
+            raise ModelError(
+                f"the external backbone's output {layer.output} is {tuple(x.shape)}, not {wanted}"
+            )
         return x
 
     def _check(self, images: Tensor) -> None:
@@ -363,17 +298,14 @@ class Network(nn.Module):
         if images.dim() != 4 or images.shape[1] != self.spec.channels:
             raise ModelError(f"images must be (N, {self.spec.channels}, H, W), not {tuple(images.shape)}")
         if not images.is_floating_point():
-            raise ModelError(f"images must be floating point in 0..1, not {images.dtype}; divide 0..255 by 255")
+            raise ModelError(
+                f"images must be floating point in 0..1, not {images.dtype}; divide 0..255 by 255"
+            )
         height, width = images.shape[2:]
-        if self.spec.region is not None and (height % self.stride or width % self.stride or not height or not width):
+        if self.spec.region is not None and (
+            height % self.stride or width % self.stride or not height or not width
+        ):
             raise ModelError(f"image sides must be multiples of {self.stride}, not {width} x {height}")
-
-
-def _initialise(weight: Tensor, bias: Tensor | None, fan_in: int) -> None:
-    """Darknet's start: normal values of standard deviation sqrt(2 / fan in), biases zero."""
-    nn.init.normal_(weight, std=math.sqrt(2 / fan_in))
-    if bias is not None:
-        nn.init.zeros_(bias)
 
 
 def _module(spec: NetworkSpec, index: int, init: bool) -> nn.Module:
