@@ -1,0 +1,266 @@
+"""Reading pictures: every kind that comes from outside either becomes upright RGB or one clear ImageError."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from yolo9000.errors import ImageError
+from yolo9000.images import find_images, read_image
+
+RED_LEFT = np.zeros((20, 30, 3), np.uint8)
+RED_LEFT[:, :10, 0] = 255
+RED_LEFT[:, 10:, 2] = 255  # a red third on the left, blue beside it
+
+
+def encode(picture: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header promises that many pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "TGA"])
+def test_lossless_formats_are_exact(kind, tmp_path):
+    path = tmp_path / "picture"
+    path.write_bytes(encode(Image.fromarray(RED_LEFT), kind))
+    for source in (path, str(path), path.read_bytes(), Image.open(path)):
+        assert np.array_equal(read_image(source), RED_LEFT)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_lossy_formats_are_near(kind):
+    found = read_image(encode(Image.fromarray(RED_LEFT), kind, quality=100))
+    assert found.shape == RED_LEFT.shape and found.dtype == np.uint8
+    assert np.abs(found.astype(int) - RED_LEFT)[:, 14:].max() < 12  # away from the edge
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(orientation):
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,  # as stored, so that a turn by 270 shows it upright
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = Image.fromarray(RED_LEFT)
+    if orientation in undo:
+        stored = stored.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(read_image(encode(stored, "PNG", exif=exif)), RED_LEFT)
+
+
+def test_damaged_exif_leaves_the_picture_as_stored():
+    data = encode(Image.fromarray(RED_LEFT), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 40)
+    assert read_image(data).shape == RED_LEFT.shape
+
+
+def test_cmyk_palette_grey_and_one_bit():
+    picture = Image.fromarray(RED_LEFT)
+    cmyk = read_image(encode(picture.convert("CMYK"), "TIFF"))
+    assert np.abs(cmyk.astype(int) - RED_LEFT).max() <= 1
+    assert read_image(encode(picture.convert("CMYK"), "JPEG", quality=100)).shape == RED_LEFT.shape
+    assert np.array_equal(
+        read_image(encode(picture.convert("P", palette=Image.Palette.ADAPTIVE), "PNG")), RED_LEFT
+    )
+    grey = read_image(encode(picture.convert("L"), "PNG"))
+    assert np.array_equal(grey, np.repeat(np.asarray(picture.convert("L"))[:, :, None], 3, axis=2))
+    one_bit = read_image(encode(picture.convert("1"), "PNG"))
+    assert set(np.unique(one_bit)) <= {0, 255}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_their_brightness(kind):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    found = read_image(encode(Image.fromarray(ramp), kind))
+    assert np.array_equal(found[:, :, 0], np.round(ramp / 257).astype(np.uint8))
+    assert np.array_equal(found[:, :, 0], found[:, :, 2])
+
+
+def test_floating_point_pictures():
+    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    found = read_image(encode(Image.fromarray(ramp), "TIFF"))
+    assert np.array_equal(found[:, :, 1], np.round(ramp * 255).astype(np.uint8))
+    ramp[3, 3] = np.nan
+    with pytest.raises(ImageError, match="undefined"):
+        read_image(encode(Image.fromarray(ramp), "TIFF"))
+
+
+def test_transparency_is_laid_on_white():
+    rgba = np.dstack([RED_LEFT, np.full(RED_LEFT.shape[:2], 255, np.uint8)])
+    rgba[:, 20:] = (0, 0, 0, 0)
+    expected = RED_LEFT.copy()
+    expected[:, 20:] = 255
+    assert np.array_equal(read_image(encode(Image.fromarray(rgba), "PNG")), expected)
+    assert np.array_equal(read_image(rgba), expected)
+    palette = Image.fromarray(RED_LEFT).convert("P", palette=Image.Palette.ADAPTIVE)
+    blue = palette.getpixel((29, 0))
+    found = read_image(encode(palette, "PNG", transparency=blue))
+    assert (found[:, 10:] == 255).all() and np.array_equal(found[:, :10], RED_LEFT[:, :10])
+
+
+def test_arrays_and_tensors_agree():
+    tensor = torch.from_numpy(RED_LEFT).permute(2, 0, 1)
+    grey = RED_LEFT[:, :, 0]
+    forms = [
+        RED_LEFT,
+        tensor,
+        tensor.float() / 255,
+        tensor.to(torch.bfloat16) / 255,
+        RED_LEFT / 255.0,
+        Image.fromarray(RED_LEFT),
+    ]
+    for form in forms:
+        assert np.array_equal(read_image(form), RED_LEFT)
+    for form in (grey, grey[:, :, None], torch.from_numpy(grey), torch.from_numpy(grey)[None]):
+        assert np.array_equal(read_image(form), np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_the_result_is_a_copy():
+    original = RED_LEFT.copy()
+    read_image(original)[:] = 7
+    assert np.array_equal(original, RED_LEFT)
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1)])
+def test_extreme_shapes(shape):
+    assert read_image(encode(Image.new("RGB", shape), "PNG")).shape == (shape[1], shape[0], 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
+        (b"\xef\xbb\xbf \n<HTML>", "web page"),
+        (b"<?xml version='1.0'?><svg/>", "SVG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"%PDF-1.7", "PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "format"),
+        (bytes(range(256)), "format"),
+        (b"\xff\xd8\xff", "damaged|format"),
+        (bomb(60_000, 60_000), "too large|limit"),
+        (bomb(10_001, 10_000), "limit of 100,000,000"),
+        (bomb(0, 5), "damaged|format|no pixels"),
+        (bomb(2**31 - 1, 2**31 - 1), "too large|limit|damaged"),
+        (bomb(500, 500), "damaged"),
+    ],
+)
+def test_no_picture_is_one_clear_error(data, message, tmp_path):
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=message) as error:
+        read_image(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_truncated_at_any_length(kind):
+    data = encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)), kind)
+    whole = read_image(data)
+    for length in np.linspace(1, len(data) - 1, 25).astype(int).tolist():
+        try:  # a file that lacks only its end mark may still hold every pixel
+            assert np.array_equal(read_image(data[:length]), whole)
+        except ImageError:
+            continue
+    with pytest.raises(ImageError):
+        read_image(data[: len(data) // 2])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP"]), st.integers(0, 2**32 - 1))
+def test_damaged_bytes_never_escape(kind, seed):
+    random = np.random.default_rng(seed)
+    data = bytearray(encode(Image.fromarray(RED_LEFT), kind))
+    for place in random.integers(0, len(data), 6):
+        data[place] = random.integers(256)
+    try:
+        found = read_image(bytes(data))
+    except ImageError:
+        return
+    assert found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((3, 8, 8), np.uint8), "channels come last"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "as a list"),
+        (np.zeros(8, np.uint8), r"\(H, W, 3\)"),
+        (np.zeros((0, 8, 3), np.uint8), "no pixels"),
+        (np.zeros((8, 8, 3), np.int64), "uint8"),
+        (np.full((8, 8, 3), 255.0), "0 to 1"),
+        (np.full((8, 8, 3), np.nan), "0 to 1"),
+        (torch.zeros(8, 8, 3), "permute"),
+        (torch.zeros(2, 3, 8, 8), "as a list"),
+        (torch.zeros(3, 8, 8, dtype=torch.int32), "uint8"),
+        (torch.zeros(3, 0, 8), "no pixels"),
+        (None, "NoneType"),
+        (3, "int"),
+    ],
+)
+def test_wrong_objects(picture, message):
+    with pytest.raises(ImageError, match=message):
+        read_image(picture)
+
+
+def test_missing_folder_and_pipe(tmp_path):
+    with pytest.raises(ImageError, match="no such file"):
+        read_image(tmp_path / "no.jpg")
+    with pytest.raises(ImageError, match="folder"):
+        read_image(tmp_path)
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    with pytest.raises(ImageError, match="ordinary"):
+        read_image(pipe)
+
+
+def test_pixel_limit_is_the_callers():
+    assert read_image(RED_LEFT, max_pixels=600).shape == RED_LEFT.shape
+    with pytest.raises(ImageError, match="limit of 599"):
+        read_image(RED_LEFT, max_pixels=599)
+
+
+def test_find_images(tmp_path):
+    for name in ("b.jpg", "a.PNG", "deep/er/c.webp", "note.txt", ".hidden/x.jpg", "deep/.y.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    files, complaints = find_images([tmp_path])
+    assert [str(f.relative_to(tmp_path)) for f in files] == ["a.PNG", "b.jpg", "deep/er/c.webp"]
+    assert complaints == []
+    assert find_images([tmp_path / "note.txt"]) == ([tmp_path / "note.txt"], [])  # named outright: tried
+    assert find_images([tmp_path / "*.jpg", tmp_path / "b.jpg"]) == ([tmp_path / "b.jpg"], [])  # once each
+    assert find_images([tmp_path / "d*"])[0] == [tmp_path / "deep/er/c.webp"]
+    for bad in ("empty", "no.jpg", "*.gif", "x" * 300, "a\0b"):
+        files, complaints = find_images([tmp_path / bad])
+        assert files == [] and len(complaints) == 1 and "\0" not in complaints[0]
+
+
+def test_find_images_with_brackets_in_a_name(tmp_path, monkeypatch):
+    (tmp_path / "photo [1].jpg").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert find_images(["photo [1].jpg"])[1] == []  # a file's name first, a pattern only if there is none
+    assert [f.name for f in find_images(["*.jpg"])[0]] == ["photo [1].jpg"]

@@ -1,0 +1,101 @@
+"""Suppression against a direct transcription of its definition, and the cases at the edges."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wordtree import WordTree
+from yolo9000.suppression import MODES, nms
+
+# 0 animal: 1 horse (3 wild horse), 2 dog; 4 vehicle
+TREE = WordTree(["animal", "vehicle", "horse", "dog", "wild horse"], [-1, -1, 0, 0, 2])
+SAME = np.array([[0, 0, 10, 10]], np.float32)
+
+
+def overlap(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+def by_definition(boxes, scores, nodes, iou, mode):
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda k: -scores[k]):
+        rivals = {
+            "none": lambda a, b: False,
+            "agnostic": lambda a, b: True,
+            "class": lambda a, b: a == b,
+            "related": lambda a, b: a in TREE.path_nodes(b) or b in TREE.path_nodes(a),
+        }[mode]
+        if not any(rivals(int(nodes[i]), int(nodes[k])) and overlap(boxes[i], boxes[k]) > iou for k in kept):
+            kept.append(i)
+    return kept
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 40),
+    st.sampled_from(MODES),
+    st.sampled_from([0.0, 0.2, 0.45, 1.0]),
+    st.integers(0, 2**32 - 1),
+)
+def test_equals_the_definition(n, mode, iou, seed):
+    random = np.random.default_rng(seed)
+    corners = random.integers(0, 12, (n, 2, 2)).astype(
+        np.float64
+    )  # small whole numbers: many equal overlaps and empty boxes
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    scores = random.permutation(n) / max(n, 1)
+    nodes = random.integers(0, 5, n)
+    assert nms(boxes, scores, nodes, iou, mode, TREE.parents).tolist() == by_definition(
+        boxes, scores, nodes, iou, mode
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "mode", "left"),
+    [
+        ("horse", "wild horse", "related", 1),
+        ("wild horse", "animal", "related", 1),
+        ("horse", "dog", "related", 2),
+        ("horse", "wild horse", "class", 2),
+        ("horse", "horse", "class", 1),
+        ("horse", "vehicle", "agnostic", 1),
+        ("horse", "horse", "none", 2),
+    ],
+)
+def test_relations(a, b, mode, left):
+    nodes = np.array([TREE.index(a), TREE.index(b)])
+    for scores in ([0.9, 0.8], [0.8, 0.9]):
+        kept = nms(np.repeat(SAME, 2, 0), np.array(scores), nodes, 0.4, mode, TREE.parents)
+        assert len(kept) == left and kept[0] == np.argmax(scores)
+
+
+def test_overlap_must_exceed_the_limit():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5]], np.float32)  # exactly one half
+    for iou, left in ((0.5, 2), (0.499, 1)):
+        assert len(nms(boxes, np.array([0.9, 0.8]), np.zeros(2, int), iou, "class")) == left
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_empty_and_single(mode):
+    assert nms(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), 0.4, mode, TREE.parents).tolist() == []
+    assert nms(SAME, np.array([0.1]), np.array([3]), 0.4, mode, TREE.parents).tolist() == [0]
+
+
+def test_equal_scores_keep_their_order():
+    assert nms(np.repeat(SAME, 3, 0), np.full(3, 0.5), np.zeros(3, int), 0.4, "class").tolist() == [0]
+    assert nms(np.repeat(SAME, 3, 0), np.full(3, 0.5), np.arange(3), 0.4, "class").tolist() == [0, 1, 2]
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match="related, class"):
+        nms(SAME, np.ones(1), np.zeros(1, int), 0.4, "soft")
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        nms(SAME, np.ones(1), np.zeros(1, int), 1.4)
+    with pytest.raises(ValueError, match="parents"):
+        nms(np.repeat(SAME, 2, 0), np.ones(2), np.arange(2), 0.4)

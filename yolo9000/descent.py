@@ -1,0 +1,227 @@
+"""From class scores to one node of the tree: the ways of walking down, each over all class logits or over
+only those it needs.
+
+The rules (`RULES`), with Pr(node) the product of the conditionals Pr(child | parent) from the root down to
+it:
+
+    "threshold"  the paper's: take the most probable child while its Pr(node) is above the threshold; answer
+                 the last node taken
+    "darknet"    as Darknet: the same, but what is held against the threshold is the product of the *absolute*
+                 probabilities on the path, so it stops higher up (docs/darknet.md)
+    "greedy"     take the most probable child to the bottom; no threshold
+    "leaf"       the leaf with the largest Pr(node) of all leaves; no threshold
+
+If not even a root passes, "threshold" and "darknet" answer the best root. A child of probability 0 (no
+stored row) is never entered, so a group without stored rows ends the descent. Boxes, objectness and
+suppression are elsewhere (detector.py, suppression.py)."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from yolo9000.head import LazyOutput
+    from yolo9000.hierarchy import Hierarchy
+
+RULES = ("threshold", "darknet", "leaf", "greedy")
+
+
+class Conditionals(Protocol):
+    """What a descent asks of a model: M boxes and their log Pr(child | parent), one sibling group at a
+    time."""
+
+    count: int
+    device: torch.device
+
+    def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
+        """Log conditionals (m, end - start) of the nodes start..end-1, one whole sibling group, at the boxes
+        (m,)."""
+        ...
+
+    def all(self, hierarchy: "Hierarchy") -> Tensor:
+        """Log conditionals (M, C) of every node at every box."""
+        ...
+
+
+class DenseConditionals:
+    """Log conditionals that are all there already."""
+
+    def __init__(self, log_conditionals: Tensor) -> None:
+        """log_conditionals: (M, C), as Hierarchy.log_conditionals gives them."""
+        self._values = log_conditionals
+        self.count, self.device = len(log_conditionals), log_conditionals.device
+
+    def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
+        return self._values[boxes, start:end]
+
+    def all(self, hierarchy: "Hierarchy") -> Tensor:
+        return self._values
+
+
+class LazyConditionals:
+    """Log conditionals computed group by group, from the features at M chosen boxes and the class rows that
+    the walk asks for."""
+
+    def __init__(
+        self, output: "LazyOutput", image: Tensor, anchor: Tensor, row: Tensor, column: Tensor
+    ) -> None:
+        """image, anchor, row, column: LongTensors (M,), one entry a box; output: what the network's `lazy`
+        returned."""
+        self._at = (image, anchor, row, column)
+        self._output = output
+        self._features = output.features[image, :, row, column].float()  # (M, D)
+        self._anchor = anchor if len(output.weight) > 1 else torch.zeros_like(anchor)
+        self._place = None  # (C,) the row of each node, -1 without one; None: row k is node k
+        if output.stored is not None:
+            self._place = torch.full((output.classes,), -1, dtype=torch.long, device=self._features.device)
+            self._place[output.stored] = torch.arange(len(output.stored), device=self._features.device)
+        self.count, self.device = len(image), self._features.device
+
+    def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
+        logits = self._features.new_full((len(boxes), end - start), -math.inf)
+        if self._place is None:
+            nodes, rows = slice(None), slice(start, end)
+        else:
+            place = self._place[start:end]
+            nodes = (place >= 0).nonzero().squeeze(1)
+            if not len(nodes):
+                return logits
+            rows = place[nodes]
+        anchors = self._anchor[boxes]
+        for a in anchors.unique().tolist() if len(self._output.weight) > 1 else [0]:
+            mine = (anchors == a).nonzero().squeeze(1)
+            weight, bias = self._output.weight[a, rows].float(), self._output.bias[a, rows].float()
+            values = torch.addmm(bias, self._features[boxes[mine]], weight.T)
+            if self._place is None:
+                logits[mine] = values
+            else:
+                logits[mine.unsqueeze(1), nodes] = values
+        return logits.log_softmax(dim=1)
+
+    def all(self, hierarchy: "Hierarchy") -> Tensor:
+        return hierarchy.log_conditionals(self._output.logits(*self._at).float())
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where M walks ended. nodes: (M,) indices. log_path: (M, L) float32, log Pr of the node at depth 0, 1,
+    ... of each path, NaN below the node reached; L is the longest path's length."""
+
+    nodes: Tensor
+    log_path: Tensor
+
+    @property
+    def log_probabilities(self) -> Tensor:
+        """Log Pr(node reached), (M,)."""
+        depth = (~self.log_path.isnan()).sum(dim=1, keepdim=True) - 1
+        return self.log_path.gather(1, depth).squeeze(1)
+
+
+def descend(
+    hierarchy: "Hierarchy",
+    conditionals: Conditionals | Tensor,
+    rule: str = "threshold",
+    threshold: float = 0.5,
+) -> Descent:
+    """Walk down the tree at every box. conditionals: a tensor (M, C) of log conditionals, or something that
+    computes them as asked.
+
+    threshold (0..1) applies to "threshold" and "darknet". Raises ValueError for an unknown rule or an
+    impossible threshold.
+    """
+    if rule not in RULES:
+        raise ValueError(f"the rule is one of {', '.join(RULES)}, not {rule!r}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"the tree threshold lies in 0..1, not {threshold}")
+    if isinstance(conditionals, Tensor):
+        conditionals = DenseConditionals(conditionals)
+    if rule == "leaf":
+        return _best_leaf(hierarchy, conditionals)
+    return _walk(hierarchy, conditionals, rule, math.log(threshold) if threshold else -math.inf)
+
+
+def threshold(hierarchy: "Hierarchy", log_conditionals: Tensor, threshold: float = 0.5) -> Tensor:
+    """Nodes (M,) by the paper's rule from log conditionals (M, C)."""
+    return descend(hierarchy, log_conditionals, "threshold", threshold).nodes
+
+
+def darknet(hierarchy: "Hierarchy", log_conditionals: Tensor, threshold: float = 0.5) -> Tensor:
+    """Nodes (M,) as Darknet answers them from log conditionals (M, C)."""
+    return descend(hierarchy, log_conditionals, "darknet", threshold).nodes
+
+
+def greedy(hierarchy: "Hierarchy", log_conditionals: Tensor, threshold: float = 0.0) -> Tensor:
+    """Nodes (M,) at the bottom of the greedy walk from log conditionals (M, C); the threshold is not used."""
+    return descend(hierarchy, log_conditionals, "greedy").nodes
+
+
+def leaf(hierarchy: "Hierarchy", log_conditionals: Tensor, threshold: float = 0.0) -> Tensor:
+    """The most probable leaves (M,) from log conditionals (M, C); the threshold is not used."""
+    return descend(hierarchy, log_conditionals, "leaf").nodes
+
+
+def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_threshold: float) -> Descent:
+    count, device = conditionals.count, conditionals.device
+    starts = hierarchy.group_starts.tolist()
+    child_group = hierarchy.child_group.to(device)
+    nodes = torch.zeros(count, dtype=torch.long, device=device)
+    log_probability = torch.zeros(count, device=device)  # of the node reached
+    held = torch.zeros(count, device=device)  # Darknet's second product
+    levels = []
+    walking = torch.arange(count, device=device)
+    groups = torch.zeros_like(walking)  # the group each walker looks at next; group 0 holds the roots
+    while len(walking):
+        step = torch.empty(len(walking), device=device)
+        child = torch.empty_like(walking)
+        for group in groups.unique().tolist():
+            here = (groups == group).nonzero().squeeze(1)
+            start, end = starts[group], starts[group + 1]
+            step[here], best = conditionals.group(start, end, walking[here]).float().max(dim=1)
+            child[here] = best + start
+        reached = log_probability[walking] + step
+        held[walking] += reached
+        if rule == "greedy":
+            passed = step > -math.inf
+        else:
+            passed = (held[walking] if rule == "darknet" else reached) > log_threshold
+        passed_or_root = passed | (len(levels) == 0)  # the best root is the least that is answered
+        taken = walking[passed_or_root]
+        nodes[taken] = child[passed_or_root]
+        log_probability[taken] = reached[passed_or_root]
+        level = torch.full((count,), math.nan, device=device)
+        level[taken] = reached[passed_or_root]
+        levels.append(level)
+        groups = child_group[child]
+        further = passed & (groups >= 0)
+        walking, groups = walking[further], groups[further]
+    log_path = torch.stack(levels, dim=1) if levels else torch.zeros(count, 1, device=device)
+    return Descent(nodes, log_path)
+
+
+def _best_leaf(hierarchy: "Hierarchy", conditionals: Conditionals) -> Descent:
+    log_conditionals = conditionals.all(hierarchy).float()
+    log_probabilities = hierarchy.log_probabilities(log_conditionals)  # (M, C)
+    child_group = hierarchy.child_group.to(log_probabilities.device)
+    candidates = child_group < 0
+    nodes = log_probabilities.masked_fill(~candidates, -math.inf).argmax(dim=1)
+    # Where no leaf below has a row, the argmax over -inf means nothing: answer the bottom of the greedy walk
+    # instead.
+    lost = (log_probabilities.gather(1, nodes.unsqueeze(1)).squeeze(1) == -math.inf).nonzero().squeeze(1)
+    if len(lost):
+        nodes[lost] = _walk(hierarchy, DenseConditionals(log_conditionals[lost]), "greedy", -math.inf).nodes
+    return Descent(nodes, path_log_probabilities(hierarchy, log_probabilities, nodes))
+
+
+def path_log_probabilities(hierarchy: "Hierarchy", log_probabilities: Tensor, nodes: Tensor) -> Tensor:
+    """Log Pr of the nodes on the paths to `nodes` (M,), root first: (M, L), NaN beyond each path's end.
+    log_probabilities: (M, C)."""
+    path, which = hierarchy.paths(nodes)
+    first = torch.searchsorted(which, torch.arange(len(nodes), device=nodes.device))
+    level = torch.arange(len(path), device=nodes.device) - first[which]
+    length = int(level.max()) + 1 if len(level) else 1
+    values = log_probabilities.new_full((len(nodes), length), math.nan, dtype=torch.float32)
+    values[which, level] = log_probabilities[which, path].float()
+    return values

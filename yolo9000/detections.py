@@ -1,0 +1,259 @@
+"""What was found on one picture: boxes, scores, nodes of the tree and their paths. One container, checked
+once, and its conversions.
+
+Finding is detector.py, drawing is draw.py."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object. box_xyxy: left, top, right, bottom in pixels of the original picture; score, objectness,
+    probability in 0..1; node: class index; path, path_names, path_probabilities: root first, the node itself
+    last."""
+
+    box_xyxy: tuple[float, float, float, float]
+    score: float
+    objectness: float
+    probability: float
+    node: int
+    name: str
+    path: tuple[str, ...]
+    path_names: tuple[str, ...]
+    path_probabilities: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; numbers rounded to what they are good for (a hundredth of a pixel, 1e-5)."""
+        return {
+            "name": self.name,
+            "id": self.path[-1],
+            "node": self.node,
+            "score": _short(self.score, 5),
+            "objectness": _short(self.objectness, 5),
+            "probability": _short(self.probability, 5),
+            "box_xyxy": [_short(value, 2) for value in self.box_xyxy],
+            "path": list(self.path),
+            "path_names": list(self.path_names),
+            "path_probabilities": [_short(value, 5) for value in self.path_probabilities],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The objects on one picture, best score first.
+
+    boxes_xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original picture. objectness,
+    scores, probabilities: float32 (n,) in 0..1; `scores` is what the order and tables go by, and what it is
+    made of depends on the rule (Detector.__call__); probabilities: Pr(node), the product of the conditionals
+    on its path, without objectness. nodes: int64 (n,) class indices. names: n display names. paths,
+    path_names: n tuples of ids or names, root first; path_probabilities: the Pr of each node on the path.
+    image_size: (width, height). source: where the picture came from, if it was a file.
+
+    len(), iteration (Detection objects), found[3] (a Detection), found[1:4], found[mask], found[indices]
+    (Detections). Raises ValueError, naming the first bad entry, if the parts do not belong together.
+    """
+
+    boxes_xyxy: np.ndarray
+    objectness: np.ndarray
+    scores: np.ndarray
+    nodes: np.ndarray
+    names: tuple[str, ...]
+    paths: tuple[tuple[str, ...], ...]
+    image_size: tuple[int, int]
+    probabilities: np.ndarray
+    path_names: tuple[tuple[str, ...], ...]
+    path_probabilities: tuple[tuple[float, ...], ...]
+    source: str | None = None
+    _picture: Any = field(default=None, repr=False)  # what read_image takes, so that `save` can draw on it
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        for name, kind in (("boxes_xyxy", np.float32), ("nodes", np.int64)):
+            put(name, np.array(getattr(self, name), dtype=kind))
+        for name in ("objectness", "scores", "probabilities"):
+            put(name, np.array(getattr(self, name), dtype=np.float32))
+        if self.boxes_xyxy.size == 0:
+            put("boxes_xyxy", self.boxes_xyxy.reshape(0, 4))
+        put("names", tuple(self.names))
+        for name in ("paths", "path_names", "path_probabilities"):
+            put(name, tuple(tuple(path) for path in getattr(self, name)))
+        put("image_size", (int(self.image_size[0]), int(self.image_size[1])))
+        self._check()
+        for name in ("boxes_xyxy", "objectness", "scores", "nodes", "probabilities"):
+            getattr(self, name).setflags(write=False)
+
+    def _check(self) -> None:
+        n = len(self.boxes_xyxy)
+        if self.boxes_xyxy.shape != (n, 4):
+            raise ValueError(f"boxes_xyxy is (n, 4), not {self.boxes_xyxy.shape}")
+        for name in ("objectness", "scores", "nodes", "probabilities"):
+            if getattr(self, name).shape != (n,):
+                raise ValueError(f"{name} is ({n},) for {n} boxes, not {getattr(self, name).shape}")
+        for name in ("names", "paths", "path_names", "path_probabilities"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"{len(getattr(self, name))} {name} for {n} boxes")
+        if min(self.image_size) < 1:
+            raise ValueError(f"a picture of {self.image_size[0]} x {self.image_size[1]} pixels")
+        good = np.isfinite(self.boxes_xyxy).all(axis=1)
+        good &= (self.boxes_xyxy[:, 2:] >= self.boxes_xyxy[:, :2]).all(axis=1)
+        if not good.all():
+            bad = int(np.argmin(good))
+            raise ValueError(f"box {bad} is no box: {self.boxes_xyxy[bad].tolist()}")
+        for name in ("objectness", "scores", "probabilities"):
+            values = getattr(self, name)
+            inside = (values >= 0) & (values <= 1)
+            if not inside.all():
+                raise ValueError(
+                    f"{name} lie in 0..1, that of box {int(np.argmin(inside))} is {values[~inside][0]}"
+                )
+        if (self.nodes < 0).any():
+            raise ValueError(f"box {int(np.argmin(self.nodes >= 0))} has the node {self.nodes.min()}")
+        for i, path in enumerate(self.paths):
+            if (
+                not path
+                or len(path) != len(self.path_names[i])
+                or len(path) != len(self.path_probabilities[i])
+            ):
+                raise ValueError(
+                    f"box {i}: path, path_names and path_probabilities differ in length or are empty"
+                )
+
+    @classmethod
+    def empty(
+        cls, image_size: tuple[int, int], source: str | None = None, picture: Any = None
+    ) -> "Detections":
+        """Nothing found on a picture of this (width, height)."""
+        none = np.zeros(0)
+        return cls(none, none, none, none, (), (), image_size, none, (), (), source, picture)
+
+    def __len__(self) -> int:
+        return len(self.boxes_xyxy)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, which: "int | slice | Sequence[int] | np.ndarray") -> "Detection | Detections":
+        if isinstance(which, int | np.integer):
+            if not -len(self) <= which < len(self):
+                raise IndexError(f"detection {which} of {len(self)}")
+            return Detection(
+                tuple(self.boxes_xyxy[which].tolist()),
+                float(self.scores[which]),
+                float(self.objectness[which]),
+                float(self.probabilities[which]),
+                int(self.nodes[which]),
+                self.names[which],
+                self.paths[which],
+                self.path_names[which],
+                self.path_probabilities[which],
+            )
+        if not isinstance(which, slice):
+            which = np.asarray(which)
+            which = which.astype(np.int64) if which.size == 0 and which.dtype != bool else which
+        rows = np.arange(len(self))[which].tolist()
+        parts = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if isinstance(value, np.ndarray):
+                parts[part.name] = value[rows]
+            elif part.name in ("names", "paths", "path_names", "path_probabilities"):
+                parts[part.name] = tuple(value[i] for i in rows)
+            else:
+                parts[part.name] = value
+        return Detections(**parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: source, width, height, detections (see Detection.to_dict)."""
+        width, height = self.image_size
+        found = [one.to_dict() for one in self]
+        return {"source": self.source, "width": width, "height": height, "detections": found}
+
+    def to_json(self, indent: int | None = None) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Detections":
+        """The inverse of `to_dict`, up to its rounding. Raises ValueError for anything else."""
+        try:
+            found = record["detections"]
+            columns = {
+                name: [one[key] for one in found]
+                for name, key in (
+                    ("boxes_xyxy", "box_xyxy"),
+                    ("scores", "score"),
+                    ("objectness", "objectness"),
+                    ("probabilities", "probability"),
+                    ("nodes", "node"),
+                    ("names", "name"),
+                    ("paths", "path"),
+                    ("path_names", "path_names"),
+                    ("path_probabilities", "path_probabilities"),
+                )
+            }
+            return cls(**columns, image_size=(record["width"], record["height"]), source=record.get("source"))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a record of detections: {type(error).__name__} {error}") from error
+
+    def to_coco(self, image_id: int, categories: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
+        """Rows of a COCO results file: image_id, category_id, bbox (x, y, width, height in pixels), score.
+
+        categories: node -> category id; detections of other nodes are left out. Without it the category is
+        the node's index.
+        """
+        rows = []
+        for one in self:
+            category = one.node if categories is None else categories.get(one.node)
+            if category is not None:
+                x, y, right, bottom = one.box_xyxy
+                box = [_short(value, 2) for value in (x, y, right - x, bottom - y)]
+                rows.append(
+                    {
+                        "image_id": image_id,
+                        "category_id": category,
+                        "bbox": box,
+                        "score": _short(one.score, 5),
+                    }
+                )
+        return rows
+
+    def draw(self) -> "Image.Image":
+        """The picture with boxes and labels on it; draw.py. Raises ImageError if the picture is not at hand
+        any more."""
+        from yolo9000.draw import draw
+        from yolo9000.errors import ImageError
+        from yolo9000.images import read_image
+
+        picture = self._picture if self._picture is not None else self.source
+        if picture is None:
+            raise ImageError(
+                "these detections do not know their picture; use yolo9000.draw.draw(picture, detections)"
+            )
+        return draw(read_image(picture), self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture with boxes and labels on it, in the format of the path's suffix (.jpg, .png,
+        ...); returns the path.
+
+        An older file is replaced whole. Raises ImageError for a suffix that names no format or a folder that
+        cannot be written.
+        """
+        from yolo9000.draw import save_picture
+
+        return save_picture(self.draw(), path)
+
+
+def _short(value: float, digits: int) -> float:
+    return round(float(value), digits) if math.isfinite(value) else float(value)

@@ -1,0 +1,154 @@
+"""Boxes and labels on a picture, legible on any ground, with Pillow and its built-in font only; and writing
+pictures whole."""
+
+import colorsys
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from yolo9000.errors import ImageError
+
+if TYPE_CHECKING:
+    from yolo9000.detections import Detections
+
+Box = tuple[float, float, float, float]
+
+# Label height as a share of the picture's shorter side, and the limits between which text is legible and not
+# in the way.
+_TEXT_SHARE, _TEXT_LEAST, _TEXT_MOST = 0.03, 11, 40
+
+# JPEG quality of annotated pictures: text stays sharp.
+_JPEG_QUALITY = 92
+
+
+def draw(picture: "np.ndarray | Image.Image", detections: "Detections") -> Image.Image:
+    """A copy of the picture with each object's box and a label "name score" on it, the best on top.
+
+    picture: uint8 (H, W, 3) or a PIL image, of the size the detections speak of. Nodes with the same parent
+    share a hue family, the same node has the same colour on every picture. Raises ImageError if the sizes
+    differ.
+    """
+    canvas = picture.convert("RGB") if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    canvas = canvas.copy() if canvas is picture else canvas
+    if canvas.size != detections.image_size:
+        raise ImageError(
+            f"the picture is {canvas.size}, the detections are of one of {detections.image_size} pixels"
+        )
+    shorter = min(canvas.size)
+    size = int(min(max(shorter * _TEXT_SHARE, _TEXT_LEAST), _TEXT_MOST))
+    font = ImageFont.load_default(size)
+    line = max(1, size // 6)
+    pen = ImageDraw.Draw(canvas)
+    items = list(detections)
+    for one in reversed(items):
+        colour = colour_of(one.path)
+        _frame(pen, one.box_xyxy, canvas.size, colour, line)
+    taken: list[Box] = []
+    for one in items:  # the best label gets the best place
+        text = f"{one.name} {one.score:.2f}"
+        _label(pen, text, one.box_xyxy, canvas.size, font, colour_of(one.path), taken, size // 4)
+    return canvas
+
+
+def colour_of(path: tuple[str, ...]) -> tuple[int, int, int]:
+    """An RGB colour for a node: the hue by its parent's id, shifted a little by its own, so that relatives
+    look alike."""
+    family = hashlib.sha256(path[max(len(path) - 2, 0)].encode()).digest()
+    own = hashlib.sha256(path[-1].encode()).digest()
+    hue = family[0] / 256 + (own[0] / 256 - 0.5) * 0.12
+    lightness = 0.52 + (own[1] / 256 - 0.5) * 0.16
+    red, green, blue = colorsys.hls_to_rgb(hue % 1.0, lightness, 0.85)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> Path:
+    """Write a picture in the format of the path's suffix, making the folder; an older file is replaced whole
+    or not at all.
+
+    Raises ImageError for a suffix that names no format, and for what the file system refuses.
+    """
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise ImageError(f"{path}: the suffix {path.suffix!r} names no picture format; use .jpg or .png")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            options = {"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
+            picture.save(part, format=kind, **options)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be written ({error})") from error
+    return path
+
+
+def _frame(
+    pen: ImageDraw.ImageDraw, box: Box, size: tuple[int, int], colour: tuple[int, int, int], line: int
+) -> None:
+    left, top = (int(np.floor(v)) for v in box[:2])
+    right, bottom = (int(np.ceil(v)) - 1 for v in box[2:])  # the last pixel inside
+    left, right = (min(max(v, 0), size[0] - 1) for v in (left, max(left, right)))
+    top, bottom = (min(max(v, 0), size[1] - 1) for v in (top, max(top, bottom)))
+    line = min(line, max(1, min(right - left, bottom - top) // 3))
+    if (
+        line > 1 and min(right - left, bottom - top) > 4 * line
+    ):  # a thin dark rim, to be seen on a ground of the same colour
+        pen.rectangle((left, top, right, bottom), outline=(0, 0, 0), width=line + 1)
+    pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+
+
+def _label(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    box: Box,
+    size: tuple[int, int],
+    font: "ImageFont.FreeTypeFont | ImageFont.ImageFont",
+    colour: tuple[int, int, int],
+    taken: list[Box],
+    margin: int,
+) -> None:
+    text = _fitting(pen, text, font, size[0] - 2 * margin)
+    if not text:
+        return
+    x0, _, x1, _ = pen.textbbox((0, 0), text, font=font)
+    ascent = pen.textbbox((0, 0), "Ag", font=font)  # one height for all labels
+    width, height = x1 - x0 + 2 * margin, ascent[3] - ascent[1] + 2 * margin
+    left = min(max(box[0], 0), max(size[0] - width, 0))
+    # Above the box, then inside at its top, below it, inside at its bottom; else wherever it hides least.
+    tops = [box[1] - height, box[1], box[3], box[3] - height] + [box[1] + k * height for k in (1, 2, 3, 4)]
+    places = [(left, top, left + width, top + height) for top in tops if 0 <= top <= size[1] - height]
+    places = places or [(left, 0, left + width, height)]
+    place = min(
+        places, key=lambda p: sum(_common(p, other) for other in taken)
+    )  # the first of equally good ones
+    taken.append(place)
+    pen.rectangle(place, fill=colour)
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    ink = (0, 0, 0) if bright > 140 else (255, 255, 255)
+    pen.text((place[0] + margin - x0, place[1] + margin - ascent[1]), text, fill=ink, font=font)
+
+
+def _fitting(
+    pen: ImageDraw.ImageDraw, text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: float
+) -> str:
+    """The text, shortened in its middle until it is no wider; empty if not even three letters fit."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    if pen.textlength(text, font=font) <= width:
+        return text
+    name, _, score = text.rpartition(" ")
+    for shown in range(len(name) - 1, 2, -1):
+        shorter = f"{name[:shown]}… {score}"
+        if pen.textlength(shorter, font=font) <= width:
+            return shorter
+    return ""
+
+
+def _common(a: Box, b: Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

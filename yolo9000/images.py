@@ -1,0 +1,266 @@
+"""Pictures from outside: files, bytes, PIL images, arrays and tensors into upright 8-bit RGB, and the list of
+files behind what a user typed. Every failure is an ImageError that names the picture. Resizing for a network
+is letterbox.py."""
+
+import io
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from yolo9000.errors import ImageError
+
+if TYPE_CHECKING:
+    import torch
+
+# Formats that hold photographs. Pillow knows more, but some of those start other programs (EPS) or describe
+# no pixels.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "ICO")
+
+# Suffixes looked for in folders; a file that is named outright is opened whatever it is called.
+SUFFIXES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".webp",
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".tif",
+        ".tiff",
+    )
+    + (".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".ico")
+)
+
+# 100 megapixels are 300 MB as RGB: more than any camera in wide use, less than a small machine's memory.
+MAX_PIXELS = 100_000_000
+
+# A transparent picture is shown on white, as web browsers do.
+_BACKGROUND = (255, 255, 255)
+
+# Values above which samples of a picture must be wider than 8 bits, and what white then is.
+_WHITE = ((1.0, 1.0), (255.0, 255.0), (65535.0, 65535.0))
+
+
+def read_image(
+    picture: "str | Path | bytes | Image.Image | np.ndarray | torch.Tensor", max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """One picture as a uint8 array (H, W, 3), RGB, turned upright by its EXIF orientation, transparency laid
+    on white.
+
+    A path or encoded bytes: any of FORMATS, the first frame of several, 8 or 16 bits, grey, palette, CMYK. A
+    PIL image: the same. An array: uint8, or floating point in 0..1; (H, W), (H, W, 1), (H, W, 3) or (H, W,
+    4), channels RGB(A). A tensor: the same values as (H, W) or channels first, (1 | 3 | 4, H, W).
+
+    Raises ImageError for anything else: missing, empty, truncated or foreign files, more than `max_pixels`
+    pixels (found from the header, before anything is decoded), no pixels at all, values out of range.
+    """
+    if isinstance(picture, str | Path):
+        return _read_file(Path(picture), max_pixels)
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return _decode(io.BytesIO(bytes(picture)), f"picture of {len(picture)} bytes", max_pixels)
+    if isinstance(picture, Image.Image):
+        return _from_pil(picture, "PIL image", max_pixels)
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture, "array", max_pixels)
+    if (
+        type(picture).__module__.partition(".")[0] == "torch"
+    ):  # no import of torch for those who have no tensor
+        return _from_tensor(picture, max_pixels)
+    raise ImageError(f"a picture is a path, bytes, PIL image, array or tensor, not {type(picture).__name__}")
+
+
+def find_images(arguments: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+    """The picture files behind what a user typed: files as they are, folders (searched to the bottom, by
+    suffix), glob patterns.
+
+    Returns (files in the order given, those of a folder by name; complaints, one for each argument that led
+    to no picture). A file that is named twice is returned once.
+    """
+    files: dict[Path, None] = {}  # ordered, each once
+    complaints: list[str] = []
+    for argument in arguments:
+        found, complaint = _expand(Path(argument))
+        files.update(dict.fromkeys(found))
+        if complaint:
+            complaints.append(complaint)
+    return list(files), complaints
+
+
+def _expand(path: Path) -> tuple[list[Path], str | None]:
+    if not str(path).isprintable():
+        return [], f"{str(path)!r}: no such file or folder"
+    try:
+        if path.is_dir():
+            found = _pictures_below(path)
+            return found, None if found else f"{path}: no pictures in this folder"
+        if path.exists():
+            return [path], None
+    except (OSError, ValueError) as error:  # a name too long, a zero byte
+        return [], f"{str(path)!r}: {error}"
+    pattern = str(path)
+    if not any(sign in pattern for sign in "*?["):
+        return [], f"{path}: no such file or folder"
+    root = Path(path.anchor) if path.anchor else Path()
+    try:
+        matches = sorted(root.glob(str(path.relative_to(path.anchor)) if path.anchor else pattern))
+    except (OSError, ValueError, NotImplementedError) as error:
+        return [], f"{pattern}: not a pattern ({error})"
+    files = [file for match in matches for file in (_pictures_below(match) if match.is_dir() else [match])]
+    return files, None if files else f"{pattern}: nothing matches this pattern"
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    def visible(path: Path) -> bool:
+        return not any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and visible(p) and p.is_file())
+
+
+def _read_file(path: Path, max_pixels: int) -> np.ndarray:
+    try:
+        if path.is_dir():
+            raise ImageError(f"{path}: a folder, not a picture")
+        if path.exists() and not path.is_file():  # reading a pipe or device may never end
+            raise ImageError(f"{path}: not an ordinary file")
+        with path.open("rb") as file:
+            return _decode(file, str(path), max_pixels)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be opened ({error})") from error
+
+
+def _decode(file: Any, name: str, max_pixels: int) -> np.ndarray:
+    start = file.read(512)
+    file.seek(0)
+    if not start:
+        raise ImageError(f"{name}: empty")
+    Image.init()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about large pictures and odd metadata; the limit below is ours
+            with Image.open(file, formats=[form for form in FORMATS if form in Image.OPEN]) as picture:
+                return _from_pil(picture, name, max_pixels)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: too large ({error})") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(f"{name}: {_what_it_is(start)}") from error
+    except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
+        raise ImageError(f"{name}: damaged ({str(error) or type(error).__name__})") from error
+
+
+def _what_it_is(start: bytes) -> str:
+    """A guess, for the message, at a file that is no picture."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "a web page, not a picture (a download that went wrong?)"
+    if text.startswith((b"<?xml", b"<svg")):
+        return "XML or SVG, not a photograph"
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the picture itself (git lfs pull)"
+    if text.startswith(b"%pdf"):
+        return "a PDF document, not a picture"
+    return "not a picture in a format known here"
+
+
+def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+    _check_size(picture.width, picture.height, name, max_pixels)
+    try:
+        picture.load()
+        picture = _upright(picture)
+        if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+            return _from_wide(np.asarray(picture), name)
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            ground = Image.new("RGBA", picture.size, (*_BACKGROUND, 255))
+            picture = Image.alpha_composite(ground, picture)
+        return np.array(picture.convert("RGB"))
+    except ImageError:
+        raise
+    except Exception as error:  # see _decode
+        raise ImageError(f"{name}: damaged ({str(error) or type(error).__name__})") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (
+        Exception
+    ):  # damaged EXIF data says nothing about which way is up; viewers then show the picture as stored
+        return picture
+
+
+def _from_wide(samples: np.ndarray, name: str) -> np.ndarray:
+    """Grey samples of 16 or 32 bits (H, W) to (H, W, 3): white is 1, 255 or 65535, the least that no sample
+    exceeds."""
+    if samples.dtype == np.uint16:
+        white = 65535.0
+    else:
+        top = float(samples.max())
+        if not np.isfinite(samples).all():
+            raise ImageError(f"{name}: holds infinite or undefined samples")
+        whites = [
+            white for limit, white in _WHITE if top <= limit and (limit > 1 or samples.dtype.kind == "f")
+        ]
+        if not whites or float(samples.min()) < 0:
+            raise ImageError(
+                f"{name}: samples from {samples.min()} to {samples.max()} are no brightness known here"
+            )
+        white = whites[0]
+    grey = np.round(samples * (255.0 / white)).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _from_tensor(tensor: "torch.Tensor", max_pixels: int) -> np.ndarray:
+    shape = tuple(tensor.shape)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3, 4)):
+        hint = "; permute(2, 0, 1) puts channels first" if len(shape) == 3 and shape[2] in (1, 3, 4) else ""
+        hint = "; give a batch as a list of pictures" if len(shape) == 4 else hint
+        raise ImageError(f"a tensor picture is (3, H, W), not {shape}{hint}")
+    array = tensor.detach().cpu()
+    array = (array.float() if array.is_floating_point() else array).numpy()
+    return _from_array(array if array.ndim == 2 else array.transpose(1, 2, 0), "tensor", max_pixels)
+
+
+def _from_array(array: np.ndarray, name: str, max_pixels: int) -> np.ndarray:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        hint = "; channels come last in arrays" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        hint = "; give a batch as a list of pictures" if array.ndim == 4 else hint
+        raise ImageError(f"an array picture is (H, W, 3), not {array.shape}{hint}")
+    _check_size(array.shape[1], array.shape[0], name, max_pixels)
+    if array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise ImageError(f"{name}: floating point pictures hold values from 0 to 1 (0 to 255 as uint8)")
+        array = np.round(array.astype(np.float32) * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ImageError(f"{name}: uint8, or floating point from 0 to 1, is wanted, not {array.dtype}")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.shape[2] == 4:
+        alpha = array[:, :, 3:].astype(np.uint32)
+        mixed = array[:, :, :3] * alpha + np.array(_BACKGROUND, np.uint32) * (255 - alpha)
+        return ((mixed + 127) // 255).astype(np.uint8)
+    return np.array(
+        np.broadcast_to(array, (*array.shape[:2], 3))
+    )  # a copy: the caller may go on to change theirs
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: has no pixels ({width} x {height})")
+    if width * height > max_pixels:
+        limit = f"{max_pixels:,}"
+        raise ImageError(
+            f"{name}: {width} x {height} pixels are more than the limit of {limit}; scale it down"
+        )

@@ -1,0 +1,79 @@
+"""Non-maximum suppression: of boxes on the same object keep the best. Which boxes may suppress one another is
+the mode:
+
+    "related"   one's node is the other's or lies above it in the tree ("horse" and "wild horse" on one
+                animal)
+    "class"     the same node only, as Darknet does
+    "agnostic"  any two boxes
+    "none"      nothing is suppressed
+
+NumPy only, one row of overlaps at a time: memory grows with the boxes, not with their square."""
+
+import numpy as np
+
+MODES = ("related", "class", "agnostic", "none")
+
+
+def nms(
+    boxes_xyxy: np.ndarray,
+    scores: np.ndarray,
+    nodes: np.ndarray,
+    iou: float,
+    mode: str = "related",
+    parents: np.ndarray | None = None,
+) -> np.ndarray:
+    """Indices (k,) of the boxes that stay, best score first; equal scores keep their order.
+
+    boxes_xyxy (n, 4) in any unit, scores (n,), nodes (n,) class indices. Going down the scores, each box
+    still standing removes the later ones that it overlaps by *more* than `iou` (0..1) and may suppress by
+    `mode`. `parents` (classes,), -1 at a root, is needed for "related"; for a flat list, where no class lies
+    above another, "related" and "class" are the same.
+    """
+    if mode not in MODES:
+        raise ValueError(f"suppression is one of {', '.join(MODES)}, not {mode!r}")
+    if not 0 <= iou <= 1:
+        raise ValueError(f"the overlap for suppression lies in 0..1, not {iou}")
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    if mode == "none" or len(order) < 2:
+        return order
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64)[order]
+    kinds, kind = np.unique(
+        np.asarray(nodes)[order], return_inverse=True
+    )  # few distinct nodes, whatever the tree's size
+    rivals = _rivals(kinds, mode, parents)  # (kinds, kinds) bool
+    standing = np.ones(len(order), dtype=bool)
+    for i in range(len(order) - 1):
+        if not standing[i]:
+            continue
+        later = np.flatnonzero(standing[i + 1 :] & rivals[kind[i], kind[i + 1 :]]) + i + 1
+        standing[later[_iou(boxes[i], boxes[later]) > iou]] = False
+    return order[standing]
+
+
+def _rivals(kinds: np.ndarray, mode: str, parents: np.ndarray | None) -> np.ndarray:
+    """Which of the distinct nodes may suppress which, (k, k) bool, symmetric."""
+    if mode == "agnostic":
+        return np.ones((len(kinds), len(kinds)), dtype=bool)
+    rivals = np.eye(len(kinds), dtype=bool)
+    if mode == "class":
+        return rivals
+    if parents is None:
+        raise ValueError("suppression of related classes needs the tree's parents")
+    position = {int(node): i for i, node in enumerate(kinds)}
+    for i, node in enumerate(kinds):
+        above = int(parents[node])
+        while above >= 0:
+            j = position.get(above)
+            if j is not None:
+                rivals[i, j] = rivals[j, i] = True
+            above = int(parents[above])
+    return rivals
+
+
+def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Overlaps (n,) of one box (4,) with boxes (n, 4), float64; 0 where the union has no area."""
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[2:], boxes[:, 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=1)
+    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
