@@ -38,16 +38,15 @@ def iou_xyxy(boxes_xyxy: Tensor, others_xyxy: Tensor, pairwise: bool = True) -> 
     (..., 4) with (..., 4) giving (...,).
     """
     if pairwise:
-        boxes_xyxy, others_xyxy = (
-            boxes_xyxy.unsqueeze(-2),
-            others_xyxy.unsqueeze(-3),
-        )  # (..., n, 1, 4), (..., 1, m, 4)
-    top_left = torch.maximum(boxes_xyxy[..., :2], others_xyxy[..., :2])
-    bottom_right = torch.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
-    size = (bottom_right - top_left).clamp(min=0)
-    intersection = size[..., 0] * size[..., 1]
+        boxes_xyxy, others_xyxy = boxes_xyxy.unsqueeze(-2), others_xyxy.unsqueeze(-3)
+    # Coordinate by coordinate: on the last dimension of 4, or 2, vector instructions have nothing to work on.
+    (left, top, right, bottom), (left2, top2, right2, bottom2) = boxes_xyxy.unbind(-1), others_xyxy.unbind(-1)
+    width = (torch.minimum(right, right2) - torch.maximum(left, left2)).clamp(min=0)
+    height = (torch.minimum(bottom, bottom2) - torch.maximum(top, top2)).clamp(min=0)
+    intersection = width * height
     union = area_xyxy(boxes_xyxy) + area_xyxy(others_xyxy) - intersection
-    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0)
+    # An empty union divides 0 by the smallest number there is.
+    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
 def iou_sizes(sizes: Tensor, others: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ def iou_sizes(sizes: Tensor, others: Tensor) -> Tensor:
         + (others[..., 0] * others[..., 1]).unsqueeze(-2)
         - intersection
     )
-    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0)
+    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
 def clip(boxes_xyxy: Tensor, width: float, height: float) -> Tensor:
