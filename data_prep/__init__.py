@@ -1,10 +1,12 @@
-"""Other people's data sets into checked samples in one file. Imports no torch; names are imported when first used."""
+"""Other people's data sets into checked samples in one file. Imports no torch; names are imported when first
+used."""
 
 import importlib
 
 from data_prep.errors import DataError
 
-# Public name -> module that defines it. h5py and Pillow are imported at first use: `data-prep --help` must answer at once.
+# Public name -> module that defines it. h5py and Pillow are imported at first use: `data-prep --help` must
+# answer at once.
 _HOME = {
     "Sample": "data_prep.sample",
     "Store": "data_prep.store",
@@ -13,7 +15,7 @@ _HOME = {
     "Source": "data_prep.recipe",
     "pack": "data_prep.packing",
     "check": "data_prep.checking",
-    "kmeans": "data_prep.kmeans",
+    "kmeans": "data_prep.anchors",
 }
 
 __all__ = ["DataError", *sorted(_HOME)]

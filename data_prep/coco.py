@@ -1,4 +1,5 @@
-"""COCO JSON into records, with LVIS's fields for federated annotation where they occur. No pictures are touched here."""
+"""COCO JSON into records, with LVIS's fields for federated annotation where they occur. No pictures are
+touched here."""
 
 import json
 import math
@@ -15,12 +16,14 @@ from data_prep.record import Category, Fault, Record, Records
 def read_coco(path: Path | str) -> Records:
     """Read COCO's instances JSON (boxes as [left, top, width, height] in pixels).
 
-    Keys of categories are the file's ids. `iscrowd` is kept as crowd; `difficult` or, as some exporters have it, `ignore` as
-    difficult. Of LVIS, a category's `synset` and an image's `neg_category_ids` and `not_exhaustive_category_ids` are kept, and a
-    picture without `file_name` goes by the last two parts of its `coco_url`. An image without annotations is one without objects.
+    Keys of categories are the file's ids. `iscrowd` is kept as crowd; `difficult` or, as some exporters have
+    it, `ignore` as difficult. Of LVIS, a category's `synset` and an image's `neg_category_ids` and
+    `not_exhaustive_category_ids` are kept, and a picture without `file_name` goes by the last two parts of
+    its `coco_url`. An image without annotations is one without objects.
 
     Raises:
-        DataError: not JSON, or not of COCO's shape. What is wrong with single entries is a fault of the result, not an error.
+        DataError: not JSON, or not of COCO's shape. What is wrong with single entries is a fault of the
+        result, not an error.
     """
     path = Path(path)
     content = _load(path)
@@ -31,9 +34,7 @@ def read_coco(path: Path | str) -> Records:
     seen: set[Any] = set()
     for position, entry in enumerate(_list(path, content, "annotations")):
         _annotation(entry, position, images, categories, boxes, seen, faults)
-    records = [
-        _record(name, image, boxes[key], categories, faults) for key, (name, image) in images.items()
-    ]
+    records = [_record(name, image, boxes[key], categories, faults) for key, (name, image) in images.items()]
     return Records(tuple(sorted(records, key=lambda record: record.name)), categories, tuple(faults))
 
 
@@ -48,7 +49,9 @@ def _load(path: Path) -> dict:
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict) or "images" not in content:
-        raise DataError(f"{path}: not COCO's format: wanted an object with images, annotations and categories")
+        raise DataError(
+            f"{path}: not COCO's format: wanted an object with images, annotations and categories"
+        )
     return content
 
 
@@ -63,9 +66,13 @@ def _categories(path: Path, content: dict, faults: list[Fault]) -> dict[Any, Cat
     categories: dict[Any, Category] = {}
     for position, entry in enumerate(_list(path, content, "categories")):
         if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not _is_text(entry.get("name")):
-            faults.append(Fault("malformed annotation", "", f"categories[{position}] lacks a proper id or name"))
+            faults.append(
+                Fault("malformed annotation", "", f"categories[{position}] lacks a proper id or name")
+            )
         elif entry["id"] in categories:
-            faults.append(Fault("repeated id", "", f"categories[{position}]: id {entry['id']} is there twice"))
+            faults.append(
+                Fault("repeated id", "", f"categories[{position}]: id {entry['id']} is there twice")
+            )
         else:
             synset = entry.get("synset")
             categories[entry["id"]] = Category(entry["name"], synset if _is_text(synset) else None)
@@ -78,11 +85,15 @@ def _images(path: Path, content: dict, faults: list[Fault]) -> dict[Any, tuple[s
     for position, entry in enumerate(_list(path, content, "images")):
         name = _name(entry) if isinstance(entry, dict) else None
         if name is None or not _is_id(entry.get("id")):
-            faults.append(Fault("malformed annotation", "", f"images[{position}] lacks a proper id or file_name"))
+            faults.append(
+                Fault("malformed annotation", "", f"images[{position}] lacks a proper id or file_name")
+            )
         elif entry["id"] in images:
             faults.append(Fault("repeated id", name, f"images[{position}]: id {entry['id']} is there twice"))
         elif name in names:
-            faults.append(Fault("repeated id", name, f"images[{position}]: a picture of that name is there already"))
+            faults.append(
+                Fault("repeated id", name, f"images[{position}]: a picture of that name is there already")
+            )
         else:
             names.add(name)
             images[entry["id"]] = (name, entry)

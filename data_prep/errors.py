@@ -1,4 +1,5 @@
-"""The error this package raises on purpose. The command line prints it as one line; anything else is a bug."""
+"""The error this package raises on purpose. The command line prints it as one line; anything else is a
+bug."""
 
 
 class DataError(Exception):

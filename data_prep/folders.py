@@ -1,4 +1,5 @@
-"""Folders or tars of labelled pictures, `<class>/<file>`, into records without boxes; and pictures without any label."""
+"""Folders or tars of labelled pictures, `<class>/<file>`, into records without boxes; and pictures without
+any label."""
 
 from data_prep.errors import DataError
 from data_prep.pictures import Pictures, TarFolder
@@ -6,7 +7,8 @@ from data_prep.record import Category, Record, Records
 
 
 def read_folders(pictures: Pictures, classes: frozenset[str] | None = None) -> Records:
-    """Records of pictures named `<class>/<file>`: the first part of the name is the class, a WordNet id or any other name.
+    """Records of pictures named `<class>/<file>`: the first part of the name is the class, a WordNet id or
+    any other name.
 
     Args:
         pictures: a folder of folders, a tar of folders, or a folder of tars named by class.
@@ -27,7 +29,9 @@ def read_folders(pictures: Pictures, classes: frozenset[str] | None = None) -> R
             records.append(Record(name, image_categories=(key,), boxed=False))
     absent = sorted((classes or frozenset()) - set(categories))
     if absent:
-        raise DataError(f"{pictures.path}: no pictures of {len(absent)} wanted classes: {', '.join(absent[:10])}")
+        raise DataError(
+            f"{pictures.path}: no pictures of {len(absent)} wanted classes: {', '.join(absent[:10])}"
+        )
     return Records(tuple(records), categories)
 
 

@@ -1,8 +1,10 @@
-"""Judging boxes: which of them are boxes in a picture at all, and what is wrong with the rest. Pure functions over arrays."""
+"""Judging boxes: which of them are boxes in a picture at all, and what is wrong with the rest. Pure functions
+over arrays."""
 
 import numpy as np
 
-# Annotation tools round to a tenth or to whole pixels: a box that sticks out by less than this is not worth a report.
+# Annotation tools round to a tenth or to whole pixels: a box that sticks out by less than this is not worth a
+# report.
 _ROUNDING = 1.0  # pixel
 
 
@@ -10,7 +12,8 @@ def judge(boxes_xyxy: np.ndarray, categories: tuple, size: tuple[int, int]) -> l
     """The kinds of fault (data_prep.record.KINDS) of each box.
 
     Args:
-        boxes_xyxy: (n, 4) in pixels. categories: n keys. size: (width, height) of the picture the boxes are in.
+        boxes_xyxy: (n, 4) in pixels. categories: n keys. size: (width, height) of the picture the boxes are
+            in.
     """
     found: list[list[str]] = [[] for _ in range(len(boxes_xyxy))]
 
@@ -62,7 +65,8 @@ def to_shares(boxes_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def set_upright(boxes_xyxy: np.ndarray, size: tuple[int, int], orientation: int) -> np.ndarray:
-    """Boxes of a picture as it is stored, `size` (width, height), into the frame after its EXIF orientation (1..8) is applied."""
+    """Boxes of a picture as it is stored, `size` (width, height), into the frame after its EXIF orientation
+    (1..8) is applied."""
     left, top, right, bottom = boxes_xyxy.T
     width, height = size
     corners = {

@@ -1,6 +1,8 @@
-"""The layout of a store file (HDF5): what is written and read under which name. The reader is store.py, the writer writer.py.
+"""The layout of a store file (HDF5): what is written and read under which name. The reader is store.py, the
+writer writer.py.
 
-    attributes   format, version, complete, sources (JSON), about (JSON), tree_fingerprint, index_crc32 (JSON: data set -> crc32)
+    attributes   format, version, complete, sources (JSON), about (JSON), tree_fingerprint,
+                 index_crc32 (JSON: column -> crc32)
     bytes        uint8, the encoded images one after the other, in chunks without filters
     tree         uint8, zlib of JSON {"ids", "parents", "names"}
     index/...    one small array per column below
@@ -13,8 +15,8 @@ import numpy as np
 FORMAT = "yolo9000-samples"
 VERSION = 1
 
-# HDF5 gives each chunk one place in the file, so a picture is read with one or two preads; 1 MiB keeps the padding of the
-# last chunk small and the list of chunks short (100,000 for 100 GB).
+# HDF5 gives each chunk one place in the file, so a picture is read with one or two preads; 1 MiB keeps the
+# padding of the last chunk small and the list of chunks short (100,000 for 100 GB).
 CHUNK = 1 << 20
 
 # Column -> type on disk. Node indices are int32 there (trees are far below 2^31 nodes) and int64 in memory.

@@ -1,7 +1,9 @@
-"""Pictures by name out of a folder, a tar, or a folder of tars; and what a picture's bytes are. No annotations here.
+"""Pictures by name out of a folder, a tar, or a folder of tars; and what a picture's bytes are. No
+annotations here.
 
-Names use forward slashes. In a folder of tars the first part of a name is the tar's: `n01443537/x.JPEG` is the member
-`x.JPEG` or `n01443537/x.JPEG` of `n01443537.tar`. Nothing is ever unpacked to disk, so a tar's member names are only names.
+Names use forward slashes. In a folder of tars the first part of a name is the tar's: `n01443537/x.JPEG` is
+the member `x.JPEG` or `n01443537/x.JPEG` of `n01443537.tar`. Nothing is ever unpacked to disk, so a tar's
+member names are only names.
 """
 
 import io
@@ -17,7 +19,22 @@ from PIL import Image, UnidentifiedImageError
 from data_prep.errors import DataError
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .jp2 .avif".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".jp2",
+        ".avif",
+    ]
 )  # what Pillow commonly opens; other files in a folder of pictures are notes and lists
 
 # Above this a picture is an accident or an attack: 200 megapixels decode to 600 MB.
@@ -42,7 +59,8 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class Shape:
-    """What a picture is before and after it is set upright by its EXIF orientation. Sizes are (width, height) in pixels."""
+    """What a picture is before and after it is set upright by its EXIF orientation. Sizes are (width, height)
+    in pixels."""
 
     stored: tuple[int, int]
     orientation: int
@@ -79,7 +97,9 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(f"{name}: leads out of {self.path}; file names must lie inside the folder of pictures")
+            raise DataError(
+                f"{name}: leads out of {self.path}; file names must lie inside the folder of pictures"
+            )
         try:
             return (self.path / name).read_bytes()
         except FileNotFoundError as error:
@@ -106,7 +126,8 @@ class Tar:
                             members[member.name.removeprefix("./")] = (member.offset_data, member.size)
             except (tarfile.TarError, OSError, EOFError) as error:
                 raise DataError(
-                    f"{self.path}: not a whole, uncompressed tar ({error}); unpack .tar.gz and the like, or fetch it again"
+                    f"{self.path}: not a whole, uncompressed tar ({error}); unpack .tar.gz and the like, "
+                    "or fetch it again"
                 ) from error
             self._members = members
         return self._members
@@ -166,10 +187,12 @@ def _is_picture(file_name: str) -> bool:
 
 
 def inspect(content: bytes, decode: bool) -> Shape:
-    """Size and orientation of an encoded picture; with `decode`, every pixel is decoded, so a file cut in half is found out.
+    """Size and orientation of an encoded picture; with `decode`, every pixel is decoded, so a file cut in
+    half is found out.
 
     Raises:
-        DataError: says in a few words what is wrong (the caller knows the name): empty, not a picture, truncated, too large.
+        DataError: says in a few words what is wrong (the caller knows the name): empty, not a picture,
+        truncated, too large.
     """
     if not content:
         raise DataError("the file is empty")

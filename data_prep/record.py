@@ -1,4 +1,5 @@
-"""Record: what an annotation file says of one picture, before it is judged or mapped to nodes. Readers make it; packing and checking take it."""
+"""Record: what an annotation file says of one picture, before it is judged or mapped to nodes. Readers make
+it; packing and checking take it."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -8,7 +9,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Category:
-    """A class of a data set: its name, and WordNet's synset name where the data set gives one ("dog.n.01")."""
+    """A class of a data set: its name, and WordNet's synset name where the data set gives one
+    ("dog.n.01")."""
 
     name: str
     synset: str | None = None
@@ -30,6 +32,7 @@ KINDS = {
     "wrong size": "not the size the annotations say, so boxes cannot be placed",
     "orphan annotation": "points to a picture or class that is not listed",
     "repeated id": "two pictures, classes or annotations share an id or a name",
+    "unmapped class": "no node of the tree is known for it",
     "malformed annotation": "lacks a field or has one of the wrong type",
     "box not finite": "NaN or infinite",
     "box inverted": "negative width or height",
@@ -49,7 +52,8 @@ class Record:
     """One picture of a data set. Categories are keys into the data set's `categories`.
 
     boxes_xyxy: float64 (n, 4) in pixels, left, top, right, bottom, exactly as annotated (they may be absurd).
-    categories: n keys. crowd, difficult: bool (n,). size: (width, height) as annotated, None where the annotations do not say.
+    categories: n keys. crowd, difficult: bool (n,). size: (width, height) as annotated, None where the
+        annotations do not say.
     boxed: False where nobody drew boxes.
     """
 
@@ -67,7 +71,8 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """A data set as its annotations tell it: records in the order of names, categories by key, and what did not fit together."""
+    """A data set as its annotations tell it: records in the order of names, categories by key, and what did
+    not fit together."""
 
     records: tuple[Record, ...]
     categories: dict[Hashable, Category]

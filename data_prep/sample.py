@@ -1,4 +1,5 @@
-"""Sample: one picture with all that is known about it, labels as node indices of a WordTree. No file formats here."""
+"""Sample: one picture with all that is known about it, labels as node indices of a WordTree. No file formats
+here."""
 
 from dataclasses import dataclass, field
 
@@ -15,15 +16,16 @@ def _no_nodes() -> np.ndarray:
 class Sample:
     """One picture, as it lies in a store and as training takes it.
 
-    `image` is the encoded file, untouched. `width` and `height` are those of the upright picture (EXIF rotation applied),
-    in pixels; boxes are in that frame.
+    `image` is the encoded file, untouched. `width` and `height` are those of the upright picture (EXIF
+    rotation applied), in pixels; boxes are in that frame.
 
     boxes_cxcywh: float32 (n, 4), centre x, centre y, width, height in 0..1 of the upright picture.
     labels: int64 (n,), node index of each box. crowd, difficult: bool (n,).
     image_labels: int64 (m,), nodes known to be somewhere in the picture.
     negative_labels: int64 (k,), nodes verified to be nowhere in the picture.
     not_exhaustive_labels: int64 (q,), nodes of which more may be in the picture than there are boxes (LVIS).
-    boxed: the picture's boxes are given (perhaps none: background). False: nobody drew boxes here; there may be
+    boxed: the picture's boxes are given (perhaps none: background). False: nobody drew boxes here; there may
+        be
     image_labels, or nothing at all (unlabelled).
     """
 
@@ -43,11 +45,13 @@ class Sample:
 
     @property
     def nodes(self) -> np.ndarray:
-        """All nodes this picture is a positive example of: labels of boxes, then image_labels; int64 (n + m,)."""
+        """All nodes this picture is a positive example of: labels of boxes, then image_labels; int64 (n +
+        m,)."""
         return np.concatenate([self.labels, self.image_labels])
 
     def validate(self, nodes: int) -> None:
-        """Raise DataError unless shapes agree, boxes are finite, positive and inside, and labels are in 0..nodes-1."""
+        """Raise DataError unless shapes agree, boxes are finite, positive and inside, and labels are in
+        0..nodes-1."""
         n = len(self.labels)
         if not self.image:
             raise DataError(f"{self.name}: no image bytes")
@@ -66,8 +70,10 @@ class Sample:
             raise DataError(f"{self.name}: box {k} is {self.boxes_cxcywh[k].tolist()}, not a box inside 0..1")
         for what in ("labels", "image_labels", "negative_labels", "not_exhaustive_labels"):
             values = getattr(self, what)
-            if values.ndim != 1 or (len(values) and not (0 <= values.min() and values.max() < nodes)):
-                raise DataError(f"{self.name}: {what} {values.tolist()[:8]} are not nodes of a tree of {nodes}")
+            if values.ndim != 1 or (len(values) and not (values.min() >= 0 and values.max() < nodes)):
+                raise DataError(
+                    f"{self.name}: {what} {values.tolist()[:8]} are not nodes of a tree of {nodes}"
+                )
 
 
 def _sound(boxes_cxcywh: np.ndarray) -> np.ndarray:

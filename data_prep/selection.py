@@ -1,4 +1,5 @@
-"""Which pictures of a data set are taken: lists of names, and every n-th kept out for measuring. Pure functions over names."""
+"""Which pictures of a data set are taken: lists of names, and every n-th kept out for measuring. Pure
+functions over names."""
 
 import json
 from pathlib import Path
@@ -7,7 +8,8 @@ from data_prep.errors import DataError
 
 
 def read_list(reference: str, root: Path = Path()) -> frozenset[str]:
-    """A list of names: `FILE` with one name a line or a JSON list, or `FILE:KEY` for a list inside a JSON object.
+    """A list of names: `FILE` with one name a line or a JSON list, or `FILE:KEY` for a list inside a JSON
+    object.
 
     Raises:
         DataError: no such file or key, or not a list of strings.
@@ -50,9 +52,11 @@ def select(
     Args:
         names: all pictures of the data set; their order does not matter, each is once in the list.
         only: take only these; leave_out: take none of these. Full names, or the last part of them.
-        holdout_every: n > 0: of all the data set's names in sorted order, number `holdout_first`, `holdout_first` + n, ...
-            (counted from 0, before `only` and `leave_out`) are kept out for measuring.
-        holdout_part: "rest": take what is not kept out (for training); "kept": take what is kept out (for measuring).
+        holdout_every: n > 0: of all the data set's names in sorted order, number `holdout_first`,
+            `holdout_first` + n, ... (counted from 0, before `only` and `leave_out`) are kept out for
+            measuring.
+        holdout_part: "rest": take what is not kept out (for training); "kept": take what is kept out (for
+            measuring).
 
     Raises:
         DataError: a setting out of range, or a name in a list that no picture has.

@@ -1,4 +1,5 @@
-"""Store: reads the samples of one packed file, from any number of processes. Writing is writer.py, the layout layout.py."""
+"""Store: reads the samples of one packed file, from any number of processes. Writing is writer.py, the layout
+layout.py."""
 
 import json
 import os
@@ -16,17 +17,21 @@ from wordtree import TreeError, WordTree
 
 
 class Store:
-    """The samples of a packed file: `len(store)`, `store[i]` -> Sample, and columns over all samples without touching images.
+    """The samples of a packed file: `len(store)`, `store[i]` -> Sample, and columns over all samples without
+    touching images.
 
-    h5py reads the index once and is closed again; images are then read with pread at the places where HDF5 put the chunks, so a
-    store costs microseconds a picture, survives fork, and is picklable (the path travels, each process opens its own).
+    h5py reads the index once and is closed again; images are then read with pread at the places where HDF5
+    put the chunks, so a store costs microseconds a picture, survives fork, and is picklable (the path
+    travels, each process opens its own).
 
     Attributes:
         boxed: bool (n,). source: str (n,). sources: the distinct source names. widths, heights: int32 (n,).
-        box_counts: int64 (n,). tree_fingerprint: of the tree whose node indices the labels are. about: dict, where it came from.
+        box_counts: int64 (n,). tree_fingerprint: of the tree whose node indices the labels are. about: dict,
+            where it came from.
 
     Raises:
-        DataError: no such file, not a store, another version, not finished, truncated or damaged. A flipped bit in the index is
+        DataError: no such file, not a store, another version, not finished, truncated or damaged. A flipped
+        bit in the index is
             found on opening, one in an image when that image is read (or by `verify`).
     """
 
@@ -53,7 +58,9 @@ class Store:
                 self._read_chunks(file["bytes"])
         except DataError:
             raise
-        except Exception as error:  # h5py raises half a dozen types on damaged files, none of which names the file
+        except (
+            Exception
+        ) as error:  # h5py raises half a dozen types on damaged files, none of which names the file
             raise DataError(
                 f"{self.path}: damaged, truncated, still being written or not HDF5 ({error}); pack it again"
             ) from error
@@ -64,7 +71,8 @@ class Store:
             raise DataError(f"{self.path}: an HDF5 file, but not one that `data-prep pack` made")
         if attributes["version"] != VERSION:
             raise DataError(
-                f"{self.path}: format version {attributes['version']}, this program reads {VERSION}; pack the data again"
+                f"{self.path}: format version {attributes['version']}, this program reads {VERSION}; "
+                "pack the data again"
             )
         if not attributes["complete"]:
             raise DataError(f"{self.path}: was never finished; pack the data again")
@@ -80,10 +88,14 @@ class Store:
         for name, dtype in COLUMNS.items():
             column = file[f"index/{name}"][()]
             if column.dtype != dtype or zlib.crc32(column.tobytes()) != checksums[name]:
-                raise DataError(f"{self.path}: checksum of index/{name} does not fit; the file is damaged, pack it again")
+                raise DataError(
+                    f"{self.path}: checksum of index/{name} does not fit; the file is damaged, pack it again"
+                )
             columns[name] = column
         if zlib.crc32(self._tree_json) != checksums["tree"]:
-            raise DataError(f"{self.path}: checksum of the tree does not fit; the file is damaged, pack it again")
+            raise DataError(
+                f"{self.path}: checksum of the tree does not fit; the file is damaged, pack it again"
+            )
         self._length = len(columns["width"])
         fits = (
             len(columns["image_starts"]) == self._length + 1
@@ -92,26 +104,32 @@ class Store:
             and all(len(columns[rows]) == columns[starts][-1] for rows, starts in RAGGED.items())
         )
         if not fits:
-            raise DataError(f"{self.path}: the index does not fit the images; the file is damaged, pack it again")
+            raise DataError(
+                f"{self.path}: the index does not fit the images; the file is damaged, pack it again"
+            )
         for name in ("labels", "image_labels", "negative_labels", "not_exhaustive_labels"):
             columns[name] = columns[name].astype(np.int64)
         for name in ("boxed", "crowd", "difficult"):
             columns[name] = columns[name].astype(bool)
         self._names = columns.pop("name_bytes").tobytes()
         self._columns = columns
-        # A list element is a Python int and costs a tenth of indexing an array: these are read for every sample.
+        # A list element is a Python int and costs a tenth of indexing an array: these are read for every
+        # sample.
         self._image_starts = columns["image_starts"].tolist()
         self._name_starts = columns["name_starts"].tolist()
         self._box_starts = columns["box_starts"].tolist()
         self._any = {
-            what: bool(len(columns[what])) for what in ("image_labels", "negative_labels", "not_exhaustive_labels")
+            what: bool(len(columns[what]))
+            for what in ("image_labels", "negative_labels", "not_exhaustive_labels")
         }
 
     def _read_chunks(self, data: h5py.Dataset) -> None:
         """Where in the file each chunk of image bytes lies."""
         places = np.full(-(-data.shape[0] // CHUNK), -1, np.int64)
         if data.chunks != (CHUNK,) or data.compression is not None:
-            raise DataError(f"{self.path}: images are not laid out as format version {VERSION} says; pack it again")
+            raise DataError(
+                f"{self.path}: images are not laid out as format version {VERSION} says; pack it again"
+            )
 
         def note(chunk) -> None:
             if chunk.chunk_offset[0] // CHUNK < len(places):
@@ -120,7 +138,9 @@ class Store:
         if len(places):
             data.id.chunk_iter(note)
         if (places < 0).any():
-            raise DataError(f"{self.path}: chunks of image bytes are missing; the file is damaged, pack it again")
+            raise DataError(
+                f"{self.path}: chunks of image bytes are missing; the file is damaged, pack it again"
+            )
         self._places = places.tolist()
 
     # Columns over all samples
@@ -134,7 +154,11 @@ class Store:
 
     @cached_property
     def source(self) -> np.ndarray:
-        return np.asarray(self.sources, dtype=str)[self._columns["source"]] if self.sources else np.zeros(0, dtype=str)
+        return (
+            np.asarray(self.sources, dtype=str)[self._columns["source"]]
+            if self.sources
+            else np.zeros(0, dtype=str)
+        )
 
     @property
     def widths(self) -> np.ndarray:
@@ -159,6 +183,21 @@ class Store:
         return self._columns["labels"]
 
     @property
+    def all_crowd(self) -> np.ndarray:
+        """bool (total boxes,), in the order of `all_boxes_cxcywh`."""
+        return self._columns["crowd"]
+
+    @property
+    def image_label_counts(self) -> np.ndarray:
+        """int64 (n,)."""
+        return np.diff(self._columns["image_label_starts"])
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of all encoded images together."""
+        return self._image_starts[-1]
+
+    @property
     def all_image_labels(self) -> np.ndarray:
         """int64, the image labels of all samples, those of sample 0 first."""
         return self._columns["image_labels"]
@@ -169,7 +208,8 @@ class Store:
         return self._names[starts[index] : starts[index + 1]].decode("utf-8", "surrogateescape")
 
     def labels_of(self, index: int) -> np.ndarray:
-        """Nodes sample `index` is a positive example of, boxes' first, then image labels; int64 (n + m,). Reads no image."""
+        """Nodes sample `index` is a positive example of, boxes' first, then image labels; int64 (n + m,).
+        Reads no image."""
         index = self._position(index)
         starts = self._box_starts
         boxes = self._columns["labels"][starts[index] : starts[index + 1]]
@@ -177,7 +217,8 @@ class Store:
 
     @cached_property
     def tree(self) -> WordTree:
-        """The tree whose node indices the labels are, rebuilt from the file and held against the fingerprint."""
+        """The tree whose node indices the labels are, rebuilt from the file and held against the
+        fingerprint."""
         try:
             tree = WordTree(**json.loads(zlib.decompress(self._tree_json)))
         except (TreeError, ValueError, TypeError, zlib.error) as error:
@@ -191,7 +232,8 @@ class Store:
         if tree.fingerprint != self.tree_fingerprint:
             raise DataError(
                 f"{self.path}: its labels are nodes of another tree ({self.tree_fingerprint[:12]}, "
-                f"{len(self.tree)} nodes) than {tree.fingerprint[:12]} ({len(tree)} nodes); pack the data with that tree"
+                f"{len(self.tree)} nodes) than {tree.fingerprint[:12]} ({len(tree)} nodes); "
+                "pack the data with that tree"
             )
 
     # Samples
@@ -244,19 +286,23 @@ class Store:
         while position < end:
             chunk, within = divmod(position, CHUNK)
             size = min(end - position, CHUNK - within)
-            # pread has no file position, so processes that share this handle after a fork do not disturb each other.
+            # pread has no file position, so processes that share this handle after a fork do not disturb each
+            # other.
             try:
                 piece = os.pread(self._handle, size, self._places[chunk] + within)
             except OSError as error:
                 raise DataError(f"{self.path}: reading sample {index} failed ({error})") from error
             if len(piece) != size:
-                raise DataError(f"{self.path}: ends within sample {index}; the file was cut short, pack it again")
+                raise DataError(
+                    f"{self.path}: ends within sample {index}; the file was cut short, pack it again"
+                )
             pieces.append(piece)
             position += size
         image = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if zlib.crc32(image) != self._columns["image_crc32"][index]:
             raise DataError(
-                f"{self.path}: sample {index} ({self.name_of(index)}): checksum does not fit; the file is damaged, pack it again"
+                f"{self.path}: sample {index} ({self.name_of(index)}): checksum does not fit; "
+                "the file is damaged, pack it again"
             )
         return image
 

@@ -1,5 +1,7 @@
-"""StoreWriter: samples into one HDF5 file that appears whole or not at all. Reading is store.py, the layout layout.py."""
+"""StoreWriter: samples into one HDF5 file that appears whole or not at all. Reading is store.py, the layout
+layout.py."""
 
+import contextlib
 import json
 import os
 import zlib
@@ -17,8 +19,8 @@ from wordtree import WordTree
 class StoreWriter:
     """Writes samples to `<path>.partial` and renames it to `path` when all is there and on disk.
 
-    Use as a context manager: leaving it normally finishes the file, leaving it by an exception (Ctrl-C too) removes the partial
-    one and leaves an older file at `path` as it was.
+    Use as a context manager: leaving it normally finishes the file, leaving it by an exception (Ctrl-C too)
+    removes the partial one and leaves an older file at `path` as it was.
 
     Args:
         path: the file to make.
@@ -26,7 +28,8 @@ class StoreWriter:
         about: anything JSON-able that says where the data came from.
 
     Raises:
-        DataError: the folder is missing or cannot be written, another process is writing, or a sample is not sound.
+        DataError: the folder is missing or cannot be written, another process is writing, or a sample is not
+        sound.
     """
 
     def __init__(self, path: Path | str, tree: WordTree, about: dict | None = None):
@@ -111,7 +114,11 @@ class StoreWriter:
     def _finish(self) -> None:
         total = self._written + len(self._buffer)
         self._flush(len(self._buffer))
-        tree = {"ids": self._tree.ids, "parents": np.asarray(self._tree.parents).tolist(), "names": self._tree.names}
+        tree = {
+            "ids": self._tree.ids,
+            "parents": np.asarray(self._tree.parents).tolist(),
+            "names": self._tree.names,
+        }
         packed = zlib.compress(json.dumps(tree).encode("utf-8"), 9)
         checksums = {"tree": zlib.crc32(packed)}
         try:
@@ -128,7 +135,7 @@ class StoreWriter:
             attributes["complete"] = True
             self._file.close()
             _to_disk(self.partial)
-            os.replace(self.partial, self.path)
+            self.partial.replace(self.path)
             _to_disk(self.path.parent)
         except OSError as error:
             raise DataError(f"{self.path}: writing failed ({error}); is the disk full?") from error
@@ -148,10 +155,8 @@ class StoreWriter:
     def abandon(self) -> None:
         """Drop what was written; a file that was at `path` before stays."""
         # HDF5 may not be able to write its metadata (a full disk): then there is nothing more to close.
-        try:
+        with contextlib.suppress(OSError, RuntimeError):
             self._file.close()
-        except (OSError, RuntimeError):
-            pass
         self.partial.unlink(missing_ok=True)
 
 

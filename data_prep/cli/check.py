@@ -1,0 +1,68 @@
+"""`data-prep check`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from data_prep.cli.sources import recipe_from, source_options
+
+_SHOWN = 5  # examples of each kind of fault; --json has them all
+
+
+@click.command(
+    epilog="""Examples:\n
+    data-prep check --coco instances.json --images images/ --map coco\n
+    data-prep check recipe.toml --json > faults.json\n
+    data-prep check packed.h5"""
+)
+@click.argument("path", required=False, metavar="[RECIPE|PACKED.h5]")
+@source_options
+def command(path: str | None, **options) -> None:
+    """Look at data sets, or at a packed file, and report by kind of fault. Only reads.
+
+    Every picture is decoded to its last pixel, every box judged, every class looked up in the tree. Exit
+    status 1 if anything is wrong that costs a picture, box or label.
+    """
+    if path is not None and Path(path).suffix in (".h5", ".hdf5"):
+        _check_store(path, options["as_json"])
+        return
+    recipe = recipe_from(path, options)
+
+    from data_prep.checking import check
+    from data_prep.record import HARMLESS, KINDS
+
+    jobs = options["jobs"] or len(os.sched_getaffinity(0))
+    report = check(recipe, jobs=jobs, progress=sys.stderr.isatty())
+    if options["as_json"]:
+        click.echo(json.dumps(report.to_dict(), indent=1))
+    else:
+        for name, count in report.pictures.items():
+            crowd = f", {report.crowd[name]:,} crowd" if report.crowd[name] else ""
+            click.echo(f"{name}: {count:,} pictures, {report.boxes[name]:,} boxes{crowd}")
+        for kind, count in report.by_kind.items():
+            click.echo(f"\n{kind}: {count:,} ({KINDS[kind]})")
+            examples = [(source, fault) for source, fault in report.faults if fault.kind == kind]
+            for source, fault in examples[:_SHOWN]:
+                click.echo(f"  {source}: {fault.picture + ': ' if fault.picture else ''}{fault.detail}")
+            if count > _SHOWN:
+                click.echo(f"  ... and {count - _SHOWN:,} more")
+        harmless = sum(count for kind, count in report.by_kind.items() if kind in HARMLESS)
+        click.echo(f"\n{report.harmful:,} faults that cost a picture, box or label; {harmless:,} that do not")
+    if report.harmful:
+        sys.exit(1)
+
+
+def _check_store(path: str, as_json: bool) -> None:
+    from data_prep.store import Store
+
+    store = Store(path)
+    store.verify()
+    if len(store):
+        len(store.tree)
+    if as_json:
+        click.echo(json.dumps({"file": path, "samples": len(store), "whole": True}))
+    else:
+        click.echo(f"{path}: {len(store):,} samples, every checksum fits")

@@ -1,0 +1,112 @@
+"""Options shared by `pack` and `check`: a recipe, or one data set given on the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from data_prep.errors import DataError
+from data_prep.recipe import Recipe, Source
+
+_OPTIONS = [
+    click.option("--coco", metavar="JSON", help="One data set: annotations in COCO's format; with --images."),
+    click.option(
+        "--folders",
+        metavar="PATH",
+        help="One data set: <class>/<file> in a folder, a tar, or <class>.tar files.",
+    ),
+    click.option("--unlabelled", metavar="PATH", help="One data set: pictures without labels."),
+    click.option(
+        "--images", metavar="PATH", help="Pictures of --coco: a folder, a tar, or a folder of tars."
+    ),
+    click.option("--source", metavar="NAME", help="What samples are said to come from.  [default: the kind]"),
+    click.option(
+        "--map",
+        "map_",
+        metavar="MAP",
+        help="coco, voc, det, ilsvrc, caltech101, names, or a file class,wnid.",
+    ),
+    click.option(
+        "--classes", metavar="LIST", help="Of --folders, take only these classes (FILE or FILE.json:KEY)."
+    ),
+    click.option("--only", metavar="LIST", help="Take only pictures of these names."),
+    click.option("--except", "leave_out", metavar="LIST", help="Leave out pictures of these names."),
+    click.option(
+        "--holdout-every", type=int, default=0, metavar="N", help="Keep every N-th picture by name out."
+    ),
+    click.option("--holdout-first", type=int, default=0, metavar="I", help="The first kept out, from 0."),
+    click.option(
+        "--holdout-part",
+        type=click.Choice(["rest", "kept"]),
+        default="rest",
+        help="Take the rest, or those kept out.  [default: rest]",
+    ),
+    click.option("--drop-unmapped", is_flag=True, help="Go on without classes that no node is known for."),
+    click.option(
+        "--tree", metavar="FILE", help="A tree's JSON or Darknet's .tree.  [default: the one built in]"
+    ),
+    click.option("--flat", is_flag=True, help="No hierarchy: the data's own classes, side by side."),
+    click.option("--names", metavar="FILE", help="With --flat: the classes in order, one a line."),
+    click.option("--root", metavar="FOLDER", help="Paths of the recipe are relative to this."),
+    click.option(
+        "--jobs", type=click.IntRange(1, 256), default=None, help="Threads.  [default: one per processor]"
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+]
+
+
+def source_options(command: Callable) -> Callable:
+    """Add the shared options to a click command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def recipe_from(recipe: str | None, options: dict) -> Recipe:
+    """The recipe file, or one made of the options that describe a single data set."""
+    chosen = [kind for kind in ("coco", "folders", "unlabelled") if options[kind]]
+    tree = "flat" if options["flat"] else options["tree"]
+    if options["flat"] and options["tree"]:
+        raise click.UsageError("--flat and --tree exclude each other")
+    if recipe is not None:
+        single = [k for k in ("images", "source", "map_", "classes", "only", "leave_out") if options[k]]
+        if chosen or single or options["holdout_every"] or options["drop_unmapped"]:
+            raise click.UsageError("with a recipe, what concerns one data set stands in the recipe")
+        return _with_tree(Recipe.load(recipe, options["root"]), tree, options["names"])
+    if len(chosen) != 1:
+        raise click.UsageError("give a recipe, or one of --coco, --folders, --unlabelled")
+    kind = chosen[0]
+    if (kind == "coco") != bool(options["images"]):
+        raise click.UsageError("--images goes with --coco, and --coco needs it")
+    source = Source(
+        name=options["source"] or kind,
+        kind=kind,
+        images=options["images"] or options[kind],
+        annotations=options["coco"],
+        map=options["map_"],
+        classes=options["classes"],
+        only=options["only"],
+        leave_out=options["leave_out"],
+        holdout_every=options["holdout_every"],
+        holdout_first=options["holdout_first"],
+        holdout_part=options["holdout_part"],
+        drop_unmapped=options["drop_unmapped"],
+    )
+    return Recipe((source,), tree or "default", options["names"], Path(options["root"] or "."))
+
+
+def _with_tree(recipe: Recipe, tree: str | None, names: str | None) -> Recipe:
+    if tree is None and names is None:
+        return recipe
+    # What is typed on the command line is relative to where it is typed, not to the recipe.
+    if tree not in (None, "flat"):
+        tree = str(Path(tree).absolute())
+    try:
+        return Recipe(
+            recipe.sources,
+            tree or recipe.tree,
+            str(Path(names).absolute()) if names else (recipe.names if tree is None else None),
+            recipe.root,
+        )
+    except DataError as error:
+        raise click.UsageError(str(error)) from error

@@ -1,0 +1,46 @@
+"""`data-prep stats`."""
+
+import json
+
+import click
+
+
+@click.command(epilog="Example: data-prep stats packed.h5")
+@click.argument("stores", nargs=-1, required=True, metavar="PACKED.h5...")
+@click.option(
+    "--top", type=click.IntRange(0), default=10, show_default=True, help="Most frequent nodes to list."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the counts of all nodes.")
+def command(stores: tuple[str, ...], top: int, as_json: bool) -> None:
+    """Count what is in packed files: pictures, boxes and labels by source, nodes by level of the tree, box
+    sizes."""
+    from data_prep.statistics import statistics
+    from data_prep.store import Store
+
+    found = {path: statistics(Store(path)) for path in stores}
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for path, counts in found.items():
+        click.echo(f"{path}: {counts['pictures']:,} pictures, {counts['image_bytes']:,} bytes")
+        click.echo(
+            f"\n{'source':24} {'pictures':>9} {'boxed':>9} {'boxes':>9} {'labels':>9} {'unlabelled':>10}"
+        )
+        for name, row in counts["sources"].items():
+            click.echo(
+                f"{name:24} {row['pictures']:9,} {row['boxed']:9,} {row['boxes']:9,} {row['image_labels']:9,} "
+                f"{row['unlabelled']:10,}"
+            )
+        click.echo(f"\n{'depth':>5} {'boxes':>9} {'labels':>9} {'nodes':>7}")
+        for level, row in counts["levels"].items():
+            click.echo(f"{level:>5} {row['boxes']:9,} {row['image_labels']:9,} {row['nodes']:7,}")
+        click.echo("\nbox side (square root of its area) in pixels of the picture")
+        for label, count in counts["box_sides"].items():
+            click.echo(f"{label:>12} {count:9,}")
+        nodes = sorted(counts["nodes"].items(), key=lambda item: -item[1]["boxes"] - item[1]["image_labels"])
+        click.echo(f"\n{len(nodes):,} nodes have examples; the most frequent:")
+        for node, row in nodes[:top]:
+            click.echo(
+                f"  {node:12} {row['name'][:30]:30} {row['boxes']:9,} boxes {row['image_labels']:9,} labels"
+            )
+        click.echo()

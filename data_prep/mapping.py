@@ -1,0 +1,150 @@
+"""Mapping: the classes of a data set to nodes of a tree, by WordNet id, synset name, a committed table, a
+file, or by name."""
+
+import csv
+import json
+import re
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import wordtree
+from data_prep.errors import DataError
+from data_prep.record import Category
+from wordtree import TreeError, WordTree
+
+# Tables that `map` may name: the first are wordtree's, the last ours.
+_WORDTREE_TABLES = ("coco", "voc", "det", "ilsvrc")
+_OWN_TABLES = ("caltech101",)
+
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+# VOC's names of classes that COCO and the tables call otherwise. Spaces, hyphens and case are dropped before.
+_SPELLINGS = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+    "television": "tv",
+}
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Result of mapping a data set's classes.
+
+    nodes: category key -> node index. left_out: key -> why a table or file leaves it out on purpose.
+    unmapped: key -> why no node was found.
+    """
+
+    nodes: dict[Hashable, int]
+    left_out: dict[Hashable, str]
+    unmapped: dict[Hashable, str]
+
+
+def map_categories(
+    categories: dict[Hashable, Category],
+    used: Iterable[Hashable],
+    tree: WordTree,
+    how: str | None,
+    root: Path = Path(),
+) -> Mapping:
+    """Find the node of each category in `used`.
+
+    Args:
+        categories: all of the data set, by key. used: keys that pictures really have.
+        tree: whose nodes are wanted; in a flat tree names are ids.
+        how: None: the category is a WordNet id or a synset name, has a synset, or is a flat tree's class.
+            "names": besides, a name that only one node of the tree has. Else the name of a committed table
+            (coco, voc, det, ilsvrc, caltech101) or a .csv, .tsv or .json file, relative to `root`, from class
+            name or id to WordNet id, synset name or name; an empty node leaves the class out on purpose.
+
+    Raises:
+        DataError: the table or file cannot be read. Classes without a node are no error here but `unmapped`.
+    """
+    table = None if how in (None, "names") else _read_table(how, root)
+    nodes: dict[Hashable, int] = {}
+    left_out: dict[Hashable, str] = {}
+    unmapped: dict[Hashable, str] = {}
+    for key in dict.fromkeys(used):
+        category = categories[key]
+        wanted = [category.name, category.synset] if table is None else [None]
+        if table is not None:
+            row = table.get(plain(category.name), table.get(plain(str(key))))
+            if row is None:
+                unmapped[key] = f"{category.name!r} is not in {how}"
+                continue
+            if not row[0]:
+                left_out[key] = f"{category.name!r}: {row[1] or 'left out by ' + str(how)}"
+                continue
+            wanted = [row[0]]
+        # A table's word is meant as it stands; a class's own name may mean something else in WordNet
+        # ("mouse").
+        node = next((n for w in wanted if w and (n := _find(w, tree, how is not None)) is not None), None)
+        if node is None:
+            unmapped[key] = f"{category.name!r}: no node {wanted[0]!r} in the tree"
+        else:
+            nodes[key] = node
+    return Mapping(nodes, left_out, unmapped)
+
+
+def _find(wanted: str, tree: WordTree, by_name: bool) -> int | None:
+    if wanted in tree:
+        return tree.index(wanted)
+    if _WORDNET_ID.fullmatch(wanted):
+        return None
+    if by_name or re.fullmatch(r".+\.n\.\d\d+", wanted):
+        try:
+            return tree.index(wanted)
+        except TreeError:
+            return None
+    return None
+
+
+def plain(name: str) -> str:
+    """A class name without case, blanks, hyphens and underscores, in one spelling: "Potted plant" and
+    "pottedplant" are one."""
+    squeezed = re.sub(r"[\s_-]", "", name.casefold())
+    return _SPELLINGS.get(squeezed, squeezed)
+
+
+def _read_table(how: str, root: Path) -> dict[str, tuple[str, str]]:
+    """Plain class name -> (node or "", remark)."""
+    if how in _WORDTREE_TABLES:
+        return {plain(name): (wnid, "") for name, wnid in wordtree.class_map(how)}
+    if how in _OWN_TABLES:
+        text = (resources.files("data_prep") / "data" / f"{how}.tsv").read_text(encoding="utf-8")
+        return _rows(text, how, "\t")
+    path = root / how
+    if path.suffix not in (".csv", ".tsv", ".json"):
+        tables = ", ".join([*_WORDTREE_TABLES, *_OWN_TABLES, "names"])
+        raise DataError(f"map {how!r}: wanted one of {tables}, or a .csv, .tsv or .json file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the map cannot be read ({error})") from error
+    if path.suffix != ".json":
+        return _rows(text, str(path), "\t" if path.suffix == ".tsv" else ",")
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict) or not all(isinstance(v, str | None) for v in content.values()):
+        raise DataError(
+            f"{path}: wanted an object from class name to WordNet id (or null to leave the class out)"
+        )
+    return {plain(name): (node or "", "") for name, node in content.items()}
+
+
+def _rows(text: str, where: str, delimiter: str) -> dict[str, tuple[str, str]]:
+    table: dict[str, tuple[str, str]] = {}
+    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1):
+        if not row or row[0].lstrip().startswith("#"):
+            continue
+        if len(row) < 2 or not row[0].strip():
+            raise DataError(f"{where}: line {number}: wanted class, node[, remark], found {row!r}")
+        if plain(row[0]) in table:
+            raise DataError(f"{where}: line {number}: class {row[0]!r} is there twice")
+        table[plain(row[0])] = (row[1].strip(), row[2].strip() if len(row) > 2 else "")
+    return table
