@@ -102,7 +102,9 @@ class ConvolutionUnit(nn.Module):
         )
         self.norm = BatchNorm(spec.filters, bn) if spec.batch_normalize else None
         if init:
-            _initialise(self.conv.weight, self.conv.bias, spec.size**2 * channels // spec.groups)
+            initialise(self.conv.weight, self.conv.bias, spec.size**2 * channels // spec.groups)
+            if spec.start == "zero":
+                nn.init.zeros_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
@@ -119,7 +121,7 @@ class ClassRows(nn.Module):
         self.weight = nn.Parameter(torch.empty(sets, rows, channels))
         self.bias = nn.Parameter(torch.empty(sets, rows))
         if init:
-            _initialise(self.weight, self.bias, channels)
+            initialise(self.weight, self.bias, channels)
 
 
 class RegionRows(nn.Module):
@@ -130,7 +132,7 @@ class RegionRows(nn.Module):
         self.rows = rows
 
 
-def _initialise(weight: Tensor, bias: Tensor | None, fan_in: int) -> None:
+def initialise(weight: Tensor, bias: Tensor | None, fan_in: int) -> None:
     """Darknet's start: normal values of standard deviation sqrt(2 / fan in), biases zero."""
     nn.init.normal_(weight, std=math.sqrt(2 / fan_in))
     if bias is not None:

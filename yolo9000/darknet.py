@@ -73,7 +73,7 @@ class Header:
 
 def load(
     cfg: str | Path | NetworkSpec,
-    weights: str | Path | None,
+    weights: str | Path | None = None,
     data_root: str | Path | None = None,
     *,
     partial: bool | int = False,

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from yolo9000.errors import ModelError
 
 ACTIVATIONS = ("linear", "leaky", "relu", "logistic", "silu")  # leaky: slope 0.1 below zero, as in Darknet
+STARTS = ("darknet", "zero")
 REORG_ORDERS = ("darknet", "space_to_depth")
 IMAGE = -1  # the layer reference that stands for the network's input
 
@@ -67,8 +68,8 @@ class Layer:
 class Convolution(Layer):
     """2-D convolution, then batch norm if asked (then without a bias of its own), then the activation.
 
-    `padding` is on every side and in pixels; by default it keeps the size at stride 1 (`dilation * (size //
-    2)`).
+    `padding`: pixels on every side; by default `dilation * (size // 2)`, which keeps the size at stride 1.
+    `start`: what new weights are, "darknet" (`blocks.initialise`) or "zero".
     """
 
     kind: ClassVar[str] = "convolution"
@@ -80,6 +81,7 @@ class Convolution(Layer):
     batch_normalize: bool = True
     dilation: int = 1
     groups: int = 1
+    start: str = "darknet"
 
     def __post_init__(self) -> None:
         self._integer("filters", 1)
@@ -91,6 +93,7 @@ class Convolution(Layer):
             self._set("padding", self.dilation * (self.size // 2))
         self._integer("padding", 0, 9999)
         self._choice("activation", ACTIVATIONS)
+        self._choice("start", STARTS)
         self._truth("batch_normalize")
         if self.filters % self.groups:
             raise ModelError(f"convolution: {self.filters} filters do not divide into {self.groups} groups")

@@ -1,0 +1,138 @@
+"""A picture of any shape fitted into the network's input, and boxes carried back. Reads no files.
+
+Darknet scales the picture to fit, bilinear with the corner pixels' centres kept in place and without
+smoothing, and centres it on grey (docs/darknet.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yolo9000.errors import ImageError
+
+GREY = 0.5  # Darknet's filling
+RESIZES = ("darknet", "smooth")
+_MOST = 2**16  # pixels a side; larger than any picture that is read, and exact in the arithmetic below
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where a picture lies in a network's input.
+
+    image_size, network_size: (width, height) in pixels. darknet: boxes are carried as Darknet carries them,
+    whose offset may be half a pixel from where it put the picture; else exactly.
+    """
+
+    image_size: tuple[int, int]
+    network_size: tuple[int, int]
+    darknet: bool = False
+
+    def __post_init__(self) -> None:
+        for width, height in (self.image_size, self.network_size):
+            if not (0 < width <= _MOST and 0 < height <= _MOST):
+                raise ImageError(
+                    f"a picture of {width} x {height} pixels cannot be letterboxed; 1 to {_MOST} a side can"
+                )
+
+    @property
+    def content_size(self) -> tuple[int, int]:
+        """(width, height) of the scaled picture, in pixels of the network's input; never 0."""
+        (w, h), (wide, high) = self.image_size, self.network_size
+        # The same as Darknet's wide / w < high / h, but in whole numbers.
+        if wide * h < high * w:
+            return wide, max(1, h * wide // w)
+        return max(1, w * high // h), high
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """(left, top) of the scaled picture in the network's input."""
+        (w, h), (wide, high) = self.content_size, self.network_size
+        return (wide - w) // 2, (high - h) // 2
+
+    def to_image(self, boxes_cxcywh: Tensor) -> Tensor:
+        """Boxes (..., 4) in 0..1 of the network's input -> in 0..1 of the picture; not clipped."""
+        shift, scale = self._affine(boxes_cxcywh)
+        centres = (boxes_cxcywh[..., :2] - shift) / scale
+        return torch.cat((centres, boxes_cxcywh[..., 2:] / scale), -1)
+
+    def to_network(self, boxes_cxcywh: Tensor) -> Tensor:
+        """The reverse of `to_image`."""
+        shift, scale = self._affine(boxes_cxcywh)
+        return torch.cat((boxes_cxcywh[..., :2] * scale + shift, boxes_cxcywh[..., 2:] * scale), -1)
+
+    def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(2,) shift and scale of the picture in shares of the network's input."""
+        whole = like.new_tensor(self.network_size)
+        content = like.new_tensor(self.content_size)
+        shift = (whole - content) / 2 if self.darknet else like.new_tensor(self.offset)
+        return shift / whole, content / whole
+
+
+def letterbox(
+    image: np.ndarray | Tensor, size: tuple[int, int], *, resize: str = "darknet", darknet: bool = False
+) -> tuple[Tensor, Letterbox]:
+    """Fits a picture into `size` = (width, height).
+
+    image: (H, W, 3) uint8 array or tensor, RGB; or (3, H, W) floating point tensor in 0..1. resize:
+    "darknet", or "smooth", which averages over the pixels that a smaller one covers. darknet: see
+    `Letterbox`. Returns the input (3, height, width), float32 in 0..1, and the `Letterbox`. Raises ImageError
+    for another form.
+    """
+    pixels = as_planes(image)
+    box = Letterbox((pixels.shape[2], pixels.shape[1]), (int(size[0]), int(size[1])), darknet)
+    (w, h), (left, top) = box.content_size, box.offset
+    out = torch.full((3, box.network_size[1], box.network_size[0]), GREY)
+    out[:, top : top + h, left : left + w] = scale(pixels, (w, h), resize)
+    return out, box
+
+
+def scale(pixels: Tensor, size: tuple[int, int], resize: str = "darknet") -> Tensor:
+    """(3, H, W) uint8 or float in 0..1 -> (3, height, width) float32 in 0..1 for `size` = (width, height).
+
+    resize: see `letterbox`.
+    """
+    if resize not in RESIZES:
+        raise ImageError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}")
+    width, height = size
+    if resize == "smooth":
+        return F.interpolate(_unit(pixels)[None], (height, width), mode="bilinear", antialias=True)[0]
+    # Only the rows that are looked at become floating point: of a large photograph those are few.
+    upper, lower, down = _samples(pixels.shape[1], height)
+    rows = torch.lerp(_unit(pixels[:, upper]), _unit(pixels[:, lower]), down[:, None])  # (3, height, W)
+    left, right, across = _samples(pixels.shape[2], width)
+    return torch.lerp(rows[:, :, left], rows[:, :, right], across)
+
+
+def as_planes(image: np.ndarray | Tensor) -> Tensor:
+    """(H, W, 3) uint8 or (3, H, W) float in 0..1, array or tensor -> tensor (3, H, W) of the same type."""
+    if isinstance(image, np.ndarray):
+        image = torch.from_numpy(np.require(image, requirements=["C", "W"]))
+    if not isinstance(image, Tensor):
+        raise ImageError(f"a picture is an array or a tensor here, not {type(image).__name__}")
+    shape = tuple(image.shape)
+    if image.dtype == torch.uint8 and len(shape) == 3 and shape[2] == 3 and min(shape) > 0:
+        return image.permute(2, 0, 1)
+    if image.is_floating_point() and len(shape) == 3 and shape[0] == 3 and min(shape) > 0:
+        return image
+    raise ImageError(
+        f"a picture is (H, W, 3) uint8 or (3, H, W) floating point, not {shape} of {image.dtype}"
+    )
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    """float32 in 0..1."""
+    return pixels.to(torch.float32) / 255 if pixels.dtype == torch.uint8 else pixels.to(torch.float32)
+
+
+def _samples(extent: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For `count` samples from the first to the last of `extent` pixels: (count,) the pixel before, the one
+    after, and the share of the latter.
+    """
+    place = torch.arange(count, dtype=torch.float64) * ((extent - 1) / max(1, count - 1))
+    before = place.floor().long().clamp_(max=extent - 1)
+    return before, (before + 1).clamp_(max=extent - 1), (place - before).float()
