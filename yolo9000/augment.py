@@ -1,0 +1,259 @@
+"""Laying pictures out on the network's input, and colouring them. Holds no reading of files and no batches.
+
+Everything that moves pixels is one thing: a `Placement` stretches a rectangle of the source onto a rectangle
+(view) of the canvas, mirrored or not. Letterboxing, Darknet's jitter, crops and mosaics only choose
+placements, so pictures and boxes cannot come apart: `draw` moves the pixels, `carry` the boxes. What lies
+outside the source is grey.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from yolo9000.config import AugmentConfig
+from yolo9000.images import read_image
+
+GREY = 127  # Darknet letterboxes on 0.5
+Rect = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`source` (in shares of the picture, may reach outside 0..1) is stretched onto `view` (whole pixels of
+    the canvas).
+    """
+
+    source: Rect
+    view: tuple[int, int, int, int]
+    flip: bool = False
+
+
+def letterbox(width: int, height: int, view: tuple[int, int, int, int], flip: bool = False) -> Placement:
+    """The whole picture, as large as fits, centred in the view."""
+    return _fitted(width, height, view, 1.0, 1.0, 0.5, 0.5, flip)
+
+
+def centred(
+    width: int,
+    height: int,
+    view: tuple[int, int, int, int],
+    config: AugmentConfig,
+    random: np.random.Generator,
+) -> Placement:
+    """The letterboxed picture, mirrored at random."""
+    return letterbox(width, height, view, bool(random.random() < config.flip))
+
+
+def crop(
+    width: int,
+    height: int,
+    view: tuple[int, int, int, int],
+    config: AugmentConfig,
+    random: np.random.Generator,
+) -> Placement:
+    """Darknet's jitter on a letterbox: random size, aspect and place; a picture larger than the view is cut,
+    a smaller one has grey around it.
+    """
+    u = random.random(5)
+    scale = _log_between(*config.scale, u[0])
+    aspect = _log_between(1 / (1 + config.aspect), 1 + config.aspect, u[1])
+    return _fitted(width, height, view, scale, aspect, u[2], u[3], bool(u[4] < config.flip))
+
+
+def resized_crop(
+    width: int,
+    height: int,
+    view: tuple[int, int, int, int],
+    config: AugmentConfig,
+    random: np.random.Generator,
+) -> Placement:
+    """A rectangle of a random share of the picture's area, within the picture, stretched onto the view (as
+    classifiers are trained).
+    """
+    u = random.random(5)
+    area = config.scale[0] + (config.scale[1] - config.scale[0]) * u[0]
+    aspect = math.sqrt(_log_between(1 / (1 + config.aspect), 1 + config.aspect, u[1]))
+    # The rectangle is square in pixels of the view before `aspect`, so objects keep their shape but for it.
+    view_aspect = (view[2] - view[0]) / (view[3] - view[1])
+    side = math.sqrt(area * width * height)
+    share_w = min(1.0, side * math.sqrt(view_aspect) * aspect / width)
+    share_h = min(1.0, side / math.sqrt(view_aspect) / aspect / height)
+    left, top = u[2] * (1 - share_w), u[3] * (1 - share_h)
+    return Placement((left, top, left + share_w, top + share_h), view, bool(u[4] < config.flip))
+
+
+def mosaic_views(
+    size: tuple[int, int], tiles: int, random: np.random.Generator
+) -> list[tuple[int, int, int, int]]:
+    """tiles x tiles rectangles that cover a canvas of (width, height), their borders moved by up to a quarter
+    of a tile.
+    """
+    cuts = []
+    for length in size:
+        even = np.arange(tiles + 1) * (length / tiles)
+        even[1:-1] += (random.random(tiles - 1) - 0.5) * (0.5 * length / tiles)
+        cuts.append(np.round(even).astype(int).tolist())
+    columns, rows = cuts
+    return [(columns[i], rows[j], columns[i + 1], rows[j + 1]) for j in range(tiles) for i in range(tiles)]
+
+
+def open_image(data: bytes) -> Image.Image:
+    """A picture from its encoded bytes, upright; an ordinary JPEG is not decoded yet, `draw` does that at the
+    size it needs.
+
+    Raises ImageError or OSError (Pillow's errors are of that kind) for what is no picture."""
+    if data[:2] == b"\xff\xd8":
+        image = Image.open(io.BytesIO(data))
+        if image.format == "JPEG" and image.mode in ("RGB", "L") and "exif" not in image.info:
+            return image
+    return Image.fromarray(read_image(data))
+
+
+def draw(image: Image.Image, placement: Placement, canvas: np.ndarray) -> None:
+    """Puts the picture where the placement says, on a uint8 canvas (height, width, 3) that is grey already.
+
+    The picture may be undecoded: a JPEG that is shrunk is then decoded at a smaller size. Bilinear with
+    antialiasing.
+    """
+    left, top, right, bottom = placement.source
+    x0, y0, x1, y1 = placement.view
+    wanted_w, wanted_h = x1 - x0, y1 - y0
+    if wanted_w <= 0 or wanted_h <= 0:
+        return
+    if image.format == "JPEG":
+        # draft() takes the size for the whole picture, and decodes at no less than that.
+        image.draft("RGB", (math.ceil(wanted_w / (right - left)), math.ceil(wanted_h / (bottom - top))))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    # The part of the picture that is seen, and the whole pixels of the view it fills.
+    seen = max(left, 0.0), max(top, 0.0), min(right, 1.0), min(bottom, 1.0)
+    per_x, per_y = wanted_w / (right - left), wanted_h / (bottom - top)  # pixels of the view per share
+    a, b = round((seen[0] - left) * per_x), round((seen[2] - left) * per_x)
+    c, d = round((seen[1] - top) * per_y), round((seen[3] - top) * per_y)
+    if b <= a or d <= c:
+        return
+    w, h = image.size
+    box = (seen[0] * w, seen[1] * h, seen[2] * w, seen[3] * h)
+    pixels = np.asarray(image.resize((b - a, d - c), Image.Resampling.BILINEAR, box=box))
+    if placement.flip:
+        pixels = pixels[:, ::-1]
+        a, b = wanted_w - b, wanted_w - a
+    canvas[y0 + c : y0 + d, x0 + a : x0 + b] = pixels
+
+
+def carry(
+    boxes_cxcywh: np.ndarray, placement: Placement, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (n, 4), in 0..1 of the picture, where `draw` puts them on a canvas of (width, height).
+
+    Returns boxes_xyxy (n, 4) in pixels of the canvas, clipped to the view, and the share of each box's area
+    still visible (0 where none is).
+    """
+    left, top, right, bottom = placement.source
+    x0, y0, x1, y1 = placement.view
+    centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] / 2
+    corner = np.array([left, top], np.float32)
+    per = np.array([(x1 - x0) / (right - left), (y1 - y0) / (bottom - top)], np.float32)
+    low, high = (centre - half - corner) * per, (centre + half - corner) * per
+    if placement.flip:
+        low[:, 0], high[:, 0] = (x1 - x0) - high[:, 0], (x1 - x0) - low[:, 0]
+    whole = np.prod(high - low, axis=1)
+    limit = np.array([x1 - x0, y1 - y0], np.float32)
+    # Nothing is seen of what lies outside the picture either, but boxes are checked to lie inside it when
+    # packed.
+    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
+    visible = np.prod(high - low, axis=1) / np.maximum(whole, 1e-12)
+    offset = np.array([x0, y0], np.float32)
+    return np.concatenate([low + offset, high + offset], axis=1), visible
+
+
+def colour(images: np.ndarray, config: AugmentConfig, random: np.random.Generator) -> np.ndarray:
+    """Random hue, saturation and exposure in HSV, one draw for each picture of a uint8 batch (N, H, W, 3); a
+    new uint8 batch.
+    """
+    if not len(images) or (config.hue == 0 and config.saturation == 1 and config.exposure == 1):
+        return images
+    u = random.random((3, len(images)))
+    hue = (2 * u[0] - 1) * config.hue
+    saturation = config.saturation ** (2 * u[1] - 1)
+    exposure = config.exposure ** (2 * u[2] - 1)
+    return distort(images, hue, saturation, exposure)
+
+
+def distort(images: np.ndarray, hue: np.ndarray, saturation: np.ndarray, exposure: np.ndarray) -> np.ndarray:
+    """HSV of a uint8 batch (N, H, W, 3): hue shifted by `hue` (share of the circle, |hue| <= 0.5), saturation
+    and value multiplied, each (N,).
+
+    Equal to going to HSV and back, without going there: saturation and value act on the distance to the
+    largest channel, and only the hue is computed.
+    """
+    import torch  # here, so that placements alone do not need it
+
+    rgb = (
+        torch.from_numpy(np.ascontiguousarray(images)).permute(3, 0, 1, 2).contiguous().float()
+    )  # 3, N, H, W
+    top, low = rgb.amax(0), rgb.amin(0)  # N, H, W each
+    chroma = top - low
+
+    def each(values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.float32).view(-1, 1, 1)
+
+    value = (top * each(exposure)).clamp_(max=255.0)
+    share = chroma / top.clamp(min=1.0)  # HSV's saturation
+    spread = (share * each(saturation)).clamp_(max=1.0).mul_(value)  # the new chroma
+    inverse = 1.0 / chroma.clamp(min=1.0)
+    if np.any(hue):
+        red, green, blue = rgb
+        # Hue in sixths of the circle, 0 = red; where two channels are largest the choices agree.
+        sixth = torch.where(
+            red == top,
+            (green - blue) * inverse,
+            torch.where(green == top, (blue - red) * inverse + 2.0, (red - green) * inverse + 4.0),
+        )
+        sixth += each(hue) * 6.0
+        # Channel = value - spread * clamp(|distance from the hue to the channel's own| - 1, 0, 1), on a
+        # circle of six.
+        out = torch.empty_like(rgb)
+        for channel, own in enumerate((0.0, 2.0, 4.0)):
+            away = torch.remainder(sixth - (own - 3.0), 6.0).sub_(3.0).abs_()  # 0..3
+            out[channel] = value - spread * away.sub_(1.0).clamp_(0.0, 1.0)
+    else:
+        out = value - (top - rgb) * inverse * spread
+    return out.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
+
+
+def _fitted(
+    width: int,
+    height: int,
+    view: tuple[int, int, int, int],
+    scale: float,
+    aspect: float,
+    u: float,
+    v: float,
+    flip: bool,
+) -> Placement:
+    """The picture at `scale` times the size that fits the view, its place along the free room given by u and
+    v in 0..1.
+    """
+    view_w, view_h = view[2] - view[0], view[3] - view[1]
+    fit = min(view_w / width, view_h / height) * scale
+    left, share_w = _span(width * fit * math.sqrt(aspect), view_w, u)
+    top, share_h = _span(height * fit / math.sqrt(aspect), view_h, v)
+    return Placement((left, top, left + share_w, top + share_h), view, flip)
+
+
+def _span(drawn: float, view: int, u: float) -> tuple[float, float]:
+    """Start and length, in shares of the picture, of a view of that many pixels on a picture `drawn` pixels
+    long.
+
+    The picture's edges are put on whole pixels, so that `draw` and `carry` agree exactly."""
+    start = round(u * (view - drawn))
+    length = max(1, round(u * (view - drawn) + drawn) - start)
+    return -start / length, view / length
+
+
+def _log_between(low: float, high: float, u: float) -> float:
+    return low * (high / low) ** u

@@ -1,0 +1,416 @@
+"""Batches for training: which samples, laid out how. Holds no loss and no optimiser.
+
+Batch number n is a pure function of (configuration, seed, n): every part of the data is an endless stream of
+permutations, a batch takes the next stretch of each, and each picture's augmentation draws from a generator
+keyed by seed, batch and part. So nothing but a count needs saving for a resumed run to see exactly the
+batches it would have seen, whatever the number of workers.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data_prep.errors import DataError
+from yolo9000 import augment
+from yolo9000.config import PartConfig, TrainConfig
+from yolo9000.errors import ImageError, TrainingError
+
+_FEWEST_PIXELS = 2.0  # a side of a box cut to less than this shows nothing that could be learnt
+
+
+_LAYOUTS = {
+    "letterbox": augment.centred,
+    "crop": augment.crop,
+    "mosaic": augment.crop,  # within each tile
+    "resized_crop": augment.resized_crop,
+}
+
+
+class Samples(Protocol):
+    """What batches need of data_prep.Store: length, samples by position, and what is known of them without
+    their pictures.
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Any: ...
+
+
+@dataclass
+class Batch:
+    """What a task is given.
+
+    images: (N, 3, H, W) float32 RGB 0..1, channels_last. targets: N dicts as RegionLoss takes them: boxed
+    pictures have "boxes" (n, 4) cxcywh in 0..1 and "labels" (n,), and "ignore_boxes" (m, 4) where objectness
+    costs nothing; others "image_labels" (m,), which is empty for unlabelled ones; both may have
+    "negative_labels". parts: (N,) position of each picture's data part.
+    """
+
+    number: int
+    images: torch.Tensor
+    targets: list[dict[str, torch.Tensor]]
+    names: list[str]
+    parts: torch.Tensor
+    seen: int = 0  # pictures before this batch, over all processes
+    skipped: list[str] = field(
+        default_factory=list
+    )  # pictures that could not be decoded, each replaced by another one
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.images.shape[3], self.images.shape[2]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples of one part: (store, index) pairs in the order of the stores, and how many pictures of a
+    batch they fill.
+    """
+
+    config: PartConfig
+    where: np.ndarray  # (n, 2) int64: number of the store, index in it
+    count: int  # pictures in each batch
+
+    @property
+    def stride(self) -> int:
+        """Samples of the stream that a picture may use up: a mosaic takes as many as its largest has
+        tiles.
+        """
+        tiles = self.config.augment.tiles[1] if self.config.augment.layout == "mosaic" else 1
+        return tiles * tiles
+
+
+class Batches(Dataset):
+    """All batches of a run, by number; picklable, and each worker process opens the stores for itself.
+
+    label_map: for each store, (n,) node of the network for each label of the store, or None where they are
+    the same; -1 = no such node. rank, ranks: this process's share of every batch, pictures rank, rank +
+    ranks, ...
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        stores: Sequence[Samples],
+        label_maps: Sequence[np.ndarray | None] | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ):
+        self.config = config
+        self.stores = list(stores)
+        self.label_maps = list(label_maps) if label_maps is not None else [None] * len(self.stores)
+        self.rank, self.ranks = rank, ranks
+        self.parts = select_parts(config, self.stores)
+        self._permutations: dict[tuple[int, int], np.ndarray] = {}  # (part, epoch); the last few
+
+    def __len__(self) -> int:
+        return total_batches(self.config, self.parts)
+
+    def size_of(self, number: int) -> int:
+        """The input size of a batch: drawn anew every `input.every` batches (paper, section 2, multi-scale
+        training).
+        """
+        sizes = self.config.input.sizes
+        if len(sizes) == 1:
+            return sizes[0]
+        random = np.random.default_rng([self.config.seed, 1, number // self.config.input.every])
+        return sizes[int(random.integers(len(sizes)))]
+
+    def places(self, number: int, part: int, count: int | None = None) -> np.ndarray:
+        """Positions within the part, (pictures, stride), of the samples that batch `number` takes from it."""
+        chosen = self.parts[part]
+        count = chosen.count if count is None else count
+        length, stride = len(chosen.where), chosen.stride
+        first = number * chosen.count * stride
+        stream = np.arange(first, first + count * stride)
+        out = np.empty(len(stream), np.int64)
+        for epoch in np.unique(stream // length):
+            inside = stream // length == epoch
+            out[inside] = self._permutation(part, int(epoch))[stream[inside] % length]
+        return out.reshape(count, stride)  # (count * stride,) -> (pictures, samples of each)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        try:
+            return self._make(number)
+        except (TrainingError, DataError) as error:
+            return {
+                "error": str(error)
+            }  # raised where the batch is used: out of a worker comes its whole traceback
+
+    def _make(self, number: int) -> dict[str, Any]:
+        size = self.size_of(number)
+        # The generator is keyed by picture, so that a rank's share is the same pictures that a single process
+        # would make.
+        pictures = [(p, k) for p, part in enumerate(self.parts) for k in range(part.count)]
+        mine = pictures[self.rank :: self.ranks]
+        canvas = np.full((len(mine), size, size, 3), augment.GREY, np.uint8)
+        targets, names, skipped = [], [], []
+        places = [self.places(number, p) for p in range(len(self.parts))]
+        for row, (p, k) in enumerate(mine):
+            random = np.random.Generator(
+                np.random.Philox(key=[self.config.seed, number * 65536 + p * 8192 + k])
+            )
+            target, name, bad = self._picture(p, places[p][k], canvas[row], random)
+            targets.append(target)
+            names.append(name)
+            skipped += bad
+        for p, part in enumerate(self.parts):
+            rows = [row for row, (q, _) in enumerate(mine) if q == p]
+            if rows:
+                random = np.random.default_rng([self.config.seed, 2, number, p, self.rank])
+                span = slice(rows[0], rows[-1] + 1)  # pictures of a part stand together
+                canvas[span] = augment.colour(canvas[span], part.config.augment, random)
+        parts = np.array([p for p, _ in mine], np.int64)
+        # Arrays for the targets, not tensors: each tensor would travel by a file descriptor of its own.
+        return {
+            "number": number,
+            "seen": number * self.config.batch,
+            "images": torch.from_numpy(canvas),
+            "targets": targets,
+            "names": names,
+            "parts": parts,
+            "skipped": skipped,
+        }
+
+    def _permutation(self, part: int, epoch: int) -> np.ndarray:
+        key = part, epoch
+        if key not in self._permutations:
+            while len(self._permutations) > 4 * len(self.parts):
+                self._permutations.pop(next(iter(self._permutations)))
+            random = np.random.default_rng([self.config.seed, 0, part, epoch])
+            self._permutations[key] = random.permutation(len(self.parts[part].where))
+        return self._permutations[key]
+
+    def _picture(
+        self, p: int, places: np.ndarray, canvas: np.ndarray, random: np.random.Generator
+    ) -> tuple[dict[str, np.ndarray], str, list[str]]:
+        part, settings = self.parts[p], self.parts[p].config.augment
+        height, width = canvas.shape[:2]
+        views, choose = [(0, 0, width, height)], _LAYOUTS[settings.layout]
+        if settings.layout == "mosaic" and random.random() < settings.mosaic_share:
+            tiles = int(random.integers(settings.tiles[0], settings.tiles[1] + 1))
+            views = augment.mosaic_views((width, height), tiles, random)
+        found, names, bad = [], [], []
+        for place, view in zip(places, views, strict=False):
+            sample, placement = self._drawn(part, int(place), choose, view, canvas, random, bad)
+            found.append(_target(sample, placement, (width, height), part.config))
+            names.append(sample.name)
+        return _joined(found), "+".join(names), bad
+
+    def _drawn(
+        self,
+        part: Part,
+        place: int,
+        choose: Any,
+        view: tuple,
+        canvas: np.ndarray,
+        random: np.random.Generator,
+        bad: list,
+    ) -> tuple[Any, augment.Placement]:
+        """Draws a sample into its view; a picture that cannot be read is reported in `bad` and another of the
+        part takes its place.
+        """
+        for _ in range(20):  # so many bad ones in a row are no accident
+            store, index = part.where[place]
+            sample = self.stores[store][int(index)]
+            try:
+                image = augment.open_image(sample.image)
+                placement = choose(*image.size, view, part.config.augment, random)
+                augment.draw(image, placement, canvas)
+            except (
+                ImageError,
+                OSError,
+                ValueError,
+                SyntaxError,
+            ) as error:  # all that Pillow raises for broken files
+                bad.append(f"{sample.name}: {error}")
+                place = int(random.integers(len(part.where)))
+                continue
+            return _mapped(sample, self.label_maps[store]), placement
+        raise TrainingError(f"20 pictures in a row cannot be read, the last: {bad[-1]}; run data-prep check")
+
+
+def select_parts(config: TrainConfig, stores: Sequence[Samples]) -> list[Part]:
+    """The parts of the configuration with their samples and exact counts in a batch; TrainingError where a
+    part has none.
+    """
+    counts = part_counts([part.share for part in config.data], config.batch)
+    parts = []
+    described = [describe(store) for store in stores]
+    for k, (part, count) in enumerate(zip(config.data, counts, strict=True)):
+        where = []
+        for s, (sources, kinds) in enumerate(described):
+            keep = np.ones(len(kinds), bool) if part.kind == "any" else kinds == part.kind
+            if part.source:
+                known = {n for n in np.unique(sources) if any(fnmatchcase(n, p) for p in part.source)}
+                keep &= np.isin(sources, list(known))
+            index = np.flatnonzero(keep)
+            where.append(np.stack([np.full(len(index), s), index], axis=1))
+        chosen = np.concatenate(where) if where else np.zeros((0, 2), np.int64)
+        title = part.name or str(k)
+        if not len(chosen):
+            known = sorted(
+                {
+                    f"{a} ({b})"
+                    for sources, kinds in described
+                    for a, b in set(zip(sources, kinds, strict=True))
+                }
+            )
+            raise TrainingError(
+                f"data part {title} (source {list(part.source) or 'any'}, kind {part.kind}) selects no sample; "
+                f"the data has: {', '.join(known)}"
+            )
+        if count == 0:
+            raise TrainingError(f"data part {title} has less than one picture in a batch of {config.batch}")
+        if part.augment.layout == "mosaic" and part.kind not in ("boxed", "label"):
+            raise TrainingError(
+                f"data part {title}: a mosaic needs kind boxed or label, so that its tiles agree"
+            )
+        parts.append(Part(part, chosen.astype(np.int64), count))
+    return parts
+
+
+def describe(store: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Source name and kind (boxed | label | unlabelled) of every sample, each (n,) of str, without touching
+    the pictures.
+    """
+    boxed = np.asarray(store.boxed, bool)
+    labelled = np.array([len(store.labels_of(i)) > 0 for i in range(len(store))], bool)
+    kinds = np.where(boxed, "boxed", np.where(labelled, "label", "unlabelled"))
+    return np.asarray(store.source, dtype=object).astype(str), kinds
+
+
+def part_counts(shares: Sequence[float], batch: int) -> list[int]:
+    """Whole numbers that add up to `batch`, in proportion to the shares (largest remainders first; ties to
+    the earlier part).
+    """
+    exact = np.asarray(shares, float) * (batch / sum(shares))
+    counts = np.floor(exact + 1e-9).astype(int)
+    order = np.argsort(-(exact - counts), kind="stable")
+    counts[order[: batch - counts.sum()]] += 1
+    return counts.tolist()
+
+
+def total_batches(config: TrainConfig, parts: Sequence[Part]) -> int:
+    """Batches in the run: `images` of them, or `epochs` passes over the part that takes longest."""
+    if config.images:
+        return -(-config.images // config.batch)
+    longest = max(len(part.where) / (part.count * part.stride) for part in parts)
+    return max(1, int(np.ceil(config.epochs * longest)))
+
+
+def load_batches(batches: Batches, start: int, workers: int, device: torch.device) -> Iterator[Batch]:
+    """Batches start, start + 1, ... to the end, made ahead by worker processes (or here, with workers =
+    0).
+    """
+    loader = DataLoader(
+        batches,
+        batch_size=None,  # an item is a whole batch
+        sampler=range(start, len(batches)),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=False,
+        worker_init_fn=_quiet_worker,
+        pin_memory=device.type == "cuda",
+    )
+    for item in loader:
+        if "error" in item:
+            raise TrainingError(item["error"])
+        yield to_batch(item, device)
+
+
+def to_batch(item: dict[str, Any], device: torch.device) -> Batch:
+    """Tensors of what `Batches[number]` made: bytes become 0..1, (N, H, W, 3) memory is (N, 3, H, W) in
+    channels_last as it stands.
+    """
+    images = item["images"].to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255.0)
+    targets = [{k: torch.as_tensor(v).to(device) for k, v in t.items()} for t in item["targets"]]
+    parts = torch.as_tensor(item["parts"])
+    return Batch(item["number"], images, targets, item["names"], parts, item["seen"], item["skipped"])
+
+
+def label_map(store_ids: Sequence[str], tree_ids: Sequence[str]) -> np.ndarray | None:
+    """(n,) index in the network's tree of every node of the store's tree, -1 where it has none; None where
+    both are the same.
+    """
+    if tuple(store_ids) == tuple(tree_ids):
+        return None
+    index = {wnid: k for k, wnid in enumerate(tree_ids)}
+    return np.array([index.get(wnid, -1) for wnid in store_ids], np.int64)
+
+
+def open_store(path: Path) -> Samples:
+    """A packed file (data-prep pack)."""
+    from data_prep.store import Store
+
+    if not path.is_file():
+        raise TrainingError(f"{path}: no such file; make one with: data-prep pack")
+    return Store(path)
+
+
+def _mapped(sample: Any, mapping: np.ndarray | None) -> Any:
+    if mapping is None:
+        return sample
+    from dataclasses import replace
+
+    image_labels, negatives = mapping[sample.image_labels], mapping[sample.negative_labels]
+    return replace(
+        sample,
+        labels=mapping[sample.labels],
+        image_labels=image_labels[image_labels >= 0],
+        negative_labels=negatives[negatives >= 0],
+    )
+
+
+def _target(
+    sample: Any, placement: augment.Placement, size: tuple[int, int], part: PartConfig
+) -> dict[str, np.ndarray]:
+    target = {}
+    if len(sample.negative_labels):
+        target["negative_labels"] = sample.negative_labels
+    if not sample.boxed or part.ignore_boxes:
+        labels = (
+            sample.image_labels if not sample.boxed else np.concatenate([sample.labels, sample.image_labels])
+        )
+        target["image_labels"] = np.unique(labels)
+        return target
+    boxes_xyxy, visible = augment.carry(sample.boxes_cxcywh, placement, size)
+    sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    shown = (sides.min(axis=1, initial=np.inf) >= _FEWEST_PIXELS) if len(sides) else np.zeros(0, bool)
+    whole = np.array(sample.boxes_cxcywh[:, 2:] > 0).all(axis=1)
+    truth = whole & shown & (visible >= part.augment.min_visible) & ~sample.crowd & ~sample.difficult
+    truth &= sample.labels >= 0
+    scale = np.array([*size, *size], np.float32)
+    centre = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    boxes_cxcywh = (np.concatenate([centre, sides], axis=1) / scale).astype(np.float32)
+    target["boxes"], target["labels"] = boxes_cxcywh[truth], sample.labels[truth]
+    ignored = ~truth & (visible > 0)
+    if ignored.any():
+        target["ignore_boxes"] = boxes_cxcywh[ignored]
+    return target
+
+
+def _joined(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """One target of the tiles' targets."""
+    if len(found) == 1:
+        return found[0]
+    keys = {key for target in found for key in target}
+    joined = {key: np.concatenate([t[key] for t in found if key in t]) for key in keys}
+    if "image_labels" in joined:
+        joined["image_labels"] = np.unique(joined["image_labels"])
+    return joined
+
+
+def _quiet_worker(number: int) -> None:
+    """Workers leave Ctrl-C to the training process, which saves and then ends them; one thread each, the
+    network needs the rest.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,75 @@
+"""Checkpoints of a run: written whole or not at all, several kept, the newest sound one found. What is in
+them is train.py's.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolo9000.errors import TrainingError
+
+_PATTERN = "checkpoint-*.pt"
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Calls write(temporary path), brings the file to the disk and only then to its name. A failure leaves
+    the old file.
+
+    Raises TrainingError where the disk refuses."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name itself
+        finally:
+            os.close(folder)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise TrainingError(f"{path}: cannot be written ({error})") from error
+
+
+def save_checkpoint(folder: Path, batch: int, state: dict[str, Any], keep: int) -> Path:
+    """Writes the state after `batch` batches and removes all but the newest `keep` checkpoints."""
+    path = folder / f"checkpoint-{batch:08d}.pt"
+    write_atomically(path, lambda partial: torch.save(state, partial))
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(folder.glob(_PATTERN))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint, or in the newest sound checkpoint of a run's folder. Nothing but tensors and
+    plain data is unpickled.
+
+    Raises TrainingError where there is none or all are damaged."""
+    if path.is_dir():
+        candidates = list_checkpoints(path)[::-1]
+        if not candidates:
+            raise TrainingError(f"{path}: no checkpoint in this folder")
+    else:
+        candidates = [path]
+    complaints = []
+    for candidate in candidates:
+        try:
+            state = torch.load(candidate, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or "config" not in state:
+                raise ValueError("not a checkpoint of yolo9000 train")
+            return state
+        except Exception as error:  # zip, pickle and torch each have their own for a damaged file
+            complaints.append(
+                f"{candidate}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            )
+    raise TrainingError("no checkpoint can be read: " + "; ".join(complaints))

@@ -1,0 +1,46 @@
+"""`yolo9000 train`: arguments in, one line out. The loop is yolo9000.train."""
+
+import json
+from pathlib import Path
+
+import click
+
+_EXIT = {"SIGINT": 130, "SIGTERM": 143}  # as shells report them: 128 + the signal's number
+_FILE = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command(
+    epilog="Example: yolo9000 train tiny-joint --data tiny.h5 --out runs/tiny --set optimiser.lr=0.01",
+)
+@click.argument("config")
+@click.option("--data", multiple=True, required=True, type=_FILE, help="Packed file; repeatable.")
+@click.option("--out", required=True, type=_FOLDER, help="Folder of the run.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="As optimiser.lr=0.01; repeatable."
+)
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the folder, if any.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; no progress bar.")
+def command(
+    config: str, data: tuple[Path, ...], out: Path, settings: tuple[str, ...], resume: bool, as_json: bool
+) -> None:
+    """Train on packed data: boxes, labels, or both.
+
+    CONFIG is a TOML file or the name of a configuration that comes with the package (docs/training.md).
+    Ctrl-C saves and stops; the same command with --resume goes on. The folder gets model.safetensors at the
+    end, log.jsonl and checkpoints on the way.
+    """
+    from yolo9000.config import load_config
+    from yolo9000.train import train
+
+    result = train(load_config(config, settings), data, out, resume=resume, progress=not as_json)
+    if as_json:
+        fields = vars(result) | {"model": str(result.model) if result.model else None}
+        click.echo(json.dumps(fields))
+    elif result.stopped:
+        done = f"stopped by {result.stopped} after {result.images:,} images"
+        click.echo(f"{done}; go on with --resume", err=True)
+    else:
+        click.echo(f"{result.images:,} images in {result.seconds:.0f} s; model: {result.model}")
+    if result.stopped:
+        raise click.exceptions.Exit(_EXIT.get(result.stopped, 1))

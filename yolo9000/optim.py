@@ -1,0 +1,123 @@
+"""Optimiser, learning-rate schedule and averaged weights. No loop, no files."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolo9000.config import OptimiserConfig, ScheduleConfig
+from yolo9000.errors import TrainingError
+
+
+def make_optimiser(net: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over the parameters that learn; weight decay on weights of convolutions and class rows
+    only (SPEC 3.3).
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    used = set()
+    for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = config.weight_decay if name.endswith("weight") and parameter.dim() > 1 else 0.0
+        scale = 1.0
+        for prefix, factor in config.scales.items():
+            if name.startswith(prefix):
+                scale, _ = factor, used.add(prefix)
+        groups.setdefault((decay, scale), []).append(parameter)
+    if not groups:
+        raise TrainingError("nothing is left to train: every parameter is frozen")
+    if unused := set(config.scales) - used:
+        raise TrainingError(
+            f"optimiser.scales: no parameter that learns begins with {', '.join(sorted(unused))}"
+        )
+    lists = [
+        {"params": parameters, "weight_decay": decay, "scale": scale}
+        for (decay, scale), parameters in groups.items()
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            lists, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov and config.momentum > 0
+        )
+    return torch.optim.AdamW(lists, lr=config.lr, betas=(config.momentum, config.beta2))
+
+
+def rate_factor(config: ScheduleConfig, batch: int, total: int) -> float:
+    """The learning rate's factor for batch number `batch` (0 first) of `total`.
+
+    During burn-in Darknet's (batch / burn_in) ** power, counted so that the first batch is not wasted on a
+    rate of zero.
+    """
+    if batch < config.burn_in:
+        return ((batch + 1) / config.burn_in) ** config.burn_in_power
+    done = min(1.0, batch / max(1, total))
+    if config.name == "steps":
+        return config.factor ** sum(done >= step for step in config.steps)
+    if config.name == "polynomial":
+        return (1.0 - done) ** config.power
+    if config.name == "cosine":
+        return config.final + (1.0 - config.final) * 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every parameter group the learning rate `rate` times its own scale."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+class Average:
+    """Exponential moving average of what a network learns: parameters that are not frozen, and their
+    batch-norm statistics.
+
+    The decay is min(decay, (1 + updates) / (10 + updates)), so that the random start is soon forgotten.
+    """
+
+    def __init__(self, net: nn.Module, decay: float):
+        self.decay = decay
+        self.updates = 0
+        self.values = {name: value.detach().clone() for name, value in _learning(net)}
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        floats, news = [], []
+        for name, value in _learning(net):
+            if value.is_floating_point():
+                floats.append(self.values[name])
+                news.append(value.detach())
+            else:
+                self.values[name].copy_(value)
+        torch._foreach_lerp_(floats, news, 1 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, net: nn.Module) -> None:
+        """Puts the averages in place of the network's own values."""
+        for name, value in _learning(net):
+            value.copy_(self.values[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "values": self.values}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if set(state["values"]) != set(self.values):
+            raise TrainingError("the averaged weights of the checkpoint are of another network")
+        self.updates = state["updates"]
+        for name, value in self.values.items():
+            value.copy_(state["values"][name])
+
+
+def _learning(net: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters with gradients, and the saved buffers of modules in training mode, by name."""
+    found = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    saved = set(net.state_dict(keep_vars=True))
+    for prefix, module in net.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(p.requires_grad for p in own):
+            continue  # a frozen batch norm: its statistics stand still
+        for name, buffer in module.named_buffers(recurse=False):
+            full = f"{prefix}.{name}" if prefix else name
+            if full in saved:
+                found.append((full, buffer))
+    return found

@@ -1,0 +1,213 @@
+"""Average precision of detections: pycocotools' numbers, means over groups of classes, and bootstrap
+intervals. No network.
+"""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MOST_DETECTIONS = 100  # a picture, over all classes; COCO's limit
+_RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO reads the precision
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of many pictures as columns: truth, or detections with scores.
+
+    image: (n,) int64 number of the picture; kind: (n,) int64 class; boxes_xyxy: (n, 4) pixels; score: (n,) (1
+    for truth); ignored: (n,) bool, truth that is neither to be found nor wrong to find (crowds, difficult
+    ones).
+    """
+
+    image: np.ndarray
+    kind: np.ndarray
+    boxes_xyxy: np.ndarray
+    score: np.ndarray
+    ignored: np.ndarray
+
+    @classmethod
+    def join(cls, parts: Sequence["Boxes"]) -> "Boxes":
+        if not parts:
+            return cls(*(np.zeros(s) for s in (0, 0, (0, 4), 0)), np.zeros(0, bool))
+        return cls(
+            *(
+                np.concatenate([getattr(p, f) for p in parts])
+                for f in ("image", "kind", "boxes_xyxy", "score", "ignored")
+            )
+        )
+
+
+def average_precision(
+    truth: Boxes,
+    found: Boxes,
+    images: int,
+    kinds: Sequence[int],
+    groups: Mapping[str, Sequence[int]] | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> dict[str, object]:
+    """AP (IoU 0.5 to 0.95), AP50, AP75 and AR100 over `kinds`, by pycocotools.
+
+    images: pictures evaluated, numbered from 0. groups: name -> kinds, for each of which means are given too.
+    resamples: bootstrap resamplings of the pictures for a 95% interval of AP50 ("AP50_interval"), 0 = none.
+    "per_class" holds AP50 by kind, -1 where a kind has no truth.
+    """
+    coco, matches = _run_coco(truth, found, images, kinds)
+    precision = coco.eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, kinds); -1 = no truth
+    recall = coco.eval["recall"][:, :, 0, -1]  # (IoU thresholds, kinds)
+    every = np.arange(len(kinds))
+    result = _means(precision, recall, every)
+    ap50 = [float(_mean(precision[0, :, k])) for k in every]
+    result["per_class"] = dict(zip((int(k) for k in kinds), ap50, strict=True))
+    position = {int(kind): k for k, kind in enumerate(kinds)}
+    chosen = {"": every}
+    for name, members in (groups or {}).items():
+        chosen[name] = np.array([position[m] for m in members if m in position], np.int64)
+        result.setdefault("groups", {})[name] = _means(precision, recall, chosen[name]) | {
+            "classes": len(chosen[name])
+        }
+    if resamples:
+        intervals = bootstrap_ap50(matches, images, chosen, resamples, seed)
+        result["AP50_interval"] = intervals.pop("")
+        for name, interval in intervals.items():
+            result["groups"][name]["AP50_interval"] = interval
+    return result
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What became of one kind's detections at IoU 0.5, best score first, and how many boxes each picture
+    has.
+    """
+
+    image: np.ndarray  # (d,)
+    right: np.ndarray  # (d,) bool
+    truth_image: np.ndarray  # (t,) picture of each box of truth that counts
+
+
+def bootstrap_ap50(
+    matches: Sequence[Matches], images: int, groups: Mapping[str, np.ndarray], resamples: int, seed: int = 0
+) -> dict[str, list[float]]:
+    """95% interval of the mean AP50 of each group of kinds, by resampling pictures with replacement."""
+    random = np.random.default_rng(seed)
+    means = {name: [] for name in groups}
+    for _ in range(resamples):
+        weight = np.bincount(random.integers(images, size=images), minlength=images)
+        each = np.array([weighted_ap(m, weight) for m in matches])
+        for name, chosen in groups.items():
+            means[name].append(_mean(each[chosen]))
+    return {name: [float(v) for v in np.percentile(values, [2.5, 97.5])] for name, values in means.items()}
+
+
+def weighted_ap(matches: Matches, weight: np.ndarray) -> float:
+    """AP of one kind as COCO defines it, each picture counted `weight` times; -1 without truth."""
+    positives = weight[matches.truth_image].sum()
+    if positives == 0:
+        return -1.0
+    each = weight[matches.image]
+    right = np.cumsum(each * matches.right)
+    precision = right / np.maximum(np.cumsum(each), 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]  # the best at this recall or a higher one
+    place = np.searchsorted(right / positives, _RECALLS, side="left")
+    return float(np.append(precision, 0.0)[np.minimum(place, len(precision))].mean())
+
+
+def suppress(
+    boxes_xyxy: np.ndarray, kinds: np.ndarray, overlap: float, most: int = MOST_DETECTIONS
+) -> np.ndarray:
+    """Non-maximum suppression within each kind of (n, 4) boxes, best first; the positions that stay, at most
+    `most`.
+
+    The same as going through them one by one: a box stays if no box that stays before it overlaps it by more
+    than `overlap`; repeated until nothing changes, that is at most as often as suppressions hang on one
+    another.
+    """
+    low = np.maximum(boxes_xyxy[:, None, :2], boxes_xyxy[None, :, :2])
+    high = np.minimum(boxes_xyxy[:, None, 2:], boxes_xyxy[None, :, 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=2)  # (n, n)
+    area = np.prod(np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0, None), axis=1)
+    rivals = common > overlap * (area[:, None] + area[None, :] - common)
+    rivals &= kinds[:, None] == kinds[None, :]
+    rivals = np.triu(rivals, 1)  # [earlier, later]
+    stays = np.ones(len(kinds), bool)
+    while True:
+        now = ~rivals[stays].any(axis=0) if stays.any() else stays
+        if (now == stays).all():
+            return np.flatnonzero(stays)[:most]
+        stays = now
+
+
+def _run_coco(truth: Boxes, found: Boxes, images: int, kinds: Sequence[int]) -> tuple[object, list[Matches]]:
+    """COCOeval after accumulate(), and the matches at IoU 0.5 of each kind."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports to the terminal
+        gt, dt = COCO(), COCO()
+        pictures = [{"id": k} for k in range(images)]
+        categories = [{"id": int(k)} for k in kinds]
+        gt.dataset = {"images": pictures, "categories": categories, "annotations": _annotations(truth, False)}
+        dt.dataset = {"images": pictures, "categories": categories, "annotations": _annotations(found, True)}
+        gt.createIndex()
+        dt.createIndex()
+        coco = COCOeval(gt, dt, "bbox")
+        coco.params.areaRng, coco.params.areaRngLbl = [[0, 1e10]], ["all"]
+        coco.params.maxDets = [MOST_DETECTIONS]
+        coco.params.catIds = [int(k) for k in kinds]
+        coco.evaluate()
+        coco.accumulate()
+    matches = []
+    for k in range(len(kinds)):
+        scores, places, right, truths = [], [], [], []
+        for picture in range(images):
+            entry = coco.evalImgs[k * images + picture]
+            if entry is None:
+                continue
+            counted = ~entry["dtIgnore"][0].astype(bool)
+            scores.append(np.asarray(entry["dtScores"])[counted])
+            right.append(np.asarray(entry["dtMatches"][0])[counted] > 0)
+            places.append(np.full(int(counted.sum()), picture))
+            truths.append(np.full(int((~np.asarray(entry["gtIgnore"], bool)).sum()), picture))
+        if scores:
+            # mergesort, as pycocotools: equal scores keep the order of the pictures.
+            order = np.argsort(-np.concatenate(scores), kind="mergesort")
+            matches.append(
+                Matches(np.concatenate(places)[order], np.concatenate(right)[order], np.concatenate(truths))
+            )
+        else:
+            matches.append(Matches(np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int)))
+    return coco, matches
+
+
+def _annotations(boxes: Boxes, scored: bool) -> list[dict]:
+    sides = boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2]
+    corner_size = np.concatenate([boxes.boxes_xyxy[:, :2], sides], axis=1).tolist()
+    columns = (boxes.image.tolist(), boxes.kind.tolist(), boxes.score.tolist(), boxes.ignored.tolist())
+    out = []
+    for image, kind, score, ignored, box in zip(*columns, corner_size, strict=True):
+        entry = {"id": len(out) + 1, "image_id": int(image), "category_id": int(kind), "bbox": box}
+        entry |= {"area": box[2] * box[3], "iscrowd": int(ignored)}
+        if scored:
+            entry["score"] = score
+        out.append(entry)
+    return out
+
+
+def _means(precision: np.ndarray, recall: np.ndarray, chosen: np.ndarray) -> dict[str, object]:
+    return {
+        "AP": _mean(precision[:, :, chosen]),
+        "AP50": _mean(precision[0, :, chosen]),
+        "AP75": _mean(precision[5, :, chosen]),
+        "AR100": _mean(recall[:, chosen]),
+        "AR100_50": _mean(recall[0, chosen]),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is not -1 (no truth); -1 if all are."""
+    values = np.asarray(values)
+    values = values[values > -1]
+    return float(values.mean()) if values.size else -1.0

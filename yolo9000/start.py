@@ -1,0 +1,229 @@
+"""Where a run's network comes from: presets, model files, checkpoints, Darknet files; which tree; which nodes
+get class rows. Also what a model knows of each node afterwards. No training.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wordtree import TreeError, WordTree
+from yolo9000.batches import Part, Samples, label_map
+from yolo9000.checkpoint import load_checkpoint
+from yolo9000.config import ModelConfig, TrainConfig
+from yolo9000.errors import ModelError, TrainingError
+from yolo9000.network import Network
+from yolo9000.spec import NetworkSpec
+
+
+def build_network(
+    config: ModelConfig, stores: Sequence[Samples]
+) -> tuple[Network, WordTree | None, list[np.ndarray | None]]:
+    """The network to train, its tree, and for each store the map of its labels to the network's classes (None
+    = the same).
+
+    Raises TrainingError, ModelError or TreeError."""
+    named = nodes_named(stores)  # ids of all nodes that the data names
+    if config.preset:
+        tree = choose_tree(config.tree, stores, named)
+        net = _from_preset(config, tree, named)
+        if config.trunk:
+            copy_trunk(load_any(config.trunk), net)
+    else:
+        net = (
+            load_any(config.start)
+            if config.start
+            else load_any(f"{config.cfg} {config.weights}", config.data_root)
+        )
+        tree = net.tree
+        if tree is None and config.tree:
+            tree = choose_tree(config.tree, stores, named)
+        if tree is not None and net.tree is None:
+            net.tree = tree
+    maps = []
+    for store in stores:
+        if tree is None:
+            if len(store.tree) != net.classes:
+                raise TrainingError(
+                    f"the network has {net.classes} classes and no tree, the data's tree {len(store.tree)} nodes; "
+                    "name the network's with model.tree"
+                )
+            maps.append(None)
+        else:
+            maps.append(label_map(store.tree.ids, tree.ids))
+    if tree is not None:
+        if len(tree) != net.classes:
+            raise TrainingError(f"the network has {net.classes} classes, its tree {len(tree)} nodes")
+        missing = sorted(set(named) - set(tree.ids))
+        if missing:
+            raise TrainingError(
+                f"{len(missing)} labels of the data are no nodes of the network's tree: {', '.join(missing[:8])}"
+                + (" ..." if len(missing) > 8 else "")
+            )
+    return net, tree, maps
+
+
+def nodes_named(stores: Sequence[Samples]) -> list[str]:
+    """Ids of the nodes that any store has a label of, in the order of the stores' trees, each once."""
+    named: dict[str, None] = {}
+    for store in stores:
+        found = [store.labels_of(i) for i in range(len(store))]
+        for node in np.unique(np.concatenate(found)) if found else ():
+            named[store.tree.ids[int(node)]] = None
+    return list(named)
+
+
+def choose_tree(name: str, stores: Sequence[Samples], named: Sequence[str]) -> WordTree:
+    """The tree that a configuration names: "" the data's own, "default", "flat" (the classes the data names)
+    or a file.
+    """
+    if name == "":
+        trees = {store.tree.fingerprint: store.tree for store in stores}
+        if len(trees) > 1:
+            raise TrainingError(
+                "the data files have labels of different trees; name the network's with model.tree"
+            )
+        return next(iter(trees.values()))
+    if name == "default":
+        return WordTree.default()
+    if name == "flat":
+        names = {i: n for store in stores for i, n in zip(store.tree.ids, store.tree.names, strict=True)}
+        return WordTree.flat([names[i] for i in named], list(named))
+    try:
+        return WordTree.load(Path(name))
+    except TreeError as error:
+        raise TrainingError(f"model.tree: {error}") from None
+
+
+def stored_nodes(tree: WordTree, named: Sequence[str]) -> tuple[int, ...]:
+    """The nodes on the paths of these ids, ascending."""
+    marked: set[int] = set()
+    for wnid in named:
+        node = tree.index(wnid)
+        while node >= 0 and node not in marked:
+            marked.add(node)
+            node = int(tree.parents[node])
+    return tuple(sorted(marked))
+
+
+def load_any(name: str, data_root: str = "") -> Network:
+    """A network from a model file, a checkpoint, a run's folder, or "x.cfg x.weights" (or a .cfg alone:
+    random weights).
+    """
+    words = name.split()
+    if words and words[0].endswith(".cfg"):
+        from yolo9000 import darknet
+
+        return darknet.load(*words, data_root=data_root or None)
+    path = Path(name)
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        path = path / "model.safetensors"
+    if not path.exists():
+        raise ModelError(f"{name}: no such file or folder")
+    if path.is_dir() or path.suffix == ".pt":
+        return network_from_checkpoint(load_checkpoint(path))
+    from yolo9000.modelfile import load_model
+
+    return load_model(path)
+
+
+def network_from_checkpoint(state: dict[str, Any]) -> Network:
+    """The network of a checkpoint, with its averaged weights where it has them, in evaluation mode."""
+    tree = WordTree.from_dict(state["tree"]) if state["tree"] else None
+    net = Network(NetworkSpec.from_dict(state["spec"]), tree, init=False)
+    values = dict(state["net"])
+    if state["average"]:
+        values.update(state["average"]["values"])
+    net.load_state_dict(values)
+    net.seen = state["batch"] * state["config"]["batch"]
+    return net.eval()
+
+
+def copy_trunk(source: Network, net: Network) -> int:
+    """Copies weights of the first layers, as far as both networks agree; their number. TrainingError where
+    none does.
+    """
+    count = 0
+    for ours, theirs, a, b in zip(net.layers, source.layers, net.spec, source.spec, strict=False):
+        state = theirs.state_dict()
+        shapes = {key: value.shape for key, value in ours.state_dict().items()}
+        if a != b or shapes != {key: value.shape for key, value in state.items()}:
+            break
+        ours.load_state_dict(state)
+        count += 1
+    if not count:
+        raise TrainingError("model.trunk: not even the first layer of that network fits this one")
+    return count
+
+
+def known_nodes(
+    config: TrainConfig,
+    stores: Sequence[Samples],
+    parts: Sequence[Part],
+    maps: Sequence[np.ndarray | None],
+    tree: WordTree | None,
+) -> dict[str, list[int]]:
+    """The nodes that boxes ("boxes") and labels of whole pictures ("labels") were given for in training,
+    ascending.
+    """
+    found: dict[str, set[int]] = {"boxes": set(), "labels": set()}
+    for part in parts:
+        for s, store in enumerate(stores):
+            index = part.where[part.where[:, 0] == s, 1]
+            boxed = np.asarray(store.boxed, bool)[index]
+            for flag, key in ((True, "boxes"), (False, "labels")):
+                chosen = [store.labels_of(int(i)) for i in index[boxed == flag]]
+                if not chosen:
+                    continue
+                nodes = np.unique(np.concatenate(chosen))
+                nodes = nodes if maps[s] is None else maps[s][nodes]
+                where = "labels" if part.config.ignore_boxes or config.task == "classify" else key
+                found[where].update(int(n) for n in nodes if n >= 0)
+    return {key: sorted(nodes) for key, nodes in found.items()}
+
+
+def _from_preset(config: ModelConfig, tree: WordTree, named: Sequence[str]) -> Network:
+    """Calls the preset with the configuration's arguments and, where it has such parameters, with tree,
+    classes and stored nodes.
+    """
+    preset = _preset(config.preset)
+    parameters = inspect.signature(preset).parameters
+    arguments = dict(config.arguments)
+    for key in arguments:
+        if key not in parameters:
+            near = difflib.get_close_matches(key, parameters, n=2)
+            hint = f"; did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(parameters)}"
+            raise TrainingError(f"model.arguments: the preset {config.preset} has no argument {key}{hint}")
+    stored = stored_nodes(tree, named) if config.stored == "labels" else None
+    given = {"tree": tree, "classes": len(tree), "num_classes": len(tree), "stored": stored}
+    for key, value in given.items():
+        if key in parameters and key not in arguments:
+            arguments[key] = value
+    if config.stored == "labels" and "stored" not in parameters:
+        raise TrainingError(f'model.stored = "labels": the preset {config.preset} has rows for every class')
+    try:
+        made = preset(**arguments)
+    except TypeError as error:
+        raise TrainingError(f"model.arguments of the preset {config.preset}: {error}") from None
+    net = made if isinstance(made, Network) else Network(made, tree)
+    if net.tree is None:
+        net.tree = tree
+    return net
+
+
+def _preset(name: str) -> Callable[..., Any]:
+    from yolo9000 import presets
+
+    known = {
+        key: value
+        for key, value in vars(presets).items()
+        if inspect.isfunction(value) and value.__module__ == presets.__name__ and not key.startswith("_")
+    }
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        raise TrainingError(f"model.preset: no preset {name!r}; {hint}")
+    return known[name]

@@ -1,0 +1,112 @@
+"""What a step of training minimises: the seam between the loop (train.py) and losses. One class for each
+task.
+
+The task "distill" is yolo9000.distill's; its module has a function `make_task(config, net, tree)` as here.
+"""
+
+import importlib
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from wordtree import WordTree
+from yolo9000.batches import Batch
+from yolo9000.config import TrainConfig
+from yolo9000.errors import TrainingError
+from yolo9000.head import LazyOutput
+from yolo9000.hierarchy import Hierarchy, tree_cross_entropy
+from yolo9000.network import Network
+
+
+class Task(Protocol):
+    """Called once a batch, under autocast where the run's precision is bfloat16."""
+
+    def loss(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        """Scalars by name, for the log; "loss" is the one that is minimised."""
+        ...
+
+
+def make_task(config: TrainConfig, net: Network, tree: WordTree | None) -> Task:
+    """The task that the configuration names, for this network."""
+    if config.task == "distill":
+        return importlib.import_module("yolo9000.distill").make_task(config, net, tree)
+    if config.distill:
+        raise TrainingError(f"[distill] belongs to the task distill; this run's is {config.task}")
+    if config.task == "classify":
+        return ClassifyTask(net, tree, **config.loss)
+    return DetectTask(net, tree, config.loss)
+
+
+class DetectTask:
+    """RegionLoss on the network's lazy output, boxes and labels in one batch (paper, section 4)."""
+
+    def __init__(self, net: Network, tree: WordTree | None, settings: dict[str, Any]):
+        from yolo9000.loss import RegionLoss
+
+        region = net.spec.region
+        if region is None:
+            raise TrainingError(
+                "the task detect needs a detector; this network is a classifier (task = classify)"
+            )
+        kinds = {"tree": tree} if tree is not None else {"classes": net.classes}
+        try:
+            self.region_loss = RegionLoss(net.anchors, **kinds, **settings)
+        except (TypeError, ValueError) as error:
+            raise TrainingError(f"[loss]: {error}") from None
+        self.region_loss.to(net.anchors.device)
+
+    def loss(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        out = full_precision(net.lazy(batch.images))
+        # Squares of small errors and sums over thousands of boxes: not for 8 bits of mantissa.
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return self.region_loss(out, batch.targets, images_seen=batch.seen)
+
+
+class ClassifyTask:
+    """Cross entropy of a classifier's logits, over all classes or, with a tree, over the sibling groups on
+    the label's path.
+    """
+
+    def __init__(self, net: Network, tree: WordTree | None, label_smoothing: float = 0.0):
+        if net.spec.softmax is None:
+            raise TrainingError(
+                "the task classify needs a classifier; this network is a detector (task = detect)"
+            )
+        if label_smoothing:
+            raise TrainingError("loss.label_smoothing is not there for the task classify")
+        tree = tree or WordTree.flat([str(k) for k in range(net.classes)])
+        self.hierarchy = Hierarchy(tree).to(next(net.parameters()).device)
+
+    def loss(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        logits = net.logits(batch.images)
+        rows, nodes = image_nodes(batch)
+        if not len(nodes):
+            raise TrainingError(
+                "a batch of the task classify has no label at all; select parts of kind boxed or label"
+            )
+        with torch.autocast(logits.device.type, enabled=False):
+            each = tree_cross_entropy(self.hierarchy, logits.float()[rows], nodes)
+            count = torch.bincount(rows, minlength=len(logits)).clamp(min=1)  # labels of each picture
+            loss = (each / count[rows]).sum() / len(logits)
+        right = (logits.detach()[rows].argmax(-1) == nodes).float().mean()
+        return {"loss": loss, "top1_all_nodes": right}
+
+
+def image_nodes(batch: Batch) -> tuple[Tensor, Tensor]:
+    """All (row, node) pairs of a batch: (P,) each, rows rising, a node once a picture; boxed pictures' from
+    their boxes.
+    """
+    rows, nodes = [], []
+    for row, target in enumerate(batch.targets):
+        found = target["labels"] if "labels" in target else target["image_labels"]
+        found = torch.unique(found)
+        rows.append(torch.full_like(found, row))
+        nodes.append(found)
+    return torch.cat(rows), torch.cat(nodes)
+
+
+def full_precision(out: LazyOutput) -> LazyOutput:
+    """The same output with boxes and features in float32."""
+    return replace(out, boxes=out.boxes.float(), features=out.features.float())
