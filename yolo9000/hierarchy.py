@@ -8,6 +8,7 @@ A logit of -inf says "no row is stored for this node": its probability is 0, and
 rest of its group.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,8 +33,8 @@ def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 def log_softmax_segments(values: Tensor, segment_of: Tensor, segments: int) -> Tensor:
     """Log-softmax over runs of the first dimension: (n, ...), with segment_of (n,), to (n, ...).
 
-    Stable for any finite values. Entries of -inf stay -inf and get no gradient, even where a whole run is -inf.
-    The runs lie along the first dimension because whole rows are then added at once, three times as fast.
+    Stable for any finite values. Entries of -inf stay -inf without a gradient, even where a whole run is
+    -inf. Runs lie along the first dimension because whole rows are then added at once, three times as fast.
     """
     values = torch.where(torch.isneginf(values), values.detach(), values)
     index = segment_of.view(-1, *[1] * (values.dim() - 1)).expand(values.shape)
@@ -156,17 +157,71 @@ class Hierarchy(nn.Module):
         starts = self.group_starts[groups]
         return ranges(starts, self.group_starts[groups + 1] - starts)
 
-    def log_conditionals_at(self, logits: Tensor, rows: Tensor, nodes: Tensor) -> Tensor:
-        """Log Pr(node | parent) of single nodes, reading only their sibling groups.
+    def restrict(
+        self, nodes: Tensor, stored: Tensor | None = None, owners: Tensor | None = None
+    ) -> "Restriction":
+        """What the paths of a few nodes (m,) need of the tree: see Restriction.
 
-        logits: (M, n). rows, nodes: (P,): which row of logits, and which node. Returns (P,); the same values
-        as log_conditionals(logits)[rows, nodes] for a fraction of the work.
+        stored: (n,) bool, the nodes that have a row, None = all. owners: (m,) ascending int64; groups are
+        shared only between nodes of one owner, so that each owner's columns lie side by side. None = all
+        share.
         """
-        columns, which = self.members(self.group_of[nodes])
-        values = _full_precision(logits.reshape(-1).index_select(0, rows[which] * self.nodes + columns))
-        target = torch.searchsorted(which, torch.arange(len(nodes), device=which.device))
-        target = target + nodes - self.group_starts[self.group_of[nodes]]
-        return log_softmax_segments(values, which, len(nodes)).index_select(0, target)
+        path, which = self.stored_paths(nodes, stored)
+        keys = self.group_of[path]
+        if owners is not None:
+            keys = keys + owners[which] * self.groups
+        touched, segment_of_path = keys.unique(return_inverse=True)
+        columns, segment_of = self.members(touched % self.groups)
+        # A path node's column: where its group's columns begin, and its place in the group.
+        begins = (columns == self.group_starts[self.group_of[columns]]).nonzero()[:, 0]
+        target = begins[segment_of_path] + path - self.group_starts[self.group_of[path]]
+        if stored is not None:
+            kept = stored[columns]
+            target = (kept.long().cumsum(0) - 1)[target]
+            columns, segment_of = columns[kept], segment_of[kept]
+        return Restriction(
+            columns, segment_of, len(touched), path, which, target, segment_of_path, len(nodes)
+        )
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """The few sibling groups that lie on the paths of m nodes, so that no other class needs a logit.
+
+    columns: (U,) the classes needed, those of a group side by side, unstored ones left out. segment_of: (U,)
+    each one's group among the `segments` touched. Then one entry for each step of each path, P in all, root
+    first: path: (P,) the node; which: (P,) the one of the m nodes it leads to; target: (P,) its position in
+    columns; segment_of_path: (P,) its group. A path ends before its first node that is not stored.
+    """
+
+    columns: Tensor
+    segment_of: Tensor
+    segments: int
+    path: Tensor
+    which: Tensor
+    target: Tensor
+    segment_of_path: Tensor
+    nodes: int
+
+    def log_conditionals(self, logits: Tensor) -> Tensor:
+        """Log Pr(node | parent) of every step of each path, each from its own row of logits.
+
+        logits: (m, U), row k for the k-th node. Returns (P,).
+        """
+        sizes = torch.bincount(self.segment_of, minlength=self.segments)
+        starts = sizes.cumsum(0) - sizes
+        elements, step = ranges(starts[self.segment_of_path], sizes[self.segment_of_path])
+        flat = self.which[step] * len(self.columns) + elements
+        values = _full_precision(logits).reshape(-1).index_select(0, flat)
+        lengths = sizes[self.segment_of_path]
+        target = lengths.cumsum(0) - lengths + self.target - starts[self.segment_of_path]
+        return log_softmax_segments(values, step, len(self.path)).index_select(0, target)
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Log Pr(node) of each of the m nodes, from logits (U, ...) that all share. Returns (m, ...)."""
+        logs = log_softmax_segments(_full_precision(logits), self.segment_of, self.segments)
+        sums = logs.new_zeros((self.nodes, *logs.shape[1:]))
+        return sums.index_add(0, self.which, logs.index_select(0, self.target))
 
 
 def tree_cross_entropy(hierarchy: Hierarchy, logits: Tensor, nodes: Tensor) -> Tensor:
@@ -176,16 +231,15 @@ def tree_cross_entropy(hierarchy: Hierarchy, logits: Tensor, nodes: Tensor) -> T
     logits: (M, n); nodes: (M,) int64. Returns (M,). Groups below the node are not touched. The path ends
     before its first node with logit -inf (no row stored), so the result is finite.
     """
-    path, which = hierarchy.paths(nodes)
-    logs = hierarchy.log_conditionals_at(logits, which, path)
-    # 1 from the first -inf of a path on, 0 before: a running count of the -inf, less the count at the path's
-    # beginning.
+    few = hierarchy.restrict(nodes)
+    logs = few.log_conditionals(logits.index_select(-1, few.columns))
+    # A running count of the -inf, compared with the count where the path begins, says which steps come before
+    # any.
     missing = torch.isneginf(logs).long().cumsum(0)
-    first = hierarchy.path_starts[nodes + 1] - hierarchy.path_starts[nodes]
-    first = first.cumsum(0) - first
+    first = torch.searchsorted(few.which, torch.arange(len(nodes), device=nodes.device))
     before = torch.cat((missing.new_zeros(1), missing))[first]
-    logs = torch.where(missing == before[which], logs, 0)
-    return -logs.new_zeros(len(nodes)).index_add(0, which, logs)
+    logs = torch.where(missing == before[few.which], logs, 0)
+    return -logs.new_zeros(len(nodes)).index_add(0, few.which, logs)
 
 
 def soft_tree_cross_entropy(hierarchy: Hierarchy, logits: Tensor, probabilities: Tensor) -> Tensor:

@@ -1,0 +1,198 @@
+"""Which predicted box answers for which truth: a batch's targets as flat arrays, and their cells and anchors.
+
+No loss (loss.py) and no logits. Checks what it is given: a box or label that cannot be meant is a
+TrainingError that names the image's place in the batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolo9000.boxes import iou_sizes
+from yolo9000.errors import TrainingError
+
+Target = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of N images, each kind in one array with the image that each entry belongs to, ascending.
+
+    boxed: (N,) bool, images whose boxes are known, though there may be none. boxes_cxcywh: (T, 4) as shares
+    of the input; labels: (T,) nodes; image: (T,). ignore_cxcywh: (I, 4), ignore_image: (I,): where objectness
+    costs nothing. image_labels: (L,) nodes shown somewhere in label_image: (L,), images without boxes.
+    negative_labels: (E,) nodes shown nowhere in negative_image: (E,), images of either kind.
+    """
+
+    boxed: Tensor
+    boxes_cxcywh: Tensor
+    labels: Tensor
+    image: Tensor
+    ignore_cxcywh: Tensor
+    ignore_image: Tensor
+    image_labels: Tensor
+    label_image: Tensor
+    negative_labels: Tensor
+    negative_image: Tensor
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The predicted box responsible for each of T truths.
+
+    anchor, row, column: (T,) int64; slot: (T,) the predicted box's number, ((image * A + anchor) * H + row) *
+    W + column. last: (T,) bool, False where a later truth has the same slot. goals: (T, 4) targets for
+    sigmoid x, sigmoid y and the raw w and h.
+    """
+
+    anchor: Tensor
+    row: Tensor
+    column: Tensor
+    slot: Tensor
+    last: Tensor
+    goals: Tensor
+
+
+def collect(
+    targets: Sequence[Target], nodes: int, device: torch.device | str, map: Tensor | None = None
+) -> Targets:
+    """Puts a batch's target dicts into flat arrays, and checks them.
+
+    Each of targets: {"boxes": (n, 4) cxcywh in 0..1, "labels": (n,)}, where n may be 0 (an image known to be
+    empty); or {"label": k} or {"image_labels": (m,)} for an image without boxes; or neither (unlabelled: it
+    teaches nothing). Beside either, "ignore_boxes" (k, 4) and "negative_labels" (j,). Image labels beside
+    boxes are left out: the boxes say more. nodes: how many classes there are. map: (d,) class of the data set
+    -> node, applied to the labels of boxes only (SPEC.md 3.2). Raises TrainingError.
+    """
+    boxes, labels, ignore, image_labels, negatives, boxed = [], [], [], [], [], []
+    for b, target in enumerate(targets):
+        boxed.append("boxes" in target)
+        if boxed[-1]:
+            if "labels" not in target:
+                raise TrainingError(f'target {b} of the batch has "boxes" but no "labels"')
+            boxes.append(_boxes(target["boxes"], f'"boxes" of target {b}'))
+            labels.append(_labels(target["labels"], f'"labels" of target {b}'))
+            if len(boxes[-1]) != len(labels[-1]):
+                counts = f"{len(boxes[-1])} boxes and {len(labels[-1])} labels"
+                raise TrainingError(f"target {b} of the batch has {counts}")
+            ignore.append(_boxes(target.get("ignore_boxes", ()), f'"ignore_boxes" of target {b}'))
+            image_labels.append(_labels((), ""))
+        else:
+            given = target.get("label", target.get("image_labels", ()))
+            image_labels.append(_labels(given, f'"image_labels" of target {b}'))
+            boxes.append(_boxes((), ""))
+            labels.append(_labels((), ""))
+            ignore.append(_boxes((), ""))
+        negatives.append(_labels(target.get("negative_labels", ()), f'"negative_labels" of target {b}'))
+    result = Targets(
+        torch.tensor(boxed, dtype=torch.bool, device=device),
+        *(_joined(part, device) for part in (boxes, labels)),
+        _owners(boxes, device),
+        _joined(ignore, device),
+        _owners(ignore, device),
+        _joined(image_labels, device),
+        _owners(image_labels, device),
+        _joined(negatives, device),
+        _owners(negatives, device),
+    )
+    _check_boxes(result.boxes_cxcywh, result.image)
+    if map is not None:
+        _check_labels(result.labels, result.image, len(map), "data set classes in the map")
+        mapped = map.to(device)[result.labels]
+        result = Targets(**{**result.__dict__, "labels": mapped})
+    _check_labels(result.labels, result.image, nodes, "classes")
+    _check_labels(result.image_labels, result.label_image, nodes, "classes")
+    _check_labels(result.negative_labels, result.negative_image, nodes, "classes")
+    return result
+
+
+def assign(
+    boxes_cxcywh: Tensor,
+    image: Tensor,
+    anchors: Tensor,
+    grid: tuple[int, int],
+    predicted_sizes: Tensor | None = None,
+) -> Assignment:
+    """Gives each truth the cell that its centre lies in and the anchor most like it in size (SPEC.md 3.1,
+    step 3).
+
+    boxes_cxcywh: (T, 4) as shares of the input; image: (T,). anchors: (A, 2) in cells. grid: (H, W).
+    predicted_sizes: (N, A, H, W, 2) widths and heights as shares of the input, compared with the truth in
+    place of the anchors' own (Darknet's bias_match=0); None = the anchors' own.
+    """
+    (H, W), A = grid, len(anchors)
+    scale = boxes_cxcywh.new_tensor([W, H])
+    centres, sizes = boxes_cxcywh[:, :2] * scale, boxes_cxcywh[:, 2:] * scale  # in cells
+    # A centre on the right or bottom border belongs to the last cell.
+    column = centres[:, 0].long().clamp(0, W - 1)
+    row = centres[:, 1].long().clamp(0, H - 1)
+    if predicted_sizes is None:
+        overlap = iou_sizes(sizes, anchors)  # (T, A)
+    else:
+        predicted = predicted_sizes[image, :, row, column] * scale  # (T, A, 2)
+        overlap = iou_sizes(sizes.unsqueeze(1), predicted).squeeze(1)
+    anchor = overlap.argmax(dim=1)
+    slot = ((image * A + anchor) * H + row) * W + column
+    order = torch.arange(len(slot), device=slot.device)
+    latest = order.new_zeros(int(slot.max()) + 1 if len(slot) else 0).scatter_reduce(0, slot, order, "amax")
+    goals = torch.stack(
+        (
+            centres[:, 0] - column,
+            centres[:, 1] - row,
+            (sizes[:, 0] / anchors[anchor, 0]).log(),
+            (sizes[:, 1] / anchors[anchor, 1]).log(),
+        ),
+        dim=1,
+    )
+    return Assignment(anchor, row, column, slot, latest[slot] == order, goals)
+
+
+def _boxes(values: Any, what: str) -> Tensor:
+    boxes = torch.as_tensor(values, dtype=torch.float32)
+    if boxes.numel() == 0:
+        return boxes.reshape(0, 4)
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise TrainingError(f"{what} has shape {tuple(boxes.shape)}; wanted (n, 4), centre and size")
+    return boxes
+
+
+def _labels(values: Any, what: str) -> Tensor:
+    labels = torch.as_tensor(values)
+    if labels.numel() == 0:
+        return labels.reshape(0).long()
+    if labels.is_floating_point() or labels.dtype == torch.bool or labels.dim() > 1:
+        raise TrainingError(f"{what} is {labels.dtype} of shape {tuple(labels.shape)}; wanted integers (n,)")
+    return labels.reshape(-1).long()
+
+
+def _joined(parts: list[Tensor], device: torch.device | str) -> Tensor:
+    return torch.cat([part.to(device) for part in parts])
+
+
+def _owners(parts: list[Tensor], device: torch.device | str) -> Tensor:
+    sizes = torch.tensor([len(part) for part in parts])
+    return torch.repeat_interleave(torch.arange(len(parts)), sizes).to(device)
+
+
+def _check_boxes(boxes_cxcywh: Tensor, image: Tensor) -> None:
+    centre, size = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:]
+    # Written so that a NaN fails.
+    good = ((centre >= 0) & (centre <= 1) & (size > 0) & size.isfinite()).all(dim=1)
+    if not good.all():
+        k = int((~good).nonzero()[0, 0])
+        box = [round(v, 4) for v in boxes_cxcywh[k].tolist()]
+        raise TrainingError(
+            f"target {int(image[k])} of the batch has the box {box}; wanted centre x, y and width, height as "
+            "shares of the input, the centre in 0..1 and both sides above 0"
+        )
+
+
+def _check_labels(labels: Tensor, image: Tensor, limit: int, what: str) -> None:
+    bad = (labels < 0) | (labels >= limit)
+    if bad.any():
+        k = int(bad.nonzero()[0, 0])
+        has = f"target {int(image[k])} of the batch has label {int(labels[k])}"
+        raise TrainingError(f"{has}; there are {limit} {what}")

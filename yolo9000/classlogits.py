@@ -1,0 +1,60 @@
+"""Class logits on demand, from either form of a detector's output, so that the loss has one way through.
+
+Two views with the same three members. `stored`: (C,) bool, the classes that have a row, None = all. `at`: a
+few classes at a few boxes, differentiable. `everywhere`: a few classes at all boxes of one image, without a
+gradient.
+"""
+
+import torch
+from torch import Tensor
+
+from yolo9000.head import LazyOutput
+
+
+class DenseLogits:
+    """Logits read out of the dense class channels (N, A, C, H, W); -inf marks a class without a row."""
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+        # A class has a row everywhere or nowhere, so one box of one image tells.
+        stored = ~torch.isneginf(logits.detach()[:1, 0, :, 0, 0]).flatten()
+        self.stored = None if bool(stored.all()) else stored
+
+    def at(self, image: Tensor, anchor: Tensor, row: Tensor, column: Tensor, classes: Tensor) -> Tensor:
+        """(M, U) logits of classes (U,) at M boxes."""
+        where = (t[:, None] for t in (image, anchor, row, column))
+        image, anchor, row, column = where
+        return self.logits[image, anchor, classes, row, column]
+
+    def everywhere(self, image: int, classes: Tensor) -> Tensor:
+        """(U, A, H*W) logits of classes (U,) at all boxes of one image."""
+        return self.logits.detach()[image].index_select(1, classes).transpose(0, 1).flatten(2)
+
+
+class LazyLogits:
+    """Logits computed from features and class rows where they are asked for."""
+
+    def __init__(self, out: LazyOutput):
+        self.out = out
+        self.stored = None
+        self.position = None
+        if out.stored is not None:
+            self.stored = torch.zeros(out.classes, dtype=torch.bool, device=out.stored.device)
+            self.stored[out.stored] = True
+            self.position = self.stored.new_zeros(out.classes, dtype=torch.long)
+            self.position[out.stored] = torch.arange(len(out.stored), device=out.stored.device)
+        self.features = out.features.detach()
+        self.weight, self.bias = out.weight.detach(), out.bias.detach()
+
+    def at(self, image: Tensor, anchor: Tensor, row: Tensor, column: Tensor, classes: Tensor) -> Tensor:
+        """(M, U) logits of classes (U,) at M boxes."""
+        return self.out.logits(image, anchor, row, column, classes)
+
+    def everywhere(self, image: int, classes: Tensor) -> Tensor:
+        """(U, A or 1, H*W) logits of stored classes (U,); 1 where the anchors share their rows."""
+        rows = classes if self.position is None else self.position[classes]
+        weight = self.weight.index_select(1, rows)  # (A or 1, U, D)
+        features = self.features[image].flatten(1).to(weight.dtype)  # (D, H, W) -> (D, H*W)
+        logits = weight.flatten(0, 1) @ features  # (A or 1)*U, H*W
+        logits = logits.view(*weight.shape[:2], -1) + self.bias.index_select(1, rows).unsqueeze(-1)
+        return logits.transpose(0, 1)
