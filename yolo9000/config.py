@@ -41,6 +41,7 @@ class ModelConfig:
     trunk: str = ""
     tree: str = ""
     stored: str = "all"
+    shared_rows: bool = False  # one set of class rows for all anchors
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
 
     def __post_init__(self) -> None:

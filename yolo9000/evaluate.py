@@ -20,7 +20,7 @@ from yolo9000.batches import Samples, label_map
 from yolo9000.boxes import cxcywh_to_xyxy, decode
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
-from yolo9000.hierarchy import Hierarchy, log_softmax_segments
+from yolo9000.hierarchy import Hierarchy
 from yolo9000.network import Network
 from yolo9000.scoring import Boxes, average_precision, suppress
 from yolo9000.tasks import full_precision
@@ -183,11 +183,7 @@ class _Pairs:
         self.known = [k for k, node in enumerate(truth.kinds) if node >= 0]
         nodes = torch.tensor([truth.kinds[k] for k in self.known], dtype=torch.long, device=device)
         # Only the sibling groups on the paths of these nodes are computed.
-        self.path, self.which = hierarchy.paths(nodes)
-        groups = torch.unique(hierarchy.group_of[self.path])
-        self.members, self.segment = hierarchy.members(groups)
-        self.segments = len(groups)
-        self.at = torch.searchsorted(self.members, self.path)  # where each path entry is among the members
+        self.few = hierarchy.restrict(nodes)
         self.truths: list[Boxes] = []
         self.found: list[Boxes] = []
         self.blind: list[Boxes] = []
@@ -202,9 +198,10 @@ class _Pairs:
         pictures: _Pictures,
     ) -> None:
         image, anchor, row, column = (objectness >= self.settings.objectness).nonzero(as_tuple=True)
-        logits = out.logits(image, anchor, row, column, self.members)
+        logits = out.logits(image, anchor, row, column, self.few.columns)  # (M, U)
+        probability = self.few.log_probabilities(logits.T).exp().T  # (M, known kinds)
         score = objectness[image, anchor, row, column]
-        pairs = (score[:, None] * self._probability(logits)).cpu().numpy()  # (M, known kinds)
+        pairs = (score[:, None] * probability).cpu().numpy()
         boxes = cxcywh_to_xyxy(boxes_cxcywh[image, anchor, row, column]).cpu().numpy()
         image, score = image.cpu().numpy(), score.cpu().numpy()
         bounds = np.searchsorted(image, np.arange(len(places) + 1))
@@ -215,12 +212,6 @@ class _Pairs:
                 self._add_truth(sample, place, size)
                 found = _unletterboxed(boxes[mine], placements[k], size)
                 self._add_found(found, score[mine], pairs[mine], place)
-
-    def _probability(self, logits: Tensor) -> Tensor:
-        """(M, members) logits -> (M, kinds) Pr(node)."""
-        logs = log_softmax_segments(logits, self.segment, self.segments)
-        total = logs.new_zeros(len(logs), len(self.known))
-        return total.index_add_(1, self.which, logs[:, self.at]).exp_()
 
     def _add_truth(self, sample: Any, place: int, size: tuple[int, int]) -> None:
         centre, half = sample.boxes_cxcywh[:, :2], sample.boxes_cxcywh[:, 2:] / 2

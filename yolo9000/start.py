@@ -5,6 +5,7 @@ get class rows. Also what a model knows of each node afterwards. No training.
 import difflib
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from yolo9000.checkpoint import load_checkpoint
 from yolo9000.config import ModelConfig, TrainConfig
 from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
-from yolo9000.spec import NetworkSpec
+from yolo9000.spec import Convolution, NetworkSpec
 
 
 def build_network(
@@ -48,8 +49,8 @@ def build_network(
         if tree is None:
             if len(store.tree) != net.classes:
                 raise TrainingError(
-                    f"the network has {net.classes} classes and no tree, the data's tree {len(store.tree)} nodes; "
-                    "name the network's with model.tree"
+                    f"the network has {net.classes} classes and no tree, the data's tree {len(store.tree)} "
+                    "nodes; name the network's with model.tree"
                 )
             maps.append(None)
         else:
@@ -185,33 +186,51 @@ def known_nodes(
     return {key: sorted(nodes) for key, nodes in found.items()}
 
 
+def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool) -> NetworkSpec:
+    """A detector in Darknet's form with the class channels of its last convolution taken out into class rows.
+
+    The same network where all classes are stored and anchors share nothing; `stored`: the nodes that have a
+    row; `shared`: one set of rows for all anchors. Raises TrainingError for a network of another form.
+    """
+    region, last = spec.region, len(spec) - 2
+    conv = spec.layers[last] if last >= 0 else None
+    if region is None or region.boxes is not None or not isinstance(conv, Convolution) or conv.size != 1:
+        raise TrainingError("class rows can be taken out of a detector that ends in a 1x1 convolution only")
+    source = spec.inputs(last)[0]
+    boxes = replace(conv, filters=5 * len(region.anchors))
+    nodes = None if stored is None else tuple(stored)
+    rows = replace(region, boxes=last, features=source, stored=nodes, shared_rows=shared)
+    return replace(spec, layers=(*spec.layers[:-2], boxes, rows))
+
+
 def _from_preset(config: ModelConfig, tree: WordTree, named: Sequence[str]) -> Network:
     """Calls the preset with the configuration's arguments and, where it has such parameters, with tree,
-    classes and stored nodes.
-    """
+    classes and stored nodes."""
     preset = _preset(config.preset)
     parameters = inspect.signature(preset).parameters
     arguments = dict(config.arguments)
     for key in arguments:
         if key not in parameters:
             near = difflib.get_close_matches(key, parameters, n=2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(parameters)}"
-            raise TrainingError(f"model.arguments: the preset {config.preset} has no argument {key}{hint}")
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(parameters)}"
+            raise TrainingError(f"model.arguments: the preset {config.preset} has no argument {key}; {hint}")
     stored = stored_nodes(tree, named) if config.stored == "labels" else None
-    given = {"tree": tree, "classes": len(tree), "num_classes": len(tree), "stored": stored}
+    given = {"tree": tree, "classes": len(tree), "num_classes": len(tree)}
+    given |= {"stored": stored, "shared_rows": config.shared_rows}
     for key, value in given.items():
         if key in parameters and key not in arguments:
             arguments[key] = value
-    if config.stored == "labels" and "stored" not in parameters:
-        raise TrainingError(f'model.stored = "labels": the preset {config.preset} has rows for every class')
     try:
         made = preset(**arguments)
     except TypeError as error:
         raise TrainingError(f"model.arguments of the preset {config.preset}: {error}") from None
-    net = made if isinstance(made, Network) else Network(made, tree)
-    if net.tree is None:
-        net.tree = tree
-    return net
+    if made.region is not None and made.region.boxes is None and (stored is not None or config.shared_rows):
+        made = own_rows(made, stored, config.shared_rows)
+    elif made.region is None and stored is not None:
+        raise TrainingError(
+            'model.stored = "labels" is for detectors; a classifier has a row for every class'
+        )
+    return Network(made, tree)
 
 
 def _preset(name: str) -> Callable[..., Any]:
