@@ -101,6 +101,9 @@ class LazyOutput:
     def _everywhere(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Rows applied to every cell: (A or 1, K, D), (A or 1, K) -> (N, A, K, H, W)."""
         sets, rows, _ = weight.shape
+        if not rows:  # a convolution without outputs is an error in PyTorch
+            n, _, h, w = self.features.shape
+            return weight.new_zeros(n, self.anchors, 0, h, w)
         kernel = weight.flatten(0, 1)[:, :, None, None]  # (A or 1, K, D) -> (A*K, D, 1, 1)
         logits = F.conv2d(self.features.to(weight.dtype), kernel, bias.flatten())
         logits = logits.unflatten(1, (sets, rows))  # (N, A*K, H, W) -> (N, A, K, H, W)

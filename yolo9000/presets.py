@@ -108,7 +108,7 @@ def yolov2(
     if not isinstance(backbone, NetworkSpec):
         backbone = NetworkSpec(image_size, image_size, tuple(backbone))
     trunk = _without_head(backbone)
-    wide, narrow = _scaled(1024, slim), _scaled(64, slim)
+    wide, narrow = _scaled(1024, slim), 4 * _scaled(16, slim)  # the reorg divides its channels by 4
     layers: list[Layer] = [*trunk.layers, Convolution(wide, 3), Convolution(wide, 3)]
     if use_passthrough:
         fine = trunk.outputs[-1].stride / 2
