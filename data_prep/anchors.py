@@ -32,8 +32,7 @@ def kmeans(
 ) -> Anchors:
     """Cluster box sizes into k anchors.
 
-    A mean of widths and heights does not minimise 1 - IoU exactly, so the best anchors met on the way count,
-    not the last ones.
+    The mean of widths and heights does not minimise 1 - IoU, so other middles are tried beside it (_lloyd).
 
     Args:
         sizes: (n, 2) positive, in any one unit; the anchors are in the same.
@@ -79,20 +78,50 @@ def _spread(points: np.ndarray, weights: np.ndarray, k: int, generator: np.rando
 
 
 def _lloyd(points: np.ndarray, weights: np.ndarray, anchors: np.ndarray, rounds: int) -> Anchors:
-    best, owners = Anchors(anchors, -1.0), None
+    """Boxes to their nearest anchor, anchors to the middle of their boxes, until nothing gets better.
+
+    Of several middles the one with the largest sum of IoU is taken, the anchor as it was among them, so each
+    round covers the boxes at least as well as the one before.
+    """
+    average = -1.0
     for _ in range(rounds):
         iou = iou_of_sizes(points, anchors)
-        nearest = iou.argmax(axis=1)
-        average = float(np.average(iou.max(axis=1), weights=weights))
-        if average > best.average_iou:
-            best = Anchors(anchors, average)
-        if owners is not None and (nearest == owners).all():
+        now = float(np.average(iou.max(axis=1), weights=weights))
+        if now <= average + 1e-9:
             break
-        owners = nearest
-        total = np.bincount(nearest, weights, minlength=len(anchors))
-        sums = np.stack(
-            [np.bincount(nearest, weights * points[:, c], minlength=len(anchors)) for c in (0, 1)], axis=1
-        )
-        # An anchor that no box is nearest to stays where it is.
-        anchors = np.where(total[:, None] > 0, sums / np.maximum(total, 1)[:, None], anchors)
-    return best
+        average = now
+        owner = iou.argmax(axis=1)
+        choices = np.stack([anchors, *_middles(points, weights, owner, anchors)])  # (choices, k, 2)
+        sums = [
+            np.bincount(owner, weights * _iou_of_pairs(points, choice[owner]), minlength=len(anchors))
+            for choice in choices
+        ]
+        anchors = choices[np.argmax(sums, axis=0), np.arange(len(anchors))]
+    return Anchors(anchors, float(np.average(iou_of_sizes(points, anchors).max(axis=1), weights=weights)))
+
+
+def _middles(
+    points: np.ndarray, weights: np.ndarray, owner: np.ndarray, anchors: np.ndarray
+) -> list[np.ndarray]:
+    """Arithmetic and geometric means and medians of the boxes of each anchor, (k, 2) each.
+
+    An anchor that no box is nearest to stays where it is.
+    """
+    total = np.bincount(owner, weights, minlength=len(anchors))
+    some = total > 0
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        sums = [np.bincount(owner, weights * values[:, c], minlength=len(anchors)) for c in (0, 1)]
+        return np.stack(sums, axis=1) / np.maximum(total, 1)[:, None]
+
+    medians = anchors.copy()
+    for k in np.flatnonzero(some):
+        medians[k] = np.median(points[owner == k], axis=0)
+    means = mean(points), np.exp(mean(np.log(points)))
+    return [np.where(some[:, None], values, anchors) for values in (*means, medians)]
+
+
+def _iou_of_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU (n,) of boxes of sizes a and b, (n, 2) each, pair by pair about a common centre."""
+    both = np.minimum(a, b).prod(axis=1)
+    return both / (a.prod(axis=1) + b.prod(axis=1) - both)

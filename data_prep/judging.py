@@ -7,6 +7,9 @@ import numpy as np
 # report.
 _ROUNDING = 1.0  # pixel
 
+# A side below this is no side: it would vanish in float32 shares of a large picture.
+_SMALLEST = 0.01  # pixel
+
 
 def judge(boxes_xyxy: np.ndarray, categories: tuple, size: tuple[int, int]) -> list[list[str]]:
     """The kinds of fault (data_prep.record.KINDS) of each box.
@@ -26,11 +29,10 @@ def judge(boxes_xyxy: np.ndarray, categories: tuple, size: tuple[int, int]) -> l
     note("box not finite", ~finite)
     boxes = np.where(finite[:, None], boxes_xyxy, 0)
     low, high, limit = boxes[:, :2], boxes[:, 2:], np.asarray(size, float)
-    sides = high - low
-    inverted = note("box inverted", finite & (sides < 0).any(axis=1))
-    empty = note("box empty", finite & ~inverted & (sides == 0).any(axis=1))
+    inverted = note("box inverted", finite & (high < low).any(axis=1))
+    empty = note("box empty", finite & ~inverted & (_sides(boxes) < _SMALLEST).any(axis=1))
     area = finite & ~inverted & ~empty
-    outside = note("box outside", area & ((high <= 0) | (low >= limit)).any(axis=1))
+    outside = note("box outside", area & (_sides(clip(boxes, size)) < _SMALLEST).any(axis=1))
     before, after = low < -_ROUNDING, high > limit + _ROUNDING
     larger = note("box larger than picture", area & ~outside & (before & after).any(axis=1))
     note("box cut", area & ~outside & ~larger & (before | after).any(axis=1))
@@ -43,13 +45,17 @@ def judge(boxes_xyxy: np.ndarray, categories: tuple, size: tuple[int, int]) -> l
 
 def usable(boxes_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """bool (n,): finite and with some area inside a picture of `size` (width, height)."""
-    with np.errstate(invalid="ignore"):
-        clipped = clip(boxes_xyxy, size)
-        return (
-            np.isfinite(boxes_xyxy).all(axis=1)
-            & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-            & (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(axis=1)
-        )
+    finite = np.isfinite(boxes_xyxy).all(axis=1)
+    boxes = np.where(finite[:, None], boxes_xyxy, 0)
+    # A box can have sides and yet none in the picture, and the other way round where it is inverted.
+    both = np.minimum(_sides(boxes), _sides(clip(boxes, size)))
+    return finite & (both >= _SMALLEST).all(axis=1)
+
+
+def _sides(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """(n, 2) width and height."""
+    with np.errstate(over="ignore"):  # annotated coordinates can be as large as floats get
+        return boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
 
 
 def clip(boxes_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -203,7 +203,7 @@ def inspect(content: bytes, decode: bool) -> Shape:
                 width, height = picture.size
                 if width < 1 or height < 1 or width * height > MAX_PIXELS:
                     raise DataError(f"{width} x {height} pixels, the limit is {MAX_PIXELS:,}")
-                orientation = picture.getexif().get(_ORIENTATION, 1)
+                orientation = _orientation(picture)
                 if decode:
                     picture.load()
     except DataError:
@@ -215,3 +215,12 @@ def inspect(content: bytes, decode: bool) -> Shape:
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DataError(f"cannot be decoded ({type(error).__name__}: {error})") from error
     return Shape((width, height), orientation if orientation in range(1, 9) else 1)
+
+
+def _orientation(picture: Image.Image) -> int:
+    # A picture with broken EXIF is still a picture: viewers show it as it is stored. (For PNG, Pillow decodes
+    # the pixels to get at the EXIF; if they are broken, decoding says so.)
+    try:
+        return picture.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1

@@ -23,14 +23,11 @@ def command(stores: tuple[str, ...], top: int, as_json: bool) -> None:
         return
     for path, counts in found.items():
         click.echo(f"{path}: {counts['pictures']:,} pictures, {counts['image_bytes']:,} bytes")
-        click.echo(
-            f"\n{'source':24} {'pictures':>9} {'boxed':>9} {'boxes':>9} {'labels':>9} {'unlabelled':>10}"
-        )
+        head = f"{'pictures':>9} {'boxed':>9} {'boxes':>9} {'labels':>9} {'unlabelled':>10}"
+        click.echo(f"\n{'source':24} {head}")
         for name, row in counts["sources"].items():
-            click.echo(
-                f"{name:24} {row['pictures']:9,} {row['boxed']:9,} {row['boxes']:9,} {row['image_labels']:9,} "
-                f"{row['unlabelled']:10,}"
-            )
+            counted = f"{row['pictures']:9,} {row['boxed']:9,} {row['boxes']:9,} {row['image_labels']:9,}"
+            click.echo(f"{name:24} {counted} {row['unlabelled']:10,}")
         click.echo(f"\n{'depth':>5} {'boxes':>9} {'labels':>9} {'nodes':>7}")
         for level, row in counts["levels"].items():
             click.echo(f"{level:>5} {row['boxes']:9,} {row['image_labels']:9,} {row['nodes']:7,}")

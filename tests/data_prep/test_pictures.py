@@ -1,0 +1,138 @@
+"""Pictures are the same bytes by the same names out of a folder, a tar and a folder of tars; and what
+`inspect` finds."""
+
+import gzip
+import io
+import struct
+import zlib
+
+import pytest
+from PIL import Image, ImageOps
+
+from data_prep import DataError
+from data_prep.pictures import inspect, open_pictures
+
+FILES = {"n01/a.JPEG": b"aa", "n01/sub/b.png": b"b", "n02/a.JPEG": b"other"}
+
+
+def as_folder(root, make):
+    for name, content in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    (root / "notes.txt").write_text("no picture")
+    (root / "n01" / ".hidden.jpg").write_bytes(b"x")
+    return root
+
+
+def as_tar(root, make):
+    return make.tar_of(root / "all.tar", {**FILES, "notes.txt": b"no picture"})
+
+
+def as_tar_with_dots(root, make):
+    return make.tar_of(root / "all.tar", {f"./{name}": content for name, content in FILES.items()})
+
+
+def as_tars(root, make, keep_stem=False):
+    (root / "tars").mkdir()
+    for stem in ("n01", "n02"):
+        start = 0 if keep_stem else len(stem) + 1
+        files = {name[start:]: content for name, content in FILES.items() if name.startswith(stem)}
+        make.tar_of(root / "tars" / f"{stem}.tar", files)
+    return root / "tars"
+
+
+def as_tars_with_stem(root, make):
+    return as_tars(root, make, keep_stem=True)
+
+
+@pytest.mark.parametrize("layout", [as_folder, as_tar, as_tar_with_dots, as_tars, as_tars_with_stem])
+def test_every_layout_has_the_same_pictures(tmp_path, make, layout):
+    pictures = open_pictures(layout(tmp_path, make))
+    assert pictures.names() == sorted(FILES)
+    assert {name: pictures.read(name) for name in pictures.names()} == FILES
+    for absent in ("n01/none.jpg", "n03/a.JPEG", "none.jpg", ""):
+        with pytest.raises(DataError):
+            pictures.read(absent)
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/hostname", "a/../../secret.jpg", "a\0b.jpg"])
+def test_names_do_not_lead_out_of_the_folder(tmp_path, name):
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DataError):
+        open_pictures(tmp_path / "pictures").read(name)
+
+
+def test_damaged_and_compressed_tars_are_refused(tmp_path, make):
+    whole = make.tar_of(tmp_path / "t.tar", {"a.jpg": bytes(3000), "b.jpg": bytes(3000)}).read_bytes()
+    for name, content in {
+        "empty.tar": b"",
+        "html.tar": b"<html>" * 200,
+        "header.tar": whole[:100],
+        "gz.tar": gzip.compress(whole),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match="tar"):
+            open_pictures(tmp_path / name).names()
+    (tmp_path / "short.tar").write_bytes(whole[: 512 + 1000])  # the header promises 3000 bytes
+    with pytest.raises(DataError, match=r"short\.tar"):
+        open_pictures(tmp_path / "short.tar").read("a.jpg")
+    with pytest.raises(DataError, match="no such"):
+        open_pictures(tmp_path / "none.tar")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])
+@pytest.mark.parametrize("decode", [True, False])
+def test_size_of_common_kinds(make, kind, decode):
+    assert inspect(make.picture(31, 17, kind), decode).upright == (31, 17)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
+def test_every_colour_mode_is_a_picture(mode):
+    out = io.BytesIO()
+    Image.new(mode, (5, 3)).save(out, "JPEG" if mode == "CMYK" else "PNG")
+    assert inspect(out.getvalue(), decode=True).upright == (5, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_is_what_pillow_says(make, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = make.picture(31, 17, exif=exif)
+    shape = inspect(content, decode=True)
+    assert shape.stored == (31, 17)
+    assert shape.orientation == orientation
+    assert shape.upright == ImageOps.exif_transpose(Image.open(io.BytesIO(content))).size
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_picture_cut_in_half_passes_a_header_check_only(make, kind):
+    half = make.picture(64, 64, kind)
+    half = half[: len(half) // 2]
+    assert inspect(half, decode=False).upright == (64, 64)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        inspect(half, decode=True)
+
+
+def _png_of_size(width, height):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return start + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html></html>", "not a picture"),
+        (b"\xff\xd8\xff", "not a picture|cannot be decoded"),
+        (_png_of_size(60_000, 60_000), "limit"),
+        (_png_of_size(2**31 - 1, 2**31 - 1), "limit"),
+        (bytes(5000), "not a picture"),
+    ],
+)
+def test_what_is_no_picture(content, why, decode):
+    with pytest.raises(DataError, match=why):
+        inspect(content, decode)
