@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Node = int | str  # an index, or any text that `WordTree.index` takes
 
 # Node data a tree may carry beside its names; all are tuples as long as the tree, or None.
-COLUMNS = ("glosses", "synsets", "synonyms", "sources", "hypernym_paths")
+COLUMNS = ("glosses", "synsets", "synonyms", "sources", "hypernyms")
 
 
 class WordTree:
@@ -40,7 +40,8 @@ class WordTree:
         synonyms: per node a tuple of further words for it.
         sources: per node a tuple of tags that say whose label it is ("imagenet", "coco", ...); () for a
             node that only holds others together.
-        hypernym_paths: per node the ids of the WordNet path it was grown along, topmost first.
+        hypernyms: per node how WordNet gets to it, where that is not its parent alone: ids from the nearest node of
+            this tree that is above it there (or from the top) down to its own hypernym; see `hypernym_path`.
         about: free JSON-able facts about the tree as a whole.
 
     Raises:
@@ -59,7 +60,7 @@ class WordTree:
     synsets: tuple[str, ...] | None
     synonyms: tuple[tuple[str, ...], ...] | None
     sources: tuple[tuple[str, ...], ...] | None
-    hypernym_paths: tuple[tuple[str, ...], ...] | None
+    hypernyms: tuple[tuple[str, ...], ...] | None
     about: Mapping[str, Any]
 
     def __init__(
@@ -72,7 +73,7 @@ class WordTree:
         synsets: Iterable[str] | None = None,
         synonyms: Iterable[Iterable[str]] | None = None,
         sources: Iterable[Iterable[str]] | None = None,
-        hypernym_paths: Iterable[Iterable[str]] | None = None,
+        hypernyms: Iterable[Iterable[str]] | None = None,
         about: Mapping[str, Any] | None = None,
         where: Callable[[int], str] | None = None,
     ) -> None:
@@ -91,7 +92,7 @@ class WordTree:
             synsets=None if synsets is None else _texts("synsets", synsets, n, where),
             synonyms=_rows("synonyms", synonyms, n, where),
             sources=_rows("sources", sources, n, where),
-            hypernym_paths=_rows("hypernym_paths", hypernym_paths, n, where),
+            hypernyms=_rows("hypernyms", hypernyms, n, where),
             about=dict(about or {}),
             _index=index,
         )
@@ -244,6 +245,28 @@ class WordTree:
         while (k := self._parents[k]) >= 0:
             path.append(k)
         return tuple(reversed(path))
+
+    def hypernym_path(self, node: Node) -> tuple[str, ...]:
+        """The WordNet path the node was grown along, itself last: `path` and the ids that the tree left out of it.
+
+        A promoted node has its former parent on this path, though in the tree the two are siblings.
+        """
+        node = self.ids[self.index(node)]
+        found: list[str] = []
+        while node is not None:
+            found.append(node)
+            k = self._index[node]
+            row = self.hypernyms[k] if self.hypernyms else ()
+            if not row:
+                parent = self._parents[k]
+                node = self.ids[parent] if parent >= 0 else None
+            elif row[0] in self._index:
+                found += reversed(row[1:])
+                node = row[0]
+            else:
+                found += reversed(row)
+                node = None
+        return tuple(reversed(found))
 
     def parent(self, node: Node) -> int:
         """Index of the parent, -1 for a root."""

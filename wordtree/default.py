@@ -1,0 +1,61 @@
+"""Which labels the default tree has: public facts about ImageNet, COCO and the committed tables.
+
+Not here: how a tree grows from its labels (growth.py), and loading the tree that was made (treefile.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from wordtree.classes import class_map, table
+from wordtree.darknet import read_lines
+from wordtree.errors import TreeError
+from wordtree.growth import PHYSICAL_ENTITY, Paths, build, default_grafts
+from wordtree.tree import WordTree
+
+# The reference tree holds the ImageNet synsets with at least this many pictures in Fall 2011: "the top 9,000" of the paper.
+FEWEST_PICTURES = 777
+
+
+def read_counts(path: str | Path) -> dict[str, int]:
+    """Pictures per WordNet id from lines `wnid TAB images` under a heading. TreeError names file and line."""
+    counts = {}
+    for number, line in enumerate(read_lines(path), 1):
+        fields = line.split("\t")
+        if number == 1 and fields == ["wnid", "images"]:
+            continue
+        if len(fields) != 2 or not fields[1].isdecimal() or fields[0] in counts:
+            raise TreeError(f"{path}:{number}: wanted `wnid TAB images`, each id once, found {line!r}")
+        counts[fields[0]] = int(fields[1])
+    return counts
+
+
+def default_labels(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """The labels of the default tree -> whose labels they are: "imagenet", "ilsvrc", "det", "coco".
+
+    Args:
+        counts: pictures in ImageNet Fall 2011 per WordNet id.
+    """
+    labels: dict[str, tuple[str, ...]] = {
+        node: ("imagenet",) for node, pictures in counts.items() if pictures >= FEWEST_PICTURES
+    }
+    for name in ("ilsvrc", "det", "coco"):
+        for _, node in class_map(name):
+            labels[node] = (*labels.get(node, ()), name) if name not in labels.get(node, ()) else labels[node]
+    left_out = {node for node, *_ in table("left_out.tsv", 3)}
+    paths = Paths(PHYSICAL_ENTITY, default_grafts())
+    return {node: tags for node, tags in labels.items() if node not in left_out and paths.of(node)}
+
+
+def build_default(counts: Mapping[str, int]) -> WordTree:
+    """Build the default tree from WordNet 3.0; the one in the package was made so."""
+    tree = build(default_labels(counts))
+    about = {
+        "title": "Tree of 9,418 things one can photograph",
+        "wordnet": "3.0",
+        "labels": f"ImageNet Fall 2011 synsets with at least {FEWEST_PICTURES} pictures, ILSVRC, ImageNet DET, COCO",
+        "made by": "scripts/build_default_tree",
+        "licence": "names, glosses and hypernyms: WordNet 3.0, Copyright 2006 by Princeton University",
+    }
+    return WordTree.from_dict({**tree.to_dict(), "about": about})
