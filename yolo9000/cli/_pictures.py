@@ -1,0 +1,152 @@
+"""What `detect` and `classify` have in common: options that name a model, going through pictures with the bad
+ones reported, results as text and JSON."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from yolo9000.errors import ImageError
+
+if TYPE_CHECKING:
+    from yolo9000.network import Network
+
+FILE = click.Path(path_type=Path)
+
+# Seconds before a progress bar appears.
+_PATIENCE = 2.0
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--model, --cfg, --weights, --data-root, --names."""
+    options = (
+        click.option("--model", type=FILE, help="Model file (.safetensors)."),
+        click.option("--cfg", type=FILE, help="Darknet's description of a network; needs --weights."),
+        click.option("--weights", type=FILE, help="Darknet's weights."),
+        click.option("--data-root", type=FILE, help="Folder that tree= and map= in the cfg start from."),
+        click.option(
+            "--names",
+            "--labels",
+            metavar="FILE",
+            help="Class names, one a line; or voc, coco, det.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_model_options(
+    model: Path | None, cfg: Path | None, weights: Path | None, data_root: Path | None
+) -> None:
+    """Raises click.UsageError unless the options name one model (or none: the one in the package)."""
+    if (cfg is None) != (weights is None):
+        raise click.UsageError(
+            "--cfg and --weights go together: Darknet's weights do not describe their network"
+        )
+    if model is not None and cfg is not None:
+        raise click.UsageError("either --model or --cfg with --weights")
+    if data_root is not None and cfg is None:
+        raise click.UsageError("--data-root goes with --cfg")
+
+
+def load_network(
+    model: Path | None, cfg: Path | None, weights: Path | None, data_root: Path | None
+) -> "Network":
+    """The network that the options name. Raises ModelError, TreeError."""
+    if cfg is not None:
+        from yolo9000 import darknet
+
+        return darknet.load(cfg, weights, data_root=data_root)
+    from yolo9000.modelfile import load_model
+
+    return load_model(model)
+
+
+class Size(click.ParamType):
+    """416 or 608x416."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int] | None:
+        sides = str(value).lower().split("x")
+        try:
+            numbers = [int(side) for side in sides]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 2):
+            self.fail(f"{value!r} is no size; 416 or 608x416 is", param, ctx)
+        return numbers[0], numbers[-1]
+
+
+class Skipped:
+    """Pictures that could not be read: told on stderr as they turn up, and remembered."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def __call__(self, reason: str) -> None:
+        from tqdm import tqdm
+
+        self.reasons.append(reason)
+        with tqdm.external_write_mode():
+            click.echo(f"skipped: {reason}", err=True)
+
+    def finish(self) -> None:
+        """Ends the command with status 1 if anything was skipped."""
+        if self.reasons:
+            raise click.exceptions.Exit(1)
+
+
+def each_result(
+    files: Sequence[Path], run: Callable[[Path], Any], skipped: Skipped
+) -> Iterator[tuple[Path, Any]]:
+    """(file, run(file)) for each file that can be read, the others reported; with a progress bar if it takes
+    long."""
+    from tqdm import tqdm
+
+    # On a terminal only; not for a single picture.
+    hidden = True if len(files) < 2 else None
+    for file in tqdm(files, unit=" pictures", delay=_PATIENCE, disable=hidden, leave=False):
+        try:
+            result = run(file)
+        except ImageError as error:
+            skipped(str(error))
+            continue
+        yield file, result
+
+
+def say(text: str) -> None:
+    """A line of results on stdout, above the progress bar if there is one."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode():
+        click.echo(text)
+
+
+def to_json(record: Any, indent: int | None = 2) -> str:
+    """JSON as text that any stream takes: what is no Unicode in a file's name is escaped."""
+    text = json.dumps(record, ensure_ascii=False, indent=indent, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises ImageError for what the file system refuses."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def usage(error: ValueError) -> click.UsageError:
+    """An impossible option, told as click tells its own."""
+    return click.UsageError(str(error))

@@ -1,0 +1,149 @@
+"""`yolo9000 convert`: Darknet's cfg and weights into a model file, and a model file into Darknet's files."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from yolo9000.cli import _pictures
+from yolo9000.errors import ModelError
+
+if TYPE_CHECKING:
+    from yolo9000.network import Network
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog="Examples: yolo9000 convert yolo9000.cfg yolo9000.weights yolo9000.safetensors "
+    "--data-root darknet/  |  "
+    "yolo9000 convert yolo9000.safetensors folder/"
+)
+@click.argument("sources", nargs=-1, required=True, type=_PATH, metavar="SOURCE...")
+@click.argument("target", type=_PATH)
+@click.option("--data-root", type=_PATH, help="Folder that tree= and map= in the cfg start from.")
+@click.option(
+    "--names", metavar="FILE", help="Class names for the model file, one a line; or voc, coco, det."
+)
+@click.option(
+    "--half",
+    is_flag=True,
+    help="Store weights as float16: half the size, not byte-identical on the way back.",
+)
+@click.option(
+    "--bn",
+    type=click.Choice(("darknet-cpu", "darknet-gpu")),
+    default="darknet-cpu",
+    show_default=True,
+    help="How batch norm divides; darknet-gpu: as the GPU that trained the weights did.",
+)
+@click.option("--record", type=_PATH, help="JSON file to put into the model file: origin, licence, figures.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def command(
+    sources: tuple[Path, ...],
+    target: Path,
+    data_root: Path | None,
+    names: str | None,
+    half: bool,
+    bn: str,
+    record: Path | None,
+    as_json: bool,
+) -> None:
+    """Turn Darknet's files into a model file and back.
+
+    Two SOURCEs, a .cfg and its .weights, become the model file TARGET (.safetensors) with tree, map and names
+    in it. One SOURCE, a model file, becomes the folder TARGET with .cfg, .weights, .names and, with a tree,
+    .tree, .labels and .map. What Darknet has no place for is an error.
+    """
+    if len(sources) == 2:
+        written = _to_model(*sources, target, data_root, names, half, bn, record)
+    elif len(sources) == 1:
+        if data_root or names or half or record:
+            raise click.UsageError("--data-root, --names, --half and --record are for making a model file")
+        written = _to_darknet(sources[0], target)
+    else:
+        raise click.UsageError("give x.cfg x.weights x.safetensors, or x.safetensors folder/")
+    if as_json:
+        click.echo(_pictures.to_json({"written": [str(path) for path in written]}))
+        return
+    for path in written:
+        click.echo(f"{click.format_filename(path)}  {path.stat().st_size:,} bytes")
+
+
+def _to_model(
+    cfg: Path,
+    weights: Path,
+    target: Path,
+    data_root: Path | None,
+    names: str | None,
+    half: bool,
+    bn: str,
+    record: Path | None,
+) -> list[Path]:
+    from yolo9000 import darknet
+    from yolo9000.modelfile import save_model
+    from yolo9000.names import tree_of
+
+    if target.suffix != ".safetensors":
+        raise click.UsageError(f"a model file is named .safetensors, not {target.name}")
+    about = _read_record(record) if record else {"origin": f"{cfg.name} and {weights.name}"}
+    net = darknet.load(cfg, weights, data_root=data_root, bn=bn)
+    if names is not None:
+        tree = tree_of(net, names)
+        if net.tree is None:
+            net.names = tree.names
+        else:
+            net.tree = tree
+    # Pictures are scaled as the program that trained the weights scales them.
+    defaults = {"resize": "darknet"} if net.spec.region else {}
+    save_model(net, target, about, dtype="float16" if half else "float32", defaults=defaults)
+    return [target]
+
+
+def _to_darknet(source: Path, folder: Path) -> list[Path]:
+    from yolo9000 import cfg, darknet
+    from yolo9000.modelfile import load_model
+
+    net = load_model(source)
+    stem = source.stem
+    spec, files = _named_files(net, stem)
+    text = cfg.format(spec)  # before anything is written: a network that Darknet cannot describe
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be made ({error.strerror or error})") from error
+    paths = [folder / f"{stem}.cfg", folder / f"{stem}.weights"]
+    _pictures.write_text(paths[0], text)
+    darknet.save(net, paths[1])
+    if net.tree is not None:
+        paths += net.tree.to_darknet(folder, stem)
+    for name, lines in files.items():
+        _pictures.write_text(folder / name, "".join(f"{line}\n" for line in lines))
+        paths.append(folder / name)
+    return paths
+
+
+def _named_files(net: "Network", stem: str) -> tuple[Any, dict[str, list[Any]]]:
+    """The description with its tree and map named as they will lie beside it; and the text files to write."""
+    files: dict[str, list[Any]] = {}
+    last = net.spec.layers[-1]
+    if net.tree is not None:
+        last = dataclasses.replace(last, tree=f"{stem}.tree")
+    if net.class_map is not None:
+        last = dataclasses.replace(last, map=f"{stem}.map")
+        files[f"{stem}.map"] = net.class_map.tolist()
+    if getattr(net, "names", None):
+        files[f"{stem}.names"] = list(net.names)
+    return dataclasses.replace(net.spec, layers=(*net.spec.layers[:-1], last)), files
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: no JSON there ({error})") from error
+    if not isinstance(record, dict):
+        raise ModelError(f"{path}: a record is a JSON object")
+    return record

@@ -1,0 +1,434 @@
+"""`Detector`: photographs in, `Detections` out. It composes what other files hold: reading (images.py),
+letterboxing (letterbox.py), the network (network.py), boxes (boxes.py), descent of the tree (descent.py),
+suppression (suppression.py).
+
+Class logits are computed only for boxes whose objectness passes the threshold, and on the way down the tree
+only for the children of the node reached. That is exact: a score never exceeds its objectness."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolo9000 import boxes as box_math
+from yolo9000.descent import (
+    RULES,
+    Conditionals,
+    DenseConditionals,
+    Descent,
+    LazyConditionals,
+    descend,
+    path_log_probabilities,
+)
+from yolo9000.detections import Detections
+from yolo9000.errors import ModelError
+from yolo9000.head import LazyOutput
+from yolo9000.hierarchy import Hierarchy
+from yolo9000.images import read_image
+from yolo9000.letterbox import RESIZES, Letterbox, letterbox
+from yolo9000.names import tree_of
+from yolo9000.suppression import MODES, nms
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from wordtree import WordTree
+    from yolo9000.network import Network
+
+    Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+# Where neither the caller nor the model's own defaults say otherwise.
+THRESHOLD = 0.2  # on objectness; the reference program's customary value lies between .2 and .25
+TREE_THRESHOLD = 0.5  # on Pr(node): what is answered is more likely right than not
+NMS_IOU = 0.4  # Darknet's demonstration programs use .4 or .45
+
+# Boxes whose full class logits are held at a time: 1,024 x 9,418 floats are 39 MB.
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """How detections are chosen; see Detector.__call__, which takes the same names."""
+
+    threshold: float = THRESHOLD
+    rule: str = "threshold"
+    tree_threshold: float = TREE_THRESHOLD
+    nms: str = "related"
+    nms_iou: float = NMS_IOU
+    mapped: bool = False
+    clip: bool = True
+    max_detections: int = 300
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"the rule is one of {', '.join(RULES)}, not {self.rule!r}")
+        if self.nms not in MODES:
+            raise ValueError(f"suppression is one of {', '.join(MODES)}, not {self.nms!r}")
+        for name in ("threshold", "tree_threshold", "nms_iou"):
+            if not 0 <= getattr(self, name) <= 1:  # also refuses NaN
+                raise ValueError(f"{name} lies in 0..1, not {getattr(self, name)}")
+        if self.max_detections < 1:
+            raise ValueError(f"max_detections is at least 1, not {self.max_detections}")
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Answers of one batch before suppression. image, node: (M,); boxes_cxcywh: (M, 4) shares of the
+    network's input; objectness, score: (M,); log_path: (M, L), see Descent."""
+
+    image: Tensor
+    boxes_cxcywh: Tensor
+    objectness: Tensor
+    node: Tensor
+    score: Tensor
+    log_path: Tensor
+
+    def of(self, image: int) -> "_Candidates":
+        rows = self.image == image
+        return _Candidates(*(getattr(self, part.name)[rows] for part in dataclasses.fields(self)))
+
+
+class Detector:
+    """Finds objects on photographs with any network that ends in a region layer, over a tree or a flat list
+    of classes.
+
+    Attributes: net (as given), tree (a WordTree; one group of roots for a flat list), class_map (data set
+    class -> node, or None), size ((width, height) that pictures are letterboxed to by default), stride,
+    precision ("float32" or "bfloat16"), defaults.
+    """
+
+    def __init__(
+        self,
+        net: "Network",
+        *,
+        names: Sequence[str] | str | Path | None = None,
+        precision: str = "auto",
+        resize: str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """net: a network that ends in a region layer; a fused copy of it runs. names: display names of its
+        classes, a sequence or a file. precision: "float32", "bfloat16", or "auto": bfloat16 where the
+        processor has instructions for it. resize: how pictures are scaled down: "smooth", averaging as in
+        training here, or "darknet"; by default what the model says, else "smooth".
+
+        Raises ModelError for a classifier, a wrong number of names, a device that is not there.
+        """
+        if net.spec.region is None:
+            raise ModelError("a detector needs a network that ends in a region layer; this one does not")
+        if precision not in PRECISIONS:
+            raise ValueError(f"the precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+        self.net = net
+        self.tree: WordTree = tree_of(net, names)
+        self.device = _device(device)
+        self.hierarchy = Hierarchy(self.tree).to(self.device)
+        self.class_map = None if net.class_map is None else torch.as_tensor(net.class_map, dtype=torch.long)
+        self.anchors = torch.tensor(net.spec.region.anchors, dtype=torch.float32, device=self.device)
+        self.stride = net.stride
+        self.defaults: dict[str, Any] = dict(getattr(net, "defaults", None) or {})
+        self.size = self.checked_size(self.defaults.pop("size", None) or (net.spec.width, net.spec.height))
+        self.resize = resize or self.defaults.pop("resize", "smooth")
+        self.defaults.pop("resize", None)
+        if self.resize not in RESIZES:
+            raise ValueError(f"resize is one of {', '.join(RESIZES)}, not {self.resize!r}")
+        _known_defaults(self.defaults)
+        bfloat16 = precision == "bfloat16" or (
+            precision == "auto" and net.external is None and has_bfloat16(self.device)
+        )
+        self.precision = "bfloat16" if bfloat16 else "float32"
+        self._dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self._rows: tuple[Tensor, Tensor] | None = None
+        fused = net.fuse().to(self.device)
+        self.lazy = _is_lazy(fused, self.stride, self.device)
+        if bfloat16:
+            if self.lazy:  # class rows stay float32: they are applied to a few boxes only
+                with torch.inference_mode():
+                    out = fused.lazy(
+                        torch.zeros(1, net.spec.channels, self.stride, self.stride, device=self.device)
+                    )
+                self._rows = (out.weight.clone(), out.bias.clone())
+            fused = fused.to(torch.bfloat16)
+        self._running = fused.to(memory_format=torch.channels_last).eval()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, **options: Any) -> "Detector":
+        """The detector of a model file, by default the model in the package. options: as Detector(...).
+        Raises ModelError."""
+        from yolo9000.modelfile import load_model
+
+        return cls(load_model(path), **options)
+
+    @classmethod
+    def from_darknet(
+        cls,
+        cfg: str | Path,
+        weights: str | Path,
+        data_root: str | Path | None = None,
+        *,
+        precision: str = "float32",
+        resize: str = "darknet",
+        **options: Any,
+    ) -> "Detector":
+        """The detector of Darknet's cfg and weights; data_root: the folder that `tree=` and `map=` start
+        from. Runs in float32 and on pictures scaled as Darknet scales them, so that results are Darknet's,
+        unless told otherwise. options: as Detector(...). Raises ModelError, TreeError."""
+        from yolo9000 import darknet
+
+        return cls(
+            darknet.load(cfg, weights, data_root=data_root), precision=precision, resize=resize, **options
+        )
+
+    def __call__(
+        self,
+        pictures: "Picture | Sequence[Picture]",
+        threshold: float | None = None,
+        rule: str | None = None,
+        nms_iou: float | None = None,
+        *,
+        tree_threshold: float | None = None,
+        nms: str | None = None,
+        size: int | tuple[int, int] | None = None,
+        mapped: bool = False,
+        clip: bool = True,
+        max_detections: int | None = None,
+        batch: int = 8,
+    ) -> Detections | list[Detections]:
+        """Objects on one picture, or on each of a list (then a list comes back).
+
+        pictures: what read_image takes. threshold: boxes with more objectness than this are looked at. rule:
+        how the node of the tree is chosen (descent.py): "threshold", "darknet", "leaf", "greedy";
+        tree_threshold: what Pr(node) must exceed for the first two. nms: "related", "class", "agnostic" or
+        "none" (suppression.py), nms_iou: the overlap it allows. size: the network's input, one number or
+        (width, height), multiples of the stride. mapped: no descent, but every class of the network's map
+        with objectness x Pr(node) above the threshold, as Darknet does with a map. clip: cut boxes to the
+        picture. max_detections: keep the best. batch: pictures run at a time; it changes no result. What is
+        not given is taken from the model's own defaults.
+
+        `scores` of the result: objectness x Pr(node). Under rule "darknet" they are Darknet's: with a tree
+        the objectness alone; with a flat list objectness x Pr for *every* class above the threshold, so one
+        box may be answered more than once.
+
+        Raises ImageError for a picture that cannot be read, ValueError for impossible options.
+        """
+        options = self.options(
+            threshold=threshold,
+            rule=rule,
+            nms_iou=nms_iou,
+            tree_threshold=tree_threshold,
+            nms=nms,
+            mapped=mapped,
+            clip=clip,
+            max_detections=max_detections,
+        )
+        many = isinstance(pictures, list | tuple)
+        found = list(self._each(pictures if many else [pictures], options, self._size(size), batch))
+        return found if many else found[0]
+
+    def options(self, **given: Any) -> Options:
+        """The given options, completed by the model's defaults and this module's. Raises ValueError."""
+        options = Options(
+            **{**self.defaults, **{name: value for name, value in given.items() if value is not None}}
+        )
+        if options.mapped and self.class_map is None:
+            raise ValueError("this network has no map of data set classes")
+        return options
+
+    def find(self, picture: "Picture", options: Options) -> Detections:
+        """Objects on one picture by options made once with `options`. Raises ImageError."""
+        return next(self._each([picture], options, self.size, 1))
+
+    def run(self, images: Tensor) -> LazyOutput | Tensor:
+        """The network's output for letterboxed pictures (N, 3, H, W) in 0..1: box channels float32; lazy
+        where the network can be."""
+        images = images.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            if not self.lazy:
+                return self._running(images).float()
+            out = self._running.lazy(images)
+            changes: dict[str, Any] = {"boxes": out.boxes.float()}
+            if self._rows is not None:
+                changes |= {"weight": self._rows[0], "bias": self._rows[1], "features": out.features.float()}
+            return dataclasses.replace(out, **changes)
+
+    @torch.inference_mode()
+    def candidates(self, output: LazyOutput | Tensor, options: Options) -> _Candidates:
+        """What the network's output, lazy or dense (N, A*(5+C), H, W), holds above the threshold, by the
+        rule, unsuppressed."""
+        A, C = len(self.anchors), len(self.tree)
+        if isinstance(output, LazyOutput):
+            raw_boxes = output.boxes
+        else:
+            N, _, H, W = output.shape
+            output = output.view(N, A, 5 + C, H, W)  # (N, A*(5+C), H, W) -> (N, A, 5+C, H, W)
+            raw_boxes = output[:, :, :5].reshape(N, A * 5, H, W)  # -> (N, A*5, H, W)
+        boxes_cxcywh, objectness = box_math.decode(raw_boxes, self.anchors)
+        good = (objectness > options.threshold) & boxes_cxcywh.isfinite().all(dim=-1)
+        image, anchor, row, column = good.nonzero(as_tuple=True)  # in Darknet's order: anchor, row, column
+        parts = [self._answer(output, at, objectness, options) for at in _chunks(image, anchor, row, column)]
+        which = torch.cat([part[0] for part in parts]) if parts else image
+        at = tuple(index[which] for index in (image, anchor, row, column))
+        longest = max((part[2].shape[1] for part in parts), default=1)
+        log_path = [
+            torch.nn.functional.pad(p[2], (0, longest - p[2].shape[1]), value=torch.nan) for p in parts
+        ]
+        node = torch.cat([part[1] for part in parts]) if parts else image
+        log_path = torch.cat(log_path) if parts else objectness.new_zeros(0, 1)
+        probability = Descent(node, log_path).log_probabilities.exp()
+        score = objectness[at]
+        if options.rule != "darknet" or options.mapped or self.hierarchy.is_flat:
+            score = score * probability
+        return _Candidates(at[0], boxes_cxcywh[at], objectness[at], node, score, log_path)
+
+    def _answer(
+        self, output: LazyOutput | Tensor, at: tuple[Tensor, ...], objectness: Tensor, options: Options
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """For the boxes `at` (their number in the whole, image, anchor, row, column): which box, node and log
+        path of each answer."""
+        number, *place = at
+        image, anchor, row, column = place
+        conditionals: Conditionals
+        if isinstance(output, LazyOutput):
+            conditionals = LazyConditionals(output, image, anchor, row, column)
+        else:
+            logits = output[image, anchor, 5:, row, column]  # (M, C)
+            conditionals = DenseConditionals(self.hierarchy.log_conditionals(logits))
+        if not options.mapped and not (options.rule == "darknet" and self.hierarchy.is_flat):
+            descent = descend(self.hierarchy, conditionals, options.rule, options.tree_threshold)
+            return number, descent.nodes, descent.log_path
+        log_probabilities = self.hierarchy.log_probabilities(conditionals.all(self.hierarchy))  # (M, C)
+        scores = objectness[tuple(place)].unsqueeze(1) * log_probabilities.exp()
+        if options.mapped:
+            wanted = torch.zeros(len(self.tree), dtype=torch.bool, device=scores.device)
+            wanted[self.class_map.to(scores.device)] = True
+            scores = scores.masked_fill(~wanted, 0)
+        box, node = (scores > options.threshold).nonzero(as_tuple=True)
+        return number[box], node, path_log_probabilities(self.hierarchy, log_probabilities[box], node)
+
+    def _each(
+        self, pictures: "Sequence[Picture]", options: Options, size: tuple[int, int], batch: int
+    ) -> Iterator[Detections]:
+        if batch < 1:
+            raise ValueError(f"batch is at least 1, not {batch}")
+        for start in range(0, len(pictures), batch):
+            chosen = pictures[start : start + batch]
+            arrays = [read_image(picture) for picture in chosen]
+            fitted = [
+                letterbox(array, size, resize=self.resize, darknet=self.resize == "darknet")
+                for array in arrays
+            ]
+            candidates = self.candidates(self.run(torch.stack([image for image, _ in fitted])), options)
+            for i, (picture, (_, box)) in enumerate(zip(chosen, fitted, strict=True)):
+                source = str(picture) if isinstance(picture, str | Path) else None
+                # a file is read again to draw on; others may not come again
+                kept = None if source else arrays[i]
+                yield self._detections(candidates.of(i), box, options, source, kept)
+
+    def _detections(
+        self,
+        found: _Candidates,
+        box: Letterbox,
+        options: Options,
+        source: str | None,
+        picture: Any,
+    ) -> Detections:
+        width, height = box.image_size
+        relative = box_math.cxcywh_to_xyxy(box.to_image(found.boxes_cxcywh.cpu()))
+        boxes = (relative * relative.new_tensor([width, height, width, height])).numpy()
+        scores, nodes = found.score.cpu().numpy(), found.node.cpu().numpy()
+        if options.clip:  # boxes wholly outside must not suppress any inside
+            inside = (boxes[:, :2] < (width, height)).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+            rows = np.flatnonzero(inside)
+        else:
+            rows = np.arange(len(boxes))
+        kept = nms(boxes[rows], scores[rows], nodes[rows], options.nms_iou, options.nms, self.tree.parents)
+        rows = rows[kept][: options.max_detections]
+        boxes = boxes[rows]
+        if options.clip:
+            boxes = np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
+        paths = [self.tree.path_nodes(int(node)) for node in nodes[rows]]
+        log_path = found.log_path.cpu()[torch.from_numpy(rows)]
+        path_probabilities = [
+            tuple(values[: len(path)]) for values, path in zip(log_path.exp().tolist(), paths, strict=True)
+        ]
+        return Detections(
+            boxes_xyxy=boxes,
+            objectness=found.objectness.cpu().numpy()[rows],
+            scores=scores[rows],
+            nodes=nodes[rows],
+            names=tuple(self.tree.names[path[-1]] for path in paths),
+            paths=tuple(tuple(self.tree.ids[k] for k in path) for path in paths),
+            image_size=(width, height),
+            probabilities=np.array([values[-1] for values in path_probabilities], np.float32),
+            path_names=tuple(tuple(self.tree.names[k] for k in path) for path in paths),
+            path_probabilities=tuple(path_probabilities),
+            source=source,
+            _picture=picture,
+        )
+
+    def _size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
+        return self.size if size is None else self.checked_size(size)
+
+    def checked_size(self, size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+        """(width, height) of an input that this network can run. Raises ValueError."""
+        width, height = (size, size) if isinstance(size, int) else size
+        for side in (width, height):
+            if not isinstance(side, int) or side < self.stride or side % self.stride or side > _LARGEST_SIDE:
+                raise ValueError(
+                    f"the size is a multiple of {self.stride} up to {_LARGEST_SIDE} pixels, not {side}"
+                )
+        return width, height
+
+
+# Inputs beyond this are no photographs letterboxed but a slip of the keyboard: 4096 x 4096 takes gigabytes.
+_LARGEST_SIDE = 4096
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor computes in bfloat16 itself; elsewhere it is emulated and slower than float32."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {str(name)!r} cannot be used ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def _is_lazy(net: "Network", stride: int, device: torch.device) -> bool:
+    """Whether the network can leave its class channels uncomputed: its last convolution is linear and 1x1."""
+    if net.external is not None:
+        return True
+    try:
+        with torch.inference_mode():
+            net.lazy(torch.zeros(1, net.spec.channels, stride, stride, device=device))
+    except ModelError:
+        return False
+    return True
+
+
+def _chunks(*at: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    number = torch.arange(len(at[0]), device=at[0].device)
+    for start in range(0, len(number), _CHUNK):
+        yield tuple(index[start : start + _CHUNK] for index in (number, *at))
+
+
+def _known_defaults(defaults: dict[str, Any]) -> None:
+    known = {part.name for part in dataclasses.fields(Options)}
+    unknown = sorted(defaults.keys() - known)
+    if unknown:
+        raise ModelError(f"the model's defaults name options that this program has not: {', '.join(unknown)}")
+    try:
+        Options(**defaults)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the model's defaults: {error}") from error

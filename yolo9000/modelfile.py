@@ -1,0 +1,306 @@
+"""A model as one safetensors file: weights, the description of the network, its tree or class names, and what
+is known about its making. Written whole or not at all; read with nothing unpickled and everything checked.
+
+The header's metadata holds `format`, `version`, `model` (JSON, below) and `sha256`, taken over `model` and
+then every tensor in the order of names: name, type, shape, bytes. `model` has
+
+    network      NetworkSpec.to_dict()
+    tree         WordTree.to_dict(); or {"fingerprint": ...} alone if it is the default tree of this package;
+                 null for a flat list of classes
+    names        display names of a flat list, or null
+    class_map    data set class -> node, or null
+    seen, version  of Darknet's weight file header, so that one can be written again
+    record       free: data, figures, licence; `known` says which nodes saw boxes, labels, a teacher
+    defaults     free: what Detector takes where its caller says nothing (size, threshold, tree_threshold)
+
+Darknet's own files are darknet.py."""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wordtree import TreeError, WordTree
+from yolo9000.errors import ModelError
+from yolo9000.network import Network
+from yolo9000.spec import External, NetworkSpec
+
+FORMAT = "yolo9000-model"
+VERSION = 1
+
+# The model in the package.
+DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
+
+# A model of 9,418 nodes with glosses and paths has a header of about 4 MB; far above that it was made to fill
+# memory.
+_MOST_HEADER = 1 << 28
+
+_FLOAT16_LARGEST = 65504.0
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says beside its weights. tensors: name -> (type, shape); size: of the file in
+    bytes."""
+
+    network: NetworkSpec
+    tree: WordTree | None
+    tree_fingerprint: str | None
+    names: tuple[str, ...] | None
+    class_map: tuple[int, ...] | None
+    seen: int
+    version: tuple[int, int, int]
+    record: dict[str, Any]
+    defaults: dict[str, Any]
+    sha256: str
+    size: int
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = field(repr=False)
+
+
+def save_model(
+    net: Network,
+    path: str | Path,
+    record: Mapping[str, Any] | None = None,
+    *,
+    dtype: str = "float32",
+    names: Sequence[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    embed_tree: bool | None = None,
+) -> str:
+    """Write a network as a model file; returns the SHA-256 that the file carries.
+
+    record, defaults: JSON-able. dtype: "float32", or "float16" for weights of two and more dimensions that
+    fit (biases and batch norm stay float32). names: display names of a network without a tree, by default
+    those it was loaded with. embed_tree: whether the tree's nodes go into the file; by default unless it is
+    this package's default tree.
+
+    Raises ModelError for a network with an external backbone, weights that are not finite, a record that is
+    no JSON, and a path that cannot be written. An older file is replaced only by a whole new one.
+    """
+    path = Path(path)
+    if dtype not in ("float32", "float16"):
+        raise ModelError(f"model files hold float32 or float16, not {dtype}")
+    if any(isinstance(layer, External) for layer in net.spec):
+        raise ModelError(
+            "a network with an external backbone cannot be a model file: only its owner can build it again"
+        )
+    names = names if names is not None else getattr(net, "names", None)
+    if names is not None and (net.tree is not None or len(names) != net.classes):
+        raise ModelError(f"{len(names)} names for {net.classes} classes; a tree carries its own names")
+    model = {
+        "network": net.spec.to_dict(),
+        "tree": _tree_to_dict(net.tree, embed_tree),
+        "names": None if names is None else [str(name) for name in names],
+        "class_map": None if net.class_map is None else [int(k) for k in net.class_map],
+        "seen": int(net.seen),
+        "version": [int(part) for part in net.version],
+        "record": dict(record or {}),
+        "defaults": dict(defaults if defaults is not None else getattr(net, "defaults", None) or {}),
+    }
+    try:
+        text = json.dumps(model, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the record or defaults of a model must be JSON ({error})") from error
+    tensors = {name: _stored(name, tensor, dtype) for name, tensor in net.state_dict().items()}
+    digest = _digest(text, tensors)
+    metadata = {"format": FORMAT, "version": str(VERSION), "model": text, "sha256": digest}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be written ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return digest
+
+
+def load_model(path: str | Path | None = None) -> Network:
+    """The network of a model file, float32, in evaluation mode, with .tree, .names, .class_map, .seen,
+    .version, .record and .defaults set. None: the model in the package.
+
+    Raises ModelError for a file that is missing, no model file, of a newer version, damaged (its SHA-256 is
+    checked), or whose parts do not fit one another; for a tree that is not in the file and not this
+    package's.
+    """
+    path = DEFAULT_PATH if path is None else Path(path)
+    info, tensors = _read(path, weights=True)
+    if info.tree is None and info.tree_fingerprint is not None:
+        raise ModelError(
+            f"{path}: made for the tree {info.tree_fingerprint[:12]}, which is not in the file and not this "
+            "package's default tree; use the version of yolo9000 that the model came with"
+        )
+    try:
+        # shapes first: nothing is allocated for a description that its tensors do not fit
+        with torch.device("meta"):
+            net = Network(info.network, info.tree, init=False)
+        state = net.state_dict()
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    _check_state(path, state, tensors)
+    net = Network(info.network, info.tree, init=False)
+    values = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}
+    net.load_state_dict(values)
+    net.class_map = None if info.class_map is None else torch.tensor(info.class_map)
+    net.seen, net.version = info.seen, info.version
+    net.names, net.record, net.defaults = info.names, info.record, info.defaults
+    return net.eval()
+
+
+def read_info(path: str | Path | None = None, verify: bool = True) -> ModelInfo:
+    """What a model file says about itself; verify: also read the weights and check the SHA-256. Raises
+    ModelError as load_model."""
+    return _read(DEFAULT_PATH if path is None else Path(path), weights=verify)[0]
+
+
+def _read(path: Path, weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
+    if not path.is_file():
+        if path == DEFAULT_PATH:
+            raise ModelError(
+                "no model is embedded in this build of the package; name a model file (--model x.safetensors)"
+            )
+        raise ModelError(f"{path}: no such model file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+    if len(start) < 8 or not 2 <= struct.unpack("<Q", start)[0] <= min(size - 8, _MOST_HEADER):
+        raise ModelError(f"{path}: not a safetensors file, or cut off{_other_kind(path, start)}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ModelError(
+                    f"{path}: a safetensors file, but not a model of this program (format {FORMAT!r})"
+                )
+            if metadata.get("version") != str(VERSION):
+                version = metadata.get("version")
+                raise ModelError(
+                    f"{path}: model version {version}; this program reads {VERSION}, a newer one may help"
+                )
+            shapes = {}
+            for name in file.keys():  # noqa: SIM118 (safe_open is no dict)
+                part = file.get_slice(name)
+                shapes[name] = (part.get_dtype(), tuple(part.get_shape()))
+            tensors = {name: file.get_tensor(name) for name in shapes} if weights else {}
+    except SafetensorError as error:
+        raise ModelError(f"{path}: damaged ({error})") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from error
+    text = metadata.get("model", "")
+    if weights and _digest(text, tensors) != metadata.get("sha256"):
+        raise ModelError(f"{path}: damaged or changed: its content does not give its SHA-256; fetch it again")
+    return _info(path, text, metadata.get("sha256", ""), size, shapes), tensors
+
+
+def _info(
+    path: Path, text: str, digest: str, size: int, shapes: dict[str, tuple[str, tuple[int, ...]]]
+) -> ModelInfo:
+    try:
+        model = json.loads(text)
+        spec = NetworkSpec.from_dict(model["network"])
+        tree, fingerprint = _tree_from_dict(model["tree"])
+        names = None if model["names"] is None else tuple(str(name) for name in model["names"])
+        class_map = None if model["class_map"] is None else tuple(int(k) for k in model["class_map"])
+        version = tuple(int(part) for part in model["version"])
+        record, defaults, seen = dict(model["record"]), dict(model["defaults"]), int(model["seen"])
+    except (ModelError, TreeError) as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path}: its description cannot be read ({type(error).__name__}: {error})"
+        ) from error
+    if len(version) != 3 or seen < 0:
+        raise ModelError(
+            f"{path}: the weight file version {version} or the count of pictures {seen} is impossible"
+        )
+    if tree is not None and len(tree) != spec.classes:
+        raise ModelError(f"{path}: the tree has {len(tree)} nodes, the network {spec.classes} classes")
+    if names is not None and len(names) != spec.classes:
+        raise ModelError(f"{path}: {len(names)} names for {spec.classes} classes")
+    if class_map is not None and not all(0 <= k < spec.classes for k in class_map):
+        raise ModelError(f"{path}: its class map points outside the {spec.classes} classes")
+    return ModelInfo(
+        spec, tree, fingerprint, names, class_map, seen, version, record, defaults, digest, size, shapes
+    )
+
+
+def _tree_to_dict(tree: WordTree | None, embed: bool | None) -> dict[str, Any] | None:
+    if tree is None:
+        return None
+    if embed is None:
+        embed = tree.fingerprint != _default_fingerprint()
+    return tree.to_dict() if embed else {"fingerprint": tree.fingerprint}
+
+
+def _tree_from_dict(record: Any) -> tuple[WordTree | None, str | None]:
+    """The tree, if it is in the file or the package's; and its fingerprint."""
+    if record is None:
+        return None, None
+    if "ids" in record:
+        tree = WordTree.from_dict(record)
+        return tree, tree.fingerprint
+    fingerprint = str(record["fingerprint"])
+    return (WordTree.default() if fingerprint == _default_fingerprint() else None), fingerprint
+
+
+def _default_fingerprint() -> str | None:
+    try:
+        return WordTree.default().fingerprint
+    except TreeError:  # a checkout in which the default tree was not built yet
+        return None
+
+
+def _stored(name: str, tensor: Tensor, dtype: str) -> Tensor:
+    """As it goes into the file: on the CPU, contiguous, sharing memory with nothing, in the file's type."""
+    tensor = tensor.detach().to("cpu")
+    if tensor.is_floating_point():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{name} holds values that are not finite; such a model is not worth keeping")
+        half = dtype == "float16" and tensor.ndim > 1 and float(tensor.abs().max()) <= _FLOAT16_LARGEST
+        tensor = tensor.to(torch.float16 if half else torch.float32)
+    return tensor.contiguous().clone()
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_state(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or extra:
+        what = f"{missing[0]} is missing" if missing else f"{extra[0]} has no place in it"
+        raise ModelError(f"{path}: the weights do not fit the network described: {what}")
+    for name, tensor in wanted.items():
+        if tuple(tensor.shape) != tuple(found[name].shape):
+            shapes = f"{tuple(found[name].shape)}, the network wants {tuple(tensor.shape)}"
+            raise ModelError(f"{path}: {name} is {shapes}")
+        if found[name].is_floating_point() and not torch.isfinite(found[name]).all():
+            raise ModelError(f"{path}: {name} holds values that are not finite")
+
+
+def _other_kind(path: Path, start: bytes) -> str:
+    """A hint at what a file is instead."""
+    if start.startswith(b"version "):
+        return " (a Git LFS pointer: git lfs pull)"
+    if start.lstrip().lower().startswith(b"<"):
+        return " (a web page: a download that went wrong?)"
+    if start.startswith((b"PK", b"\x80")):
+        return " (a pickled PyTorch file: such files can run programs and are not read here)"
+    if path.suffix == ".weights":
+        return " (Darknet's weights need their cfg: --cfg and --weights, or yolo9000 convert)"
+    return ""
