@@ -192,37 +192,36 @@ def distort(images: np.ndarray, hue: np.ndarray, saturation: np.ndarray, exposur
     """
     import torch  # here, so that placements alone do not need it
 
-    rgb = (
-        torch.from_numpy(np.ascontiguousarray(images)).permute(3, 0, 1, 2).contiguous().float()
-    )  # 3, N, H, W
-    top, low = rgb.amax(0), rgb.amin(0)  # N, H, W each
-    chroma = top - low
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    red, green, blue = (pixels[..., k].float() for k in range(3))  # (N, H, W) each
+    top = torch.maximum(torch.maximum(red, green), blue)
+    chroma = top - torch.minimum(torch.minimum(red, green), blue)
 
     def each(values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.float32).view(-1, 1, 1)
 
+    inverse = chroma.clamp(min=1.0).reciprocal_()
     value = (top * each(exposure)).clamp_(max=255.0)
-    share = chroma / top.clamp(min=1.0)  # HSV's saturation
-    spread = (share * each(saturation)).clamp_(max=1.0).mul_(value)  # the new chroma
-    inverse = 1.0 / chroma.clamp(min=1.0)
+    # HSV's saturation is chroma / top; the new chroma is the new saturation times the new value.
+    spread = chroma.div_(top.clamp(min=1.0)).mul_(each(saturation)).clamp_(max=1.0).mul_(value)
+    out = torch.empty(pixels.shape, dtype=torch.uint8)
     if np.any(hue):
-        red, green, blue = rgb
         # Hue in sixths of the circle, 0 = red; where two channels are largest the choices agree.
-        sixth = torch.where(
-            red == top,
-            (green - blue) * inverse,
-            torch.where(green == top, (blue - red) * inverse + 2.0, (red - green) * inverse + 4.0),
-        )
-        sixth += each(hue) * 6.0
-        # Channel = value - spread * clamp(|distance from the hue to the channel's own| - 1, 0, 1), on a
-        # circle of six.
-        out = torch.empty_like(rgb)
+        sixth = ((red - green) * inverse).add_(4.0)
+        sixth = torch.where(green == top, ((blue - red) * inverse).add_(2.0), sixth)
+        sixth = torch.where(red == top, (green - blue).mul_(inverse), sixth)
+        sixth += each(hue) * 6.0  # -4..8
+        # Channel = value - spread * clamp(d - 1, 0, 1), d the distance from the hue to the channel's own on
+        # a circle of six.
         for channel, own in enumerate((0.0, 2.0, 4.0)):
-            away = torch.remainder(sixth - (own - 3.0), 6.0).sub_(3.0).abs_()  # 0..3
-            out[channel] = value - spread * away.sub_(1.0).clamp_(0.0, 1.0)
+            away = (sixth - own).abs_()  # 0..8, the way round is |6 - away|
+            away = torch.minimum(away, (6.0 - away).abs_()).sub_(1.0).clamp_(0.0, 1.0)
+            out[..., channel] = torch.addcmul(value, spread, away, value=-1.0).round_()
     else:
-        out = value - (top - rgb) * inverse * spread
-    return out.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
+        spread *= inverse
+        for channel, plane in enumerate((red, green, blue)):
+            out[..., channel] = torch.addcmul(value, spread, top - plane, value=-1.0).round_()
+    return out.numpy()
 
 
 def _fitted(
@@ -252,6 +251,8 @@ def _span(drawn: float, view: int, u: float) -> tuple[float, float]:
     The picture's edges are put on whole pixels, so that `draw` and `carry` agree exactly."""
     start = round(u * (view - drawn))
     length = max(1, round(u * (view - drawn) + drawn) - start)
+    if length <= view:
+        start = min(max(start, 0), view - length)
     return -start / length, view / length
 
 
