@@ -56,5 +56,5 @@ class LazyLogits:
         weight = self.weight.index_select(1, rows)  # (A or 1, U, D)
         features = self.features[image].flatten(1).to(weight.dtype)  # (D, H, W) -> (D, H*W)
         logits = weight.flatten(0, 1) @ features  # (A or 1)*U, H*W
-        logits = logits.view(*weight.shape[:2], -1) + self.bias.index_select(1, rows).unsqueeze(-1)
+        logits = logits.unflatten(0, weight.shape[:2]) + self.bias.index_select(1, rows).unsqueeze(-1)
         return logits.transpose(0, 1)

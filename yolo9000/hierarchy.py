@@ -157,21 +157,13 @@ class Hierarchy(nn.Module):
         starts = self.group_starts[groups]
         return ranges(starts, self.group_starts[groups + 1] - starts)
 
-    def restrict(
-        self, nodes: Tensor, stored: Tensor | None = None, owners: Tensor | None = None
-    ) -> "Restriction":
-        """What the paths of a few nodes (m,) need of the tree: see Restriction.
-
-        stored: (n,) bool, the nodes that have a row, None = all. owners: (m,) ascending int64; groups are
-        shared only between nodes of one owner, so that each owner's columns lie side by side. None = all
-        share.
+    def restrict(self, nodes: Tensor, stored: Tensor | None = None) -> "Restriction":
+        """What the paths of a few nodes (m,) need of the tree; stored: (n,) bool, nodes with a row, None =
+        all.
         """
         path, which = self.stored_paths(nodes, stored)
-        keys = self.group_of[path]
-        if owners is not None:
-            keys = keys + owners[which] * self.groups
-        touched, segment_of_path = keys.unique(return_inverse=True)
-        columns, segment_of = self.members(touched % self.groups)
+        touched, segment_of_path = self.group_of[path].unique(return_inverse=True)
+        columns, segment_of = self.members(touched)
         # A path node's column: where its group's columns begin, and its place in the group.
         begins = (columns == self.group_starts[self.group_of[columns]]).nonzero()[:, 0]
         target = begins[segment_of_path] + path - self.group_starts[self.group_of[path]]

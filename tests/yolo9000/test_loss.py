@@ -1,0 +1,492 @@
+"""RegionLoss against a loop over cells that writes gradients one by one, lazy output against dense, and the
+extremes.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wordtree import WordTree
+from yolo9000.errors import TrainingError
+from yolo9000.head import LazyOutput
+from yolo9000.loss import RegionLoss, check_finite
+
+ANCHORS = [[0.8, 1.1], [2.0, 1.0], [1.5, 3.0]]
+TREE = WordTree([f"n{k:08d}" for k in range(12)], [-1, -1, -1, 0, 0, 1, 1, 1, 3, 3, 3, 8])
+PARTS = ("box", "objectness", "no_objectness", "classification")
+
+
+def sigmoid(v: float) -> float:
+    return 1 / (1 + math.exp(-v))
+
+
+def overlap(a, b) -> float:
+    """IoU of two (cx, cy, w, h)."""
+    w = min(a[0] + a[2] / 2, b[0] + b[2] / 2) - max(a[0] - a[2] / 2, b[0] - b[2] / 2)
+    h = min(a[1] + a[3] / 2, b[1] + b[3] / 2) - max(a[1] - a[3] / 2, b[1] - b[3] / 2)
+    both = max(w, 0) * max(h, 0)
+    return both / (a[2] * a[3] + b[2] * b[3] - both)
+
+
+def loop(raw: np.ndarray, targets: list[dict], loss: RegionLoss, seen: int) -> np.ndarray:
+    """The gradient at raw (N, A, 5+C, H, W), times N: SPEC 3.1 and 3.2 word by word, one number after
+    another.
+    """
+    raw = raw.astype(np.float64)
+    _, A, channels, H, W = raw.shape
+    anchors = loss.anchors.tolist()
+    group, parent = loss.hierarchy.group_of.tolist(), loss.hierarchy.parents.tolist()
+    C = channels - 5
+    delta = np.zeros_like(raw)
+
+    def conditionals(z):
+        p = np.empty(C)
+        for g in set(group):
+            members = [k for k in range(C) if group[k] == g]
+            e = np.exp(z[members] - z[members].max())
+            p[members] = e / e.sum()
+        return p
+
+    def path(node):
+        nodes = []
+        while node >= 0:
+            nodes.append(node)
+            node = parent[node]
+        return nodes
+
+    def teach(d, z, node):
+        p = conditionals(z)
+        for k in path(node):
+            for sibling in range(C):
+                if group[sibling] == group[k]:
+                    d[5 + sibling] = loss.class_scale * ((sibling == k) - p[sibling])
+
+    for b, target in enumerate(targets):
+        predicted, objectness = {}, {}
+        for n in range(A):
+            for j in range(H):
+                for i in range(W):
+                    x, y, w, h, o = raw[b, n, :5, j, i]
+                    pw, ph = anchors[n]
+                    sizes = (pw * math.exp(w) / W, ph * math.exp(h) / H)
+                    predicted[n, j, i] = ((i + sigmoid(x)) / W, (j + sigmoid(y)) / H, *sizes)
+                    objectness[n, j, i] = sigmoid(o)
+        if "label" in target:
+            score = {}
+            for n, j, i in predicted:
+                p = conditionals(raw[b, n, 5:, j, i])
+                score[n, j, i] = objectness[n, j, i] * math.prod(p[k] for k in path(target["label"]))
+            best = max(score, key=score.get)
+            if loss.label_objectness in ("darknet", "darknet2017"):
+                for n, j, i in predicted:
+                    delta[b, n, 4, j, i] = loss.noobject_scale * -objectness[n, j, i]
+            n, j, i = best
+            teach(delta[b, n, :, j, i], raw[b, n, 5:, j, i], target["label"])
+            delta[b, n, 4, j, i] = 0
+            if loss.label_objectness in ("paper", "darknet2017") and objectness[best] < loss.label_iou:
+                delta[b, n, 4, j, i] = loss.object_scale * (loss.label_iou - objectness[best])
+        elif "boxes" in target:
+            truths = target["boxes"].tolist()
+            for (n, j, i), box in predicted.items():
+                d = delta[b, n, :, j, i]
+                d[4] = loss.noobject_scale * -objectness[n, j, i]
+                if max((overlap(box, t) for t in truths), default=0) > loss.thresh:
+                    d[4] = 0
+                for region in target.get("ignore_boxes", torch.zeros(0, 4)).tolist():
+                    inside = all(abs(box[k] - region[k]) <= region[k + 2] / 2 for k in (0, 1))
+                    if inside or overlap(box, region) > loss.thresh:
+                        d[4] = 0
+                if seen < loss.early_images:
+                    x, y, w, h = raw[b, n, :4, j, i]
+                    d[:4] = [loss.early_scale * v for v in (0.5 - sigmoid(x), 0.5 - sigmoid(y), -w, -h)]
+            for t, label in zip(truths, target["labels"].tolist(), strict=True):
+                i, j = int(t[0] * W), int(t[1] * H)
+                sizes = [
+                    predicted[n, j, i][2:] if not loss.bias_match else (anchors[n][0] / W, anchors[n][1] / H)
+                    for n in range(A)
+                ]
+                fits = [overlap((0, 0, *size), (0, 0, *t[2:])) for size in sizes]
+                n = fits.index(max(fits))
+                d, (x, y, w, h) = delta[b, n, :, j, i], raw[b, n, :4, j, i]
+                goals = (
+                    t[0] * W - i,
+                    t[1] * H - j,
+                    math.log(t[2] * W / anchors[n][0]),
+                    math.log(t[3] * H / anchors[n][1]),
+                )
+                has = (sigmoid(x), sigmoid(y), w, h)
+                d[:4] = [
+                    loss.coord_scale * (2 - t[2] * t[3]) * (g - v) for g, v in zip(goals, has, strict=True)
+                ]
+                wanted = overlap(predicted[n, j, i], t) if loss.rescore else 1
+                d[4] = loss.object_scale * (wanted - objectness[n, j, i])
+                node = label if loss.map is None else int(loss.map[label])
+                teach(d, raw[b, n, 5:, j, i], node)
+    for channel in (0, 1, 4):
+        o = 1 / (1 + np.exp(-raw[:, :, channel]))
+        delta[:, :, channel] *= o * (1 - o)
+    return -delta
+
+
+@st.composite
+def target_dicts(draw, classes: int, nodes: int):
+    kind = draw(st.sampled_from(["boxes", "boxes", "boxes", "label", "unlabelled"]))
+    if kind == "label":
+        return {"label": draw(st.integers(0, nodes - 1))}
+    if kind == "unlabelled":
+        return {"image_labels": torch.zeros(0, dtype=torch.long)}
+    # Few cells and many truths, so that truths meet in one cell and anchor.
+    share = st.floats(0.02, 0.98)
+    boxes = draw(st.lists(st.tuples(share, share, st.floats(0.05, 0.9), st.floats(0.05, 0.9)), max_size=5))
+    labels = draw(st.lists(st.integers(0, classes - 1), min_size=len(boxes), max_size=len(boxes)))
+    result = {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.long)}
+    if draw(st.booleans()):
+        result["ignore_boxes"] = torch.tensor([[draw(share), draw(share), 0.4, 0.3]])
+    return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_gradient_equals_the_loop(data):
+    tree = data.draw(st.sampled_from([TREE, WordTree.flat(["a", "b", "c"])]))
+    mapped = data.draw(st.booleans())
+    options = {
+        "map": [len(tree) - 1, 0] if mapped else None,
+        "rescore": data.draw(st.booleans()),
+        "bias_match": data.draw(st.booleans()),
+        "thresh": data.draw(st.sampled_from([0.2, 0.6])),
+        "label_objectness": data.draw(st.sampled_from(["paper", "darknet2017", "darknet", "none"])),
+        "label_iou": data.draw(st.sampled_from([0.3, 0.9])),
+        "coord_scale": 1.5,
+        "class_scale": 0.7,
+    }
+    loss = RegionLoss(ANCHORS, tree, **options)
+    targets = data.draw(st.lists(target_dicts(2 if mapped else len(tree), len(tree)), min_size=1, max_size=3))
+    seen = data.draw(st.sampled_from([0, 20000]))
+    H, W = data.draw(st.sampled_from([(2, 2), (3, 2), (1, 4)]))
+    torch.manual_seed(data.draw(st.integers(0, 10**6)))
+    raw = torch.randn(len(targets), 3, 5 + len(tree), H, W, dtype=torch.float64) * 0.7
+    expected = torch.from_numpy(loop(raw.numpy(), targets, loss, seen)) / len(targets)
+    raw.requires_grad_()
+    losses = loss(raw.flatten(1, 2), targets, images_seen=seen)
+    torch.testing.assert_close(losses["loss"], sum(losses[part] for part in PARTS))
+    (grad,) = torch.autograd.grad(losses["loss"], raw, allow_unused=True)
+    torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def make_lazy(images: int, tree, D=6, H=3, W=4, shared=False, stored=None, seed=0) -> LazyOutput:
+    torch.manual_seed(seed)
+    rows = len(tree) if stored is None else len(stored)
+    A = len(ANCHORS)
+    shapes = [
+        (images, A * 5, H, W),
+        (images, D, H, W),
+        (1 if shared else A, rows, D),
+        (1 if shared else A, rows),
+    ]
+    tensors = [torch.randn(shape).requires_grad_() for shape in shapes]
+    return LazyOutput(*tensors, None if stored is None else torch.tensor(stored), len(tree), A)
+
+
+def mixed_targets() -> list[dict]:
+    return [
+        {
+            "boxes": torch.tensor([[0.3, 0.4, 0.2, 0.5], [0.31, 0.41, 0.2, 0.5]]),
+            "labels": torch.tensor([11, 9]),
+        },
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)},
+        {"label": 7},
+        {"unlabelled": True},
+        {"image_labels": torch.tensor([11, 5]), "negative_labels": torch.tensor([4, 2])},
+        {
+            "boxes": torch.tensor([[0.9, 1.0, 0.4, 0.4]]),
+            "labels": torch.tensor([0]),
+            "negative_labels": torch.tensor([6]),
+        },
+        {"negative_labels": torch.tensor([10])},
+    ]
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["rows per anchor", "shared rows"])
+@pytest.mark.parametrize("stored", [None, [0, 1, 2, 3, 4, 6, 8, 9, 11], [0, 1, 4], [1, 5, 7], [11]])
+@pytest.mark.parametrize(
+    ("kind", "flat"),
+    [("paper", False), ("darknet", False), ("paper", True), ("darknet2017", True), ("sigmoid", True)],
+)
+def test_lazy_equals_dense(shared, stored, kind, flat):
+    tree = WordTree.flat(TREE.ids) if flat else TREE
+    options = {"class_loss": "sigmoid"} if kind == "sigmoid" else {"label_objectness": kind}
+    loss = RegionLoss(ANCHORS, tree, **options)
+    targets = mixed_targets()
+    out = make_lazy(len(targets), tree, shared=shared, stored=stored)
+    leaves = (out.boxes, out.features, out.weight, out.bias)
+    lazy, dense = loss(out, targets), loss(out.dense(), targets)
+    assert lazy["loss"].isfinite() and lazy["loss"] > 0
+    for key in dense:
+        torch.testing.assert_close(lazy[key], dense[key], equal_nan=True, msg=key)
+    for a, b in zip(
+        torch.autograd.grad(lazy["loss"], leaves, allow_unused=True, materialize_grads=True),
+        torch.autograd.grad(dense["loss"], leaves, allow_unused=True, materialize_grads=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+        assert a.isfinite().all()
+
+
+def test_truth_with_an_unstored_node_trains_the_groups_above_it():
+    """Path of 11 is 0, 3, 8, 11. Without a row for 8 it teaches what a truth at 3 teaches."""
+    stored = [0, 1, 2, 3, 4, 9, 10, 11]
+    out = make_lazy(1, TREE, stored=stored)
+    loss = RegionLoss(ANCHORS, TREE)
+    box = torch.tensor([[0.3, 0.4, 0.2, 0.5]])
+    grads = []
+    for label in (11, 8, 3):
+        losses = loss(out, [{"boxes": box, "labels": torch.tensor([label])}])
+        grads.append(torch.autograd.grad(losses["loss"], (out.weight, out.features)))
+    for other in grads[1:]:
+        for a, b in zip(grads[0], other, strict=True):
+            assert torch.equal(a, b)
+    assert grads[0][0].abs().sum() > 0
+
+
+def test_overwritten_truth_keeps_the_groups_that_only_it_has():
+    """As Darknet's: the later truth (9: path 0, 3, 9) replaces groups it shares with 11 (0, 3, 8, 11) but for
+    11's own.
+    """
+    loss = RegionLoss(ANCHORS, TREE)
+    box = torch.tensor([[0.3, 0.4, 0.2, 0.5]])
+    raw = torch.randn(1, 3 * 17, 2, 2, dtype=torch.float64, requires_grad=True)
+    both = {"boxes": box.repeat(2, 1), "labels": torch.tensor([11, 9])}
+    (two,) = torch.autograd.grad(loss(raw, [both])["classification"], raw)
+    ones = []
+    for label in (11, 9):
+        parts = loss(raw, [{"boxes": box, "labels": torch.tensor([label])}])
+        ones.append(torch.autograd.grad(parts["classification"], raw)[0].view(1, 3, 17, 2, 2))
+    expected = ones[1].clone()
+    expected[:, :, 5 + 11] = ones[0][:, :, 5 + 11]
+    torch.testing.assert_close(two.view_as(expected), expected)
+
+
+def test_batch_is_the_mean_of_its_images():
+    loss = RegionLoss(ANCHORS, TREE, label_objectness="darknet2017")
+    targets = mixed_targets()
+    raw = torch.randn(len(targets), 3 * 17, 3, 3, dtype=torch.float64)
+    together = loss(raw, targets)
+    alone = [loss(raw[b : b + 1], [target]) for b, target in enumerate(targets)]
+    for part in (*PARTS, "loss"):
+        torch.testing.assert_close(together[part], sum(one[part] for one in alone) / len(targets))
+
+
+def test_unlabelled_image_teaches_nothing_and_empty_one_background():
+    loss = RegionLoss(ANCHORS, TREE, label_objectness="darknet")
+    raw = torch.randn(1, 3 * 17, 3, 3, requires_grad=True)
+    for target in (
+        {"unlabelled": True},
+        {},
+        {"image_labels": []},
+        {"image_labels": [], "negative_labels": []},
+    ):
+        losses = loss(raw, [target])
+        assert losses["loss"] == 0
+        assert not torch.autograd.grad(losses["loss"], raw)[0].any()
+    empty = loss(raw, [{"boxes": [], "labels": []}], images_seen=10**6)
+    objectness = raw.view(3, 17, 3, 3)[:, 4].sigmoid()
+    torch.testing.assert_close(empty["loss"], objectness.square().sum() / 2)
+
+
+def test_ignore_boxes_cost_no_objectness_but_truths_inside_still_train():
+    loss = RegionLoss(ANCHORS, TREE)
+    raw = torch.randn(1, 3 * 17, 4, 4, requires_grad=True)
+    truth = {"boxes": torch.tensor([[0.5, 0.5, 0.3, 0.3]]), "labels": torch.tensor([4])}
+    everywhere = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
+    plain, ignoring = loss(raw, [truth]), loss(raw, [truth | {"ignore_boxes": everywhere}])
+    assert plain["no_objectness"] > 0 and ignoring["no_objectness"] == 0
+    for part in ("box", "objectness", "classification"):
+        assert torch.equal(plain[part], ignoring[part])
+
+
+@pytest.mark.parametrize("label_objectness", ["paper", "darknet2017", "darknet", "none"])
+def test_label_objectness(label_objectness):
+    """The table of SPEC 3.2, on an image where one box is far the best for the label."""
+    loss = RegionLoss(ANCHORS, classes=4, label_objectness=label_objectness)
+    raw = torch.full((1, 3, 9, 2, 2), -1.0)
+    raw[0, 1, 5 + 2, 1, 0] = 9.0  # the label, in this box alone
+    raw.requires_grad_()
+    losses = loss(raw.flatten(1, 2), [{"label": 2}])
+    (grad,) = torch.autograd.grad(losses["loss"], raw)
+    o = sigmoid(-1.0)
+    at, others = grad[0, 1, 4, 1, 0], grad[:, :, 4].clone()
+    others[0, 1, 1, 0] = 0
+    up = {"paper": 5 * (o - 0.3) * o * (1 - o), "darknet2017": 5 * (o - 0.3) * o * (1 - o)}.get(
+        label_objectness, 0
+    )
+    down = {"darknet2017": o * o * (1 - o), "darknet": o * o * (1 - o)}.get(label_objectness, 0)
+    assert at.item() == pytest.approx(up, rel=1e-4)
+    assert others.sum().item() == pytest.approx(11 * down, rel=1e-4)
+    assert (grad[0, 1, 5:, 1, 0] != 0).all() and grad[:, :, 5:].count_nonzero() == 4
+    assert not grad[:, :, :4].any()
+    # Above the assumed overlap nothing pushes, whatever the variant.
+    raw = raw.detach().clone()
+    raw[0, 1, 4, 1, 0] = 0.5
+    assert loss(raw.flatten(1, 2), [{"label": 2}])["objectness"] == 0
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_negative_label_is_pushed_down_at_its_best_box(flat):
+    loss = RegionLoss(ANCHORS, WordTree.flat(TREE.ids) if flat else TREE, label_objectness="darknet")
+    raw = torch.randn(1, 3 * 17, 2, 2, requires_grad=True)
+    logs = loss.hierarchy.log_conditionals(raw.view(3, 17, 2, 2)[:, 5:], dim=1)
+    pr = loss.hierarchy.log_probabilities(logs, dim=1).exp()[:, 9]  # (A, H, W)
+    best = (pr * raw.view(3, 17, 2, 2)[:, 4].sigmoid()).flatten().argmax()
+    losses = loss(raw, [{"negative_labels": torch.tensor([9])}])
+    torch.testing.assert_close(losses["loss"], -(1 - pr.flatten()[best]).log())
+    assert losses["classification"] == losses["loss"]
+
+
+def test_certain_of_a_negative_label_is_still_finite_and_pushes():
+    loss = RegionLoss(ANCHORS, classes=3)
+    raw = torch.zeros(1, 3 * 8, 2, 2)
+    raw.view(3, 8, 2, 2)[:, 5] = 60.0
+    raw.requires_grad_()
+    losses = loss(raw, [{"negative_labels": torch.tensor([0])}])
+    assert losses["loss"].isfinite() and losses["loss"] > 5
+    assert torch.autograd.grad(losses["loss"], raw)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1e4, 80.0])
+@pytest.mark.parametrize("class_loss", ["softmax", "sigmoid"])
+def test_extreme_outputs_give_finite_gradients(scale, class_loss):
+    loss = RegionLoss(ANCHORS, classes=12, class_loss=class_loss)
+    raw = (torch.randn(7, 3 * 17, 3, 3) * scale).requires_grad_()
+    losses = loss(raw, mixed_targets())
+    assert losses["loss"].isfinite()
+    assert torch.autograd.grad(losses["loss"], raw)[0].isfinite().all()
+
+
+def test_sigmoid_is_binary_cross_entropy():
+    loss = RegionLoss(ANCHORS, classes=4, class_loss="sigmoid")
+    raw = torch.randn(1, 3 * 9, 2, 2)
+    target = {
+        "boxes": torch.tensor([[0.3, 0.8, 0.4, 0.55]]),
+        "labels": torch.tensor([1]),
+    }  # the first anchor's size
+    logits = raw.view(3, 9, 2, 2)[0, 5:, 1, 0]
+    onehot = torch.tensor([0.0, 1, 0, 0])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, onehot, reduction="sum")
+    torch.testing.assert_close(loss(raw, [target])["classification"], expected)
+
+
+def test_half_precision_and_channels_last():
+    loss = RegionLoss(ANCHORS, TREE)
+    targets = mixed_targets()
+    raw = torch.randn(7, 3 * 17, 3, 3).bfloat16()
+    plain = loss(raw.float(), targets)
+    for other in (raw, raw.contiguous(memory_format=torch.channels_last)):
+        assert torch.equal(loss(other, targets)["loss"], plain["loss"])
+    assert plain["loss"].dtype == torch.float32
+
+
+def test_centre_on_the_border_and_a_side_beyond_the_picture():
+    loss = RegionLoss(ANCHORS, classes=3)
+    raw = torch.randn(1, 3 * 8, 2, 2)
+    boxes = torch.tensor([[1.0, 1.0, 0.2, 0.2], [0.0, 0.0, 1.4, 1e-5]])
+    assert loss(raw, [{"boxes": boxes, "labels": torch.tensor([0, 2])}])["loss"].isfinite()
+
+
+def box(*values):
+    return {"boxes": torch.tensor([[0.5, 0.5, 0.1, 0.1], list(values)]), "labels": torch.tensor([0, 1])}
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (box(0.5, 0.5, 0.0, 0.2), "target 1 .* box"),
+        (box(0.5, 0.5, -0.1, 0.2), "target 1 .* box"),
+        (box(0.5, 1.5, 0.1, 0.2), "target 1 .* box"),
+        (box(100, 120, 50, 60), "target 1 .* box"),
+        (box(math.nan, 0.5, 0.1, 0.2), "target 1 .* box"),
+        (box(0.5, 0.5, math.inf, 0.2), "target 1 .* box"),
+        ({"boxes": torch.rand(2, 5), "labels": torch.tensor([0, 1])}, r"shape \(2, 5\)"),
+        ({"boxes": torch.rand(2, 4), "labels": torch.tensor([0])}, "2 boxes and 1 labels"),
+        ({"boxes": torch.rand(2, 4)}, 'no "labels"'),
+        ({"boxes": torch.rand(1, 4), "labels": torch.tensor([12])}, "label 12; there are 12"),
+        ({"boxes": torch.rand(1, 4), "labels": torch.tensor([-1])}, "label -1"),
+        ({"boxes": torch.rand(1, 4), "labels": torch.tensor([0.5])}, "wanted integers"),
+        ({"label": 99}, "label 99"),
+        ({"image_labels": [1, -2]}, "label -2"),
+        ({"negative_labels": [12]}, "label 12"),
+        ({"image_labels": [[1, 2]]}, "wanted integers"),
+    ],
+)
+def test_impossible_targets_are_named(target, message):
+    loss = RegionLoss(ANCHORS, TREE)
+    with pytest.raises(TrainingError, match=message):
+        loss(torch.zeros(2, 3 * 17, 2, 2), [{"label": 0}, target])
+
+
+def test_map_applies_to_boxes_only_and_is_checked():
+    loss = RegionLoss(ANCHORS, TREE, map=[11, 4])
+    raw = torch.randn(1, 3 * 17, 2, 2)
+    boxes = torch.tensor([[0.4, 0.4, 0.2, 0.2]])
+    plain = RegionLoss(ANCHORS, TREE)
+    mapped = loss(raw, [{"boxes": boxes, "labels": torch.tensor([1])}])
+    assert torch.equal(mapped["loss"], plain(raw, [{"boxes": boxes, "labels": torch.tensor([4])}])["loss"])
+    assert torch.equal(loss(raw, [{"label": 9}])["loss"], plain(raw, [{"label": 9}])["loss"])
+    with pytest.raises(TrainingError, match="label 2; there are 2 data set classes"):
+        loss(raw, [{"boxes": boxes, "labels": torch.tensor([2])}])
+
+
+def test_wrong_shapes_and_settings():
+    loss = RegionLoss(ANCHORS, TREE)
+    with pytest.raises(TrainingError, match=r"wanted \(N, 3\*\(5\+12\) = 51, H, W\)"):
+        loss(torch.zeros(1, 50, 2, 2), [{}])
+    with pytest.raises(TrainingError, match="1 images and 2 targets"):
+        loss(torch.zeros(1, 51, 2, 2), [{}, {}])
+    with pytest.raises(TrainingError, match="without images"):
+        loss(torch.zeros(0, 51, 2, 2), [])
+    with pytest.raises(TrainingError, match="12 classes"):
+        RegionLoss(ANCHORS, classes=11)(make_lazy(1, TREE), [{}])
+    for wrong in ({"label_objectness": "new"}, {"class_loss": "hinge"}, {"classes": 3}):
+        with pytest.raises(ValueError):
+            RegionLoss(ANCHORS, TREE, **wrong)
+    with pytest.raises(ValueError, match="flat class lists"):
+        RegionLoss(ANCHORS, TREE, class_loss="sigmoid")
+    with pytest.raises(ValueError, match="either a tree or"):
+        RegionLoss(ANCHORS)
+    with pytest.raises(ValueError, match="above 0"):
+        RegionLoss([[1.0, 0.0]], classes=2)
+
+
+def test_non_finite_loss_names_the_images():
+    loss = RegionLoss(ANCHORS, TREE)
+    raw = torch.zeros(1, 51, 2, 2)
+    raw[0, 3, 0, 0] = math.nan
+    target = {"boxes": torch.tensor([[0.1, 0.1, 0.3, 0.3]]), "labels": torch.tensor([0])}
+    losses = loss(raw, [target])
+    with pytest.raises(TrainingError, match=r"nan.*box.*a\.jpg"):
+        check_finite(losses, ["a.jpg"])
+    check_finite(loss(torch.zeros(1, 51, 2, 2), [target]), ["a.jpg"])
+    assert not loss.state_dict()
+
+
+def test_it_can_be_learnt():
+    """A few steps of plain gradient descent on the output itself: the truth's box, objectness and label come
+    right.
+    """
+    torch.manual_seed(0)
+    loss = RegionLoss(ANCHORS, TREE)
+    raw = torch.zeros(2, 51, 3, 3, requires_grad=True)
+    targets = [
+        {"boxes": torch.tensor([[0.45, 0.55, 0.5, 0.3]]), "labels": torch.tensor([9])},
+        {"label": 6},
+    ]
+    for _ in range(300):
+        losses = loss(raw, targets, images_seen=10**6)
+        (grad,) = torch.autograd.grad(losses["loss"], raw)
+        raw = (raw - grad).detach().requires_grad_()
+    assert losses["avg_iou"] > 0.95 and losses["avg_probability"] > 0.9
+    assert losses["avg_objectness"] > 0.9 and losses["avg_label_probability"] > 0.9
