@@ -79,7 +79,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Candidates:
+class Candidates:
     """Answers of one batch before suppression. image, node: (M,); boxes_cxcywh: (M, 4) shares of the
     network's input; objectness, score: (M,); log_path: (M, L), see Descent."""
 
@@ -90,9 +90,9 @@ class _Candidates:
     score: Tensor
     log_path: Tensor
 
-    def of(self, image: int) -> "_Candidates":
+    def of(self, image: int) -> "Candidates":
         rows = self.image == image
-        return _Candidates(*(getattr(self, part.name)[rows] for part in dataclasses.fields(self)))
+        return Candidates(*(getattr(self, part.name)[rows] for part in dataclasses.fields(self)))
 
 
 class Detector:
@@ -257,7 +257,7 @@ class Detector:
             return dataclasses.replace(out, **changes)
 
     @torch.inference_mode()
-    def candidates(self, output: LazyOutput | Tensor, options: Options) -> _Candidates:
+    def candidates(self, output: LazyOutput | Tensor, options: Options) -> Candidates:
         """What the network's output, lazy or dense (N, A*(5+C), H, W), holds above the threshold, by the
         rule, unsuppressed."""
         A, C = len(self.anchors), len(self.tree)
@@ -283,7 +283,7 @@ class Detector:
         score = objectness[at]
         if options.rule != "darknet" or options.mapped or self.hierarchy.is_flat:
             score = score * probability
-        return _Candidates(at[0], boxes_cxcywh[at], objectness[at], node, score, log_path)
+        return Candidates(at[0], boxes_cxcywh[at], objectness[at], node, score, log_path)
 
     def _answer(
         self, output: LazyOutput | Tensor, at: tuple[Tensor, ...], objectness: Tensor, options: Options
@@ -327,16 +327,18 @@ class Detector:
                 source = str(picture) if isinstance(picture, str | Path) else None
                 # a file is read again to draw on; others may not come again
                 kept = None if source else arrays[i]
-                yield self._detections(candidates.of(i), box, options, source, kept)
+                yield self.detections(candidates.of(i), box, options, source, kept)
 
-    def _detections(
+    def detections(
         self,
-        found: _Candidates,
+        found: Candidates,
         box: Letterbox,
         options: Options,
-        source: str | None,
-        picture: Any,
+        source: str | None = None,
+        picture: Any = None,
     ) -> Detections:
+        """Suppression, and boxes in pixels of one picture. found: its candidates; box: where it lies in the
+        network's input."""
         width, height = box.image_size
         relative = box_math.cxcywh_to_xyxy(box.to_image(found.boxes_cxcywh.cpu()))
         boxes = (relative * relative.new_tensor([width, height, width, height])).numpy()
