@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolo9000.errors import ModelError
-from yolo9000.layers import Convolution, MaxPool
+from yolo9000.layers import Convolution, LogSumExp, MaxPool
 
 
 def activate(x: Tensor, name: str) -> Tensor:
@@ -111,6 +111,30 @@ class ConvolutionUnit(nn.Module):
         if self.norm is not None:
             x = self.norm(x)
         return activate(x, self.spec.activation)
+
+
+class LogSumExpUnit(nn.Module):
+    """weight (rows, D), bias (rows,); x (N, D, H, W) -> (N, sets, H, W), full precision but for the sums."""
+
+    def __init__(self, spec: LogSumExp, channels: int, init: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(spec.rows, channels))
+        self.bias = nn.Parameter(torch.empty(spec.rows))
+        sums = torch.zeros(spec.rows, len(spec.sets))
+        for k, members in enumerate(spec.sets):
+            sums[list(members), k] = 1
+        self.register_buffer("sums", sums, persistent=False)
+        if init:
+            initialise(self.weight, self.bias, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            values = F.linear(x.movedim(1, -1).to(self.weight.dtype), self.weight, self.bias)
+            highest = values.detach().amax(-1, keepdim=True)
+            powers = (values - highest).exp()
+        # Shares of 0..1 lose nothing that matters in half precision, where autocast computes this product.
+        totals = (powers @ self.sums).float().clamp_min(1e-30)
+        return (totals.log() + highest).movedim(-1, 1)
 
 
 class ClassRows(nn.Module):

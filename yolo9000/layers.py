@@ -147,6 +147,27 @@ class GlobalAveragePool(Layer):
 
 
 @dataclass(frozen=True)
+class LogSumExp(Layer):
+    """At every cell `rows` linear values, and for each of `sets` the log of the sum of their exponentials.
+
+    Where the rows are a flat classifier's, a channel is what that classifier says of all the classes below an
+    inner node of a tree: a softmax over sibling nodes of such channels gives exactly its conditionals.
+    """
+
+    kind: ClassVar[str] = "log_sum_exp"
+    rows: int
+    sets: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        self._integer("rows", 1)
+        if not isinstance(self.sets, list | tuple) or not self.sets:
+            raise ModelError("log_sum_exp: sets must be a list of lists of row numbers, at least one")
+        self._set("sets", tuple(_integers(self, "sets", members) for members in self.sets))
+        if any(not members or not 0 <= min(members) <= max(members) < self.rows for members in self.sets):
+            raise ModelError(f"log_sum_exp: every set needs row numbers from 0 to {self.rows - 1}")
+
+
+@dataclass(frozen=True)
 class Dropout(Layer):
     """Zeroes values in training with this probability; nothing in evaluation."""
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo9000.blocks import ClassRows, ConvolutionUnit, RegionRows, activate, max_pool, reorg
+from yolo9000.blocks import ClassRows, ConvolutionUnit, LogSumExpUnit, RegionRows, activate, max_pool, reorg
 from yolo9000.errors import ModelError
 from yolo9000.head import LazyOutput
 from yolo9000.spec import (
@@ -23,6 +23,7 @@ from yolo9000.spec import (
     External,
     GlobalAveragePool,
     Layer,
+    LogSumExp,
     MaxPool,
     NetworkSpec,
     Region,
@@ -127,7 +128,7 @@ class Network(nn.Module):
         index = layer % count
         if index == count - 1 and (self.spec.region or self.spec.softmax):
             return self.forward(images)
-        return self._run(images, (index,))[index]
+        return self.outputs(images, (index,))[index]
 
     def fuse(self) -> Network:
         """A copy in evaluation mode with batch norm folded into the convolutions before it; outputs agree to
@@ -194,17 +195,8 @@ class Network(nn.Module):
             raise ModelError("only a detector has a lazy output; this network does not end in a region layer")
         count = len(region.anchors)
         if region.features is not None:
-            found = self._run(images, (region.boxes, region.features))
-            rows = self.layers[-1].rows
-            return LazyOutput(
-                found[region.boxes],
-                found[region.features],
-                rows.weight,
-                rows.bias,
-                self.stored,
-                self.classes,
-                count,
-            )
+            found = self.outputs(images, (region.boxes, region.features))
+            return self.lazy_from(found[region.boxes], found[region.features])
         last = len(self.spec) - 2
         conv = self.spec.layers[last]
         plain = isinstance(conv, Convolution) and (conv.size, conv.stride, conv.padding, conv.groups) == (
@@ -218,7 +210,7 @@ class Network(nn.Module):
                 "a lazy output needs a linear 1x1 convolution without batch norm before the region layer"
             )
         source = self.spec.inputs(last)[0]
-        features = images if source == IMAGE else self._run(images, (source,))[source]
+        features = images if source == IMAGE else self.outputs(images, (source,))[source]
         weight = self.layers[last].conv.weight.unflatten(0, (count, -1))[
             ..., 0, 0
         ]  # (A*(5+C), D, 1, 1) -> (A, 5+C, D)
@@ -227,17 +219,34 @@ class Network(nn.Module):
         boxes = F.conv2d(features, kernel, bias[:, :5].flatten())
         return LazyOutput(boxes, features, weight[:, 5:], bias[:, 5:], None, self.classes, count)
 
-    def _run(self, images: Tensor, wanted: tuple[int, ...]) -> dict[int, Tensor]:
-        """Outputs of the layers `wanted`; runs what they depend on, drops each output after its last use."""
-        self._check(images)
-        needed, pending = set(), [i for i in wanted if i != IMAGE]
+    def lazy_from(self, boxes: Tensor, features: Tensor) -> LazyOutput:
+        """A `LazyOutput` of this network's own class rows from outputs of its boxes and features layers."""
+        region = self.spec.region
+        if region is None or region.features is None:
+            raise ModelError("only a region layer that owns class rows makes a lazy output by itself")
+        rows = self.layers[-1].rows
+        count = len(region.anchors)
+        return LazyOutput(boxes, features, rows.weight, rows.bias, self.stored, self.classes, count)
+
+    def outputs(
+        self, images: Tensor | None, wanted: tuple[int, ...], given: dict[int, Tensor] | None = None
+    ) -> dict[int, Tensor]:
+        """Outputs of the layers `wanted`, by layer; runs what they depend on, drops each output after its
+        last use. given: outputs that are known already; images may be None where nothing needs them.
+        """
+        outputs = dict(given or {})
+        if images is not None:
+            self._check(images)
+            outputs[IMAGE] = images
+        needed, pending = set(), [i for i in wanted if i not in outputs]
         while pending:
             i = pending.pop()
+            if i == IMAGE:
+                raise ModelError("these layers need the images, or other layers' outputs as given")
             if i not in needed:
                 needed.add(i)
-                pending += [j for j in self.spec.inputs(i) if j != IMAGE]
+                pending += [j for j in self.spec.inputs(i) if j not in outputs]
         last_use = {j: i for i in sorted(needed) for j in self.spec.inputs(i)}
-        outputs = {IMAGE: images}
         external = None
         if any(isinstance(self.spec.layers[i], External) for i in needed):
             external = self.external(images)
@@ -271,7 +280,7 @@ class Network(nn.Module):
             case Reorg():
                 return reorg(x, layer.stride, layer.order)
             case _:
-                return self.layers[index](x)  # convolution, dropout
+                return self.layers[index](x)  # convolution, dropout, log_sum_exp
 
     def _from_external(self, outputs: Tensor | list[Tensor], index: int, images: Tensor) -> Tensor:
         """One output of the user's backbone, held to what its layer says."""
@@ -314,6 +323,8 @@ def _module(spec: NetworkSpec, index: int, init: bool) -> nn.Module:
     match layer:
         case Convolution():
             return ConvolutionUnit(layer, spec.channels_into(index), spec.bn, init)
+        case LogSumExp():
+            return LogSumExpUnit(layer, spec.channels_into(index), init)
         case Dropout():
             return nn.Dropout(layer.probability)
         case Region() if layer.features is not None:

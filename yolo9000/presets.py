@@ -18,6 +18,7 @@ from yolo9000.spec import (
     External,
     GlobalAveragePool,
     Layer,
+    LogSumExp,
     MaxPool,
     NetworkSpec,
     Region,
@@ -171,28 +172,31 @@ def tiny9000(
     stored: Sequence[int] | None = None,
     shared_rows: bool = True,
     neck: int = 128,
-    dilations: Sequence[int] = (1, 2, 4, 1, 2, 4, 1),
-    hidden: int = 0,
+    dilations: Sequence[int] = (1, 2, 1, 4, 1, 2, 1, 4),
+    known: Sequence[int] = (),
     pool: int = 7,
     image_size: int = 224,
     bn: str = "darknet-cpu",
 ) -> NetworkSpec:
     """This project's small detector: Tiny Darknet's trunk, a neck for boxes, classes from averaged features.
 
-    The trunk's 128 channels (stride 16) go through a 1x1 and one 3x3 convolution for each of `dilations`,
-    joined in pairs by addition, to class-blind boxes. Class features are the trunk's, averaged over `pool` x
-    `pool` cells (a single cell's are far too sharp), plus a learnt difference that starts at zero; with
-    `hidden`, two 1x1 convolutions of that many channels on them are joined to them, for nodes that no linear
-    row separates. anchors: in cells of 16 pixels. stored: nodes with a class row (None: all); shared_rows:
-    one set of rows for all anchors. bn: "darknet-cpu", that of the trunk's weights.
+    The trunk's last two layers (stride 16) and, by a pass-through, its last of stride 8 go through a 1x1
+    and one 3x3 convolution for each of `dilations`, joined in pairs by addition, to class-blind boxes. Class
+    features are the trunk's, averaged over `pool` x `pool` cells (a single cell's are far too sharp), plus a
+    learnt difference that starts at zero. known: for each class of the trunk's own classifier its node in
+    `tree`; then the features get, for every inner node with known classes below it, the log of the sum of
+    their exponentials, so that the tree can begin as exactly what the classifier knows (yolo9000.distill).
+    anchors: in cells of 16 pixels. stored: nodes with a class row (None: all); shared_rows: one set of rows
+    for all anchors. bn: "darknet-cpu", that of the trunk's weights.
     """
     if classes is None:
         if tree is None:
             raise ModelError("tiny9000 needs a tree, or the number of its nodes as classes")
         classes = len(tree)
     layers: list[Layer] = [*_tiny_darknet_trunk()]
-    trunk = len(layers) - 1
-    layers.append(Convolution(neck, 1))
+    trunk, wide, fine = 18, 17, 12  # 128 channels; 512 at the same stride 16; 256 at stride 8, passed through
+    layers += [Route((fine,)), Convolution(neck // 2, 1), Reorg(2, "space_to_depth")]
+    layers += [Route((len(layers) - 1, wide, trunk)), Convolution(neck, 1)]
     join = len(layers) - 1
     for i, dilation in enumerate(dilations):
         layers.append(Convolution(neck, 3, dilation=dilation))
@@ -208,15 +212,34 @@ def tiny9000(
     layers.append(Convolution(128, 1, activation="linear", batch_normalize=False, start="zero"))
     layers.append(Add(averaged))
     features = len(layers) - 1
-    if hidden:
-        layers += [Convolution(hidden, 1), Convolution(hidden, 1)]
-        layers.append(Route((features, len(layers) - 1)))
+    if known:
+        if tree is None:
+            raise ModelError("tiny9000 needs the tree to place what is known")
+        sets = tuple(tuple(below) for below in known_below(tree, known, stored).values())
+        layers += [LogSumExp(len(known), sets), Route((features, len(layers)))]
         features = len(layers) - 1
     nodes = None if stored is None else tuple(int(node) for node in stored)
     layers.append(
         Region(tuple(anchors), classes, boxes=boxes, features=features, stored=nodes, shared_rows=shared_rows)
     )
     return NetworkSpec(image_size, image_size, tuple(layers), bn=bn)
+
+
+def known_below(
+    tree: WordTree, known: Sequence[int], stored: Sequence[int] | None = None
+) -> dict[int, list[int]]:
+    """For every inner node at or above one of `known`, ascending: the positions in `known` at or below it.
+
+    stored: leave out nodes that are not among these.
+    """
+    kept = None if stored is None else set(stored)
+    below: dict[int, list[int]] = {}
+    for k, node in enumerate(known):
+        while node >= 0:
+            if tree.child_group[node] >= 0 and (kept is None or node in kept):
+                below.setdefault(int(node), []).append(k)
+            node = int(tree.parents[node])
+    return dict(sorted(below.items()))
 
 
 def _scaled(filters: int, slim: float) -> int:

@@ -24,6 +24,7 @@ from yolo9000.layers import (
     External,
     GlobalAveragePool,
     Layer,
+    LogSumExp,
     MaxPool,
     Region,
     Reorg,
@@ -44,6 +45,7 @@ __all__ = [
     "External",
     "GlobalAveragePool",
     "Layer",
+    "LogSumExp",
     "MaxPool",
     "NetworkSpec",
     "Output",
@@ -163,6 +165,8 @@ class NetworkSpec:
         if isinstance(layer, Convolution):
             weights = layer.filters * (self.channels_into(index) // layer.groups) * layer.size**2
             return weights + layer.filters * (4 if layer.batch_normalize else 1)
+        if isinstance(layer, LogSumExp):
+            return layer.rows * (self.channels_into(index) + 1)
         if isinstance(layer, Region) and layer.features is not None:
             anchors = 1 if layer.shared_rows else len(layer.anchors)
             return anchors * layer.rows * (self.outputs[layer.features].channels + 1)
@@ -253,6 +257,8 @@ def _output(layer: Layer, before: list[Output]) -> Output:
             return Output(first.channels, first.stride * layer.stride)
         case GlobalAveragePool():
             return Output(first.channels, 0)
+        case LogSumExp():
+            return Output(len(layer.sets), first.stride)
         case Route():
             if len({out.stride for out in before}) > 1:
                 raise ModelError(f"joins grids of different strides {[out.stride for out in before]}")

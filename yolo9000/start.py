@@ -15,6 +15,7 @@ from wordtree import TreeError, WordTree
 from yolo9000.batches import Part, Samples, label_map
 from yolo9000.checkpoint import load_checkpoint
 from yolo9000.config import ModelConfig, TrainConfig
+from yolo9000.distill import class_labels, copy_class_rows
 from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
 from yolo9000.spec import Convolution, NetworkSpec
@@ -30,9 +31,13 @@ def build_network(
     named = nodes_named(stores)  # ids of all nodes that the data names
     if config.preset:
         tree = choose_tree(config.tree, stores, named)
-        net = _from_preset(config, tree, named)
+        known = class_labels(config.known) if config.known else []
+        net = _from_preset(config, tree, named, known)
         if config.trunk:
-            copy_trunk(load_any(config.trunk), net)
+            source = load_any(config.trunk)
+            copy_trunk(source, net)
+            if known:
+                copy_class_rows(source, [tree.index(wnid) for wnid in known], net, tree)
     else:
         net = (
             load_any(config.start)
@@ -203,7 +208,9 @@ def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool) -> N
     return replace(spec, layers=(*spec.layers[:-2], boxes, rows))
 
 
-def _from_preset(config: ModelConfig, tree: WordTree, named: Sequence[str]) -> Network:
+def _from_preset(
+    config: ModelConfig, tree: WordTree, named: Sequence[str], known: Sequence[str]
+) -> Network:
     """Calls the preset with the configuration's arguments and, where it has such parameters, with tree,
     classes and stored nodes."""
     preset = _preset(config.preset)
@@ -214,9 +221,11 @@ def _from_preset(config: ModelConfig, tree: WordTree, named: Sequence[str]) -> N
             near = difflib.get_close_matches(key, parameters, n=2)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(parameters)}"
             raise TrainingError(f"model.arguments: the preset {config.preset} has no argument {key}; {hint}")
-    stored = stored_nodes(tree, named) if config.stored == "labels" else None
+    stored = stored_nodes(tree, [*named, *known]) if config.stored == "labels" else None
     given = {"tree": tree, "classes": len(tree), "num_classes": len(tree)}
     given |= {"stored": stored, "shared_rows": config.shared_rows}
+    if known:
+        given["known"] = tuple(tree.index(wnid) for wnid in known)
     for key, value in given.items():
         if key in parameters and key not in arguments:
             arguments[key] = value

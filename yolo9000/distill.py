@@ -1,0 +1,274 @@
+"""What a flat classifier knows, carried into a tree: the task "distill" of training.
+
+An inner node's probability is the sum over the classes below it, so every picture, labelled or not, teaches
+every node on the classes' paths. The teacher judges the very features that the student's class rows are
+applied to (the trunk's, averaged over windows), so nothing runs twice: its last layer on one side, the
+student's class layers on the other. For networks whose class features are the frozen trunk's, averaged, plus
+a learnt difference: presets.tiny9000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wordtree import TreeError, WordTree
+from yolo9000.errors import ModelError, TrainingError
+from yolo9000.hierarchy import Hierarchy, soft_tree_cross_entropy, tree_cross_entropy
+from yolo9000.network import Network
+from yolo9000.presets import known_below
+from yolo9000.spec import Add, AveragePool, GlobalAveragePool, LogSumExp
+
+if TYPE_CHECKING:
+    from yolo9000.batches import Batch
+
+
+def class_labels(name: str) -> list[str]:
+    """WordNet ids in the order of a classifier's classes: a table of wordtree.class_map, or a file of ids."""
+    path = Path(name)
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8").split()
+        from wordtree import class_map
+
+        return [wnid for _, wnid in class_map(name)]
+    except (OSError, UnicodeDecodeError, TreeError, ValueError, KeyError) as error:
+        raise TrainingError(
+            f"labels {name}: neither a readable file of ids nor a table of wordtree: {error}"
+        ) from None
+
+
+def last_rows(classifier: Network) -> tuple[Tensor, Tensor]:
+    """The last convolution of a classifier as a matrix (classes, D) and its biases (classes,)."""
+    spec = classifier.spec
+    if spec.softmax is None or len(spec) < 3 or not isinstance(spec.layers[-2], GlobalAveragePool):
+        raise ModelError(
+            "a teacher is a classifier that ends in convolution, global average pool and softmax"
+        )
+    conv = classifier.layers[-3].conv
+    if conv.kernel_size != (1, 1) or conv.bias is None:
+        raise ModelError("the teacher's last convolution must be 1x1, without batch norm")
+    return conv.weight.detach().flatten(1), conv.bias.detach()  # (C, D, 1, 1) -> (C, D)
+
+
+def copy_class_rows(classifier: Network, known: Sequence[int], net: Network, tree: WordTree) -> int:
+    """Makes the tree say what the flat classifier says: class rows of all nodes at or above its classes.
+
+    known: the node of each of its classes. Among leaf siblings the flat rows are the tree's: they are copied.
+    An inner node's row picks the log of the sum of exponentials below it, where the network has such channels
+    (presets.tiny9000). The classifier's D channels must be the first D that the class rows are applied to.
+    Returns the number of rows set. Raises ModelError where the two do not fit.
+    """
+    weight, bias = last_rows(classifier)
+    rows = getattr(net.layers[-1], "rows", None)
+    if len(known) != len(weight):
+        raise ModelError(f"the classifier has {len(weight)} classes, {len(known)} nodes are given for them")
+    if rows is None or rows.weight.shape[-1] < weight.shape[1]:
+        raise ModelError("class rows are copied to a region layer that owns rows over the trunk's channels")
+    stored = range(net.classes) if net.spec.region.stored is None else net.spec.region.stored
+    place = {node: k for k, node in enumerate(stored)}
+    sums = [i for i, layer in enumerate(net.spec) if isinstance(layer, LogSumExp)]
+    inner = known_below(tree, known, stored) if sums else {}
+    with torch.no_grad():
+        rows.weight.zero_()  # a node that the classifier does not know starts with no evidence at all
+        rows.bias.zero_()
+        for k, node in enumerate(known):
+            if node in place and node not in inner:
+                rows.weight[:, place[node], : weight.shape[1]] = weight[k]
+                rows.bias[:, place[node]] = bias[k]
+        for i in sums:
+            net.layers[i].weight.copy_(weight)
+            net.layers[i].bias.copy_(bias)
+        for channel, node in enumerate(inner):
+            rows.weight[:, place[node], weight.shape[1] + channel] = 1
+    return len({node for node in known if node in place} | set(inner))
+
+
+class Teacher(nn.Module):
+    """A classifier's last layer and the sums of its classes over a tree's stored nodes."""
+
+    def __init__(self, classifier: Network, labels: Sequence[str], tree: WordTree, stored: Sequence[int]):
+        """stored: the nodes, K of them, that probabilities are given for; closed under parents."""
+        super().__init__()
+        weight, bias = last_rows(classifier)
+        if len(labels) != len(weight):
+            raise TrainingError(f"the teacher has {len(weight)} classes, its list of labels {len(labels)}")
+        place = {node: k for k, node in enumerate(stored)}
+        sums = torch.zeros(len(weight), len(place))
+        for k, label in enumerate(labels):
+            try:
+                node = tree.index(label)
+            except TreeError:
+                continue  # a class outside the tree has no opinion to give
+            while node >= 0:
+                if node in place:
+                    sums[k, place[node]] = 1
+                node = int(tree.parents[node])
+        self.register_buffer("weight", weight.clone(), persistent=False)
+        self.register_buffer("bias", bias.clone(), persistent=False)
+        self.register_buffer("sums", sums, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features (M, D) -> Pr(node) (M, K)."""
+        return F.linear(features, self.weight, self.bias).softmax(-1) @ self.sums
+
+
+def make_task(config: Any, net: Network, tree: WordTree | None) -> DistillTask:
+    """The task of a training configuration; its [distill] table holds DistillTask's settings."""
+    if tree is None or net.spec.region is None:
+        raise TrainingError("the task distill needs a detector over a tree")
+    settings = dict(config.distill)
+    try:
+        names, labels = settings.pop("classifier"), settings.pop("labels")
+    except KeyError as error:
+        raise TrainingError(
+            f"distill.{error.args[0]} is missing; a teacher is 'x.cfg x.weights' and its labels"
+        ) from None
+    from yolo9000.start import load_any
+
+    try:
+        return DistillTask(net, tree, load_any(names), class_labels(labels), loss=config.loss, **settings)
+    except TypeError as error:
+        raise TrainingError(f"[distill]: {error}") from None
+
+
+class DistillTask:
+    """Tree cross entropy with the teacher's opinion of windows of the picture, and with known labels.
+
+    windows: sides, in cells, of the windows whose averages are judged, beside the whole picture; per_picture:
+    how many of each. label_weight: of the cross entropy with the labels of whole pictures. trust: the teacher
+    is believed on a labelled picture as far as it believes the label itself (it may not know such pictures).
+    boxes: train the detector by RegionLoss (settings `loss`) in the same step, with the teacher's part
+    weighted by teacher_weight and judged on the final features, learnt difference included.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        tree: WordTree,
+        classifier: Network,
+        labels: Sequence[str],
+        *,
+        loss: dict[str, Any] | None = None,
+        windows: Sequence[int] = (5, 7, 9),
+        per_picture: int = 4,
+        label_weight: float = 1.0,
+        teacher_weight: float = 1.0,
+        trust: bool = True,
+        boxes: bool = False,
+    ):
+        self.windows, self.per_picture, self.trust = tuple(windows), per_picture, trust
+        self.label_weight, self.teacher_weight = label_weight, teacher_weight
+        self.averaged, self.joined = class_branch(net)
+        stored = range(len(tree)) if net.spec.region.stored is None else net.spec.region.stored
+        device = net.anchors.device
+        self.teacher = Teacher(classifier, labels, tree, stored).to(device)
+        self.hierarchy = Hierarchy(stored_tree(tree, stored)).to(device)
+        place = torch.full((len(tree),), -1, dtype=torch.int64)
+        place[torch.tensor(list(stored))] = torch.arange(len(place[torch.tensor(list(stored))]))
+        self.place = place.to(device)
+        self.region = None
+        if boxes:
+            from yolo9000.tasks import DetectTask
+
+            self.region = DetectTask(net, tree, loss or {}).region_loss
+
+    def loss(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        region = net.spec.region
+        if self.region is None:
+            with torch.no_grad():
+                trunk = net.outputs(batch.images, (net.spec.inputs(self.averaged)[0],))
+            maps = next(iter(trunk.values())).float()
+            given = self._windows(maps)  # (N, P, D): the whole picture first
+            flat = given.flatten(0, 1)[:, :, None, None]  # (N*P, D, 1, 1)
+            wide = net.outputs(None, (region.features,), given={self.joined: flat})[region.features]
+            logits = rows_of(net, wide.flatten(1).float())
+            return self._judge(batch, given, logits.unflatten(0, given.shape[:2]), {})
+        found = net.outputs(batch.images, (region.boxes, region.features, self.averaged))
+        out = net.lazy_of(found[region.boxes].float(), found[region.features].float())
+        with torch.autocast(batch.images.device.type, enabled=False):
+            parts = self.region(out, batch.targets, images_seen=batch.seen)
+            seen, wide = found[self.averaged].float().flatten(2), found[region.features].float().flatten(2)
+            cells = torch.randint(seen.shape[2], (len(seen), 1, self.per_picture), device=seen.device)
+            pick = [t.gather(2, cells.expand(-1, t.shape[1], -1)).transpose(1, 2) for t in (seen, wide)]
+            logits = rows_of(net, pick[1].flatten(0, 1)).unflatten(0, pick[1].shape[:2])
+            return self._judge(batch, pick[0], logits, parts)
+
+    def _windows(self, maps: Tensor) -> Tensor:
+        """maps (N, D, H, W) -> (N, P, D): the picture's average, then random windows' averages."""
+        found = [maps.mean((2, 3))[:, None]]
+        for size in self.windows:
+            if size < min(maps.shape[2:]):
+                pooled = F.avg_pool2d(maps, size, 1).flatten(2)
+                cells = torch.randint(pooled.shape[2], (len(maps), 1, self.per_picture), device=maps.device)
+                found.append(pooled.gather(2, cells.expand(-1, maps.shape[1], -1)).transpose(1, 2))
+        return torch.cat(found, 1)
+
+    def _judge(
+        self, batch: Batch, seen: Tensor, logits: Tensor, parts: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The student's logits (N, P, K) against the teacher's opinion of the same windows, (N, P, D)."""
+        from yolo9000.tasks import image_nodes
+
+        rows, nodes = image_nodes(batch)
+        nodes = self.place[nodes]
+        rows, nodes = rows[nodes >= 0], nodes[nodes >= 0]
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits.float()
+            opinion = self.teacher(seen)  # (N, P, K)
+            each = soft_tree_cross_entropy(self.hierarchy, logits.flatten(0, 1), opinion.flatten(0, 1))
+            each = each - self._entropy(opinion.flatten(0, 1))  # a divergence: 0 where both agree
+            each = each.unflatten(0, logits.shape[:2]).mean(1)
+            if self.trust and len(rows):
+                belief = opinion.amax(1)[rows, nodes]  # a label counts as believed if any window shows it
+                each = each * torch.ones_like(each).scatter_reduce(0, rows, belief, "amin")
+            taught = each.mean()
+            parts = dict(parts, teacher=taught)
+            total = parts.get("loss", 0) + self.teacher_weight * taught
+            if self.region is None and self.label_weight and len(rows):
+                known = tree_cross_entropy(self.hierarchy, logits[rows, 0], nodes)
+                count = torch.bincount(rows, minlength=len(logits)).clamp(min=1)  # labels of each picture
+                parts["labels"] = (known / count[rows]).sum() / len(logits)
+                total = total + self.label_weight * parts["labels"]
+            parts["loss"] = total
+        return parts
+
+    def _entropy(self, opinion: Tensor) -> Tensor:
+        """The least that soft_tree_cross_entropy can be for these probabilities (M, K): (M,)."""
+        shares = self.hierarchy.log_conditionals(opinion.clamp_min(1e-30).log())
+        return -(opinion * shares).sum(-1)
+
+
+def class_branch(net: Network) -> tuple[int, int]:
+    """The layers (averaged, joined): the average pool of class features, and the addition after it."""
+    for i, layer in enumerate(net.spec):
+        if isinstance(layer, AveragePool):
+            for j in range(i + 1, len(net.spec)):
+                if isinstance(net.spec.layers[j], Add) and i in net.spec.inputs(j):
+                    return i, j
+    raise TrainingError("the task distill needs class features that are an average plus a difference")
+
+
+def rows_of(net: Network, features: Tensor) -> Tensor:
+    """Class logits (M, K) of features (M, D), by rows that all anchors share."""
+    rows = net.layers[-1].rows
+    if len(rows.weight) != 1:
+        raise TrainingError("the task distill needs class rows that all anchors share")
+    return F.linear(features, rows.weight[0], rows.bias[0])
+
+
+def stored_tree(tree: WordTree, stored: Sequence[int]) -> WordTree:
+    """The tree of the stored nodes alone, in their order; they must be closed under parents."""
+    stored = np.asarray(list(stored))
+    place = np.full(len(tree) + 1, -1)  # one more: the parent of roots, -1, stays -1
+    place[stored] = np.arange(len(stored))
+    parents = place[tree.parents[stored]]
+    if ((tree.parents[stored] >= 0) & (parents < 0)).any():
+        raise TrainingError("the stored nodes do not include all their ancestors")
+    return WordTree([tree.ids[k] for k in stored], parents)
