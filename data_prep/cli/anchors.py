@@ -5,6 +5,7 @@ import sys
 
 import click
 import numpy as np
+from tqdm import tqdm
 
 
 @click.command(epilog="Example: data-prep anchors voc.h5 --k 5 --size 416 --stride 32")
@@ -44,9 +45,8 @@ def command(stores, k, most, size, stride, unit, source, seed, as_json) -> None:
     if unit == "cells":
         sizes = sizes / stride
     curve: list[Anchors] = []
-    with click.progressbar(range(1, max(most, k) + 1), label="k-means", file=sys.stderr) as steps:
-        for n in steps:
-            curve.append(kmeans(sizes, n, seed=seed, warm=curve[-1] if curve else None))
+    for n in tqdm(range(1, max(most, k) + 1), desc="k-means", disable=not sys.stderr.isatty()):
+        curve.append(kmeans(sizes, n, seed=seed, warm=curve[-1] if curve else None))
     chosen = curve[k - 1]
     if as_json:
         content = {

@@ -1,0 +1,391 @@
+"""Packing and checking whole data sets, mostly through the command line as users call it."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image, ImageOps
+
+from data_prep import DataError
+from data_prep.cli import cli
+from data_prep.packing import pack
+from data_prep.recipe import Recipe, Source
+from data_prep.store import Store
+from wordtree import WordTree
+
+RECIPES = Path(__file__).resolve().parents[2] / "scripts" / "recipes"
+
+
+def run(*arguments):
+    result = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=True)
+    error = result.exception
+    if error is not None and not isinstance(error, SystemExit | DataError):
+        raise error
+    return result
+
+
+@pytest.fixture
+def data(tmp_path, make):
+    """Three boxed pictures with categories named by id, and four pictures in class folders."""
+    (tmp_path / "boxed").mkdir()
+    for k in range(3):
+        (tmp_path / "boxed" / f"{k}.jpg").write_bytes(make.picture(20, 10, seed=k))
+    make.coco_of(
+        tmp_path / "boxes.json",
+        {f"{k}.jpg": (20, 10) for k in range(3)},
+        [
+            ("0.jpg", 1, [2, 1, 10, 5], {}),
+            ("0.jpg", 2, [0, 0, 20, 10], {"iscrowd": 1}),
+            ("1.jpg", 2, [15, 5, 10, 10], {}),
+        ],
+        {1: "n00000003", 2: "n00000004", 3: "unused"},
+    )
+    for name in ("n00000005/a.jpg", "n00000005/b.jpg", "n00000006/a.jpg", "n00000007/c.jpg"):
+        (tmp_path / "classes" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "classes" / name).write_bytes(make.picture(8, 8, "PNG"))
+    return tmp_path
+
+
+def test_pack_boxes_and_labels_by_recipe(data, tree, tree_file):
+    (data / "r.toml").write_text(f"""
+tree = "{tree_file}"
+[[source]]
+name = "boxes"
+kind = "coco"
+annotations = "boxes.json"
+images = "boxed"
+[[source]]
+name = "labels"
+kind = "folders"
+images = "classes"
+[[source]]
+name = "nothing"
+kind = "unlabelled"
+images = "boxed"
+""")
+    result = run("pack", data / "r.toml", data / "out.h5", "--json")
+    assert result.exit_code == 0, result.output
+    counts = json.loads(result.stdout)["sources"]
+    assert [(c["pictures"], c["boxes"], c["image_labels"]) for c in counts.values()] == [
+        (3, 3, 0),
+        (4, 0, 4),
+        (3, 0, 0),
+    ]
+    store = Store(data / "out.h5")
+    assert store.sources == ("boxes", "labels", "nothing")
+    store.require_tree(tree)
+    first, second, third = (store[k] for k in range(3))
+    assert first.image == (data / "boxed" / "0.jpg").read_bytes()
+    assert np.allclose(first.boxes_cxcywh, [[7 / 20, 3.5 / 10, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    assert first.labels.tolist() == [2, 3]
+    assert first.crowd.tolist() == [False, True]
+    assert np.allclose(second.boxes_cxcywh, [[17.5 / 20, 7.5 / 10, 0.25, 0.5]])  # clipped
+    assert third.boxed and not len(third.labels)
+    assert [one.name for one in store][3:7] == [
+        "n00000005/a.jpg",
+        "n00000005/b.jpg",
+        "n00000006/a.jpg",
+        "n00000007/c.jpg",
+    ]
+    assert [store.labels_of(k).tolist() for k in range(3, 7)] == [[4], [4], [5], [6]]
+    assert store.boxed.tolist() == [True] * 3 + [False] * 7
+    assert all(not len(store.labels_of(k)) for k in range(7, 10))
+    assert run("check", data / "out.h5").exit_code == 0
+    assert run("check", data / "r.toml").exit_code == 0
+
+
+def test_the_command_line_and_a_recipe_agree(data, tree_file):
+    assert (
+        run(
+            "pack",
+            "--coco",
+            data / "boxes.json",
+            "--images",
+            data / "boxed",
+            "--tree",
+            tree_file,
+            data / "a.h5",
+            "--source",
+            "x",
+            "--holdout-every",
+            2,
+        ).exit_code
+        == 0
+    )
+    source = Source("x", "coco", "boxed", annotations="boxes.json", holdout_every=2)
+    pack(Recipe((source,), str(tree_file), root=data), data / "b.h5")
+    first, second = Store(data / "a.h5"), Store(data / "b.h5")
+    assert [one.name for one in first] == [one.name for one in second] == ["1.jpg"]
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_threads_do_not_change_the_file(data, tree_file, jobs):
+    source = Source("x", "folders", "classes")
+    pack(Recipe((source,), str(tree_file), root=data), data / "a.h5", jobs=jobs)
+    pack(Recipe((source,), str(tree_file), root=data), data / "b.h5", jobs=2)
+    assert (data / "a.h5").read_bytes() == (data / "b.h5").read_bytes()
+
+
+def test_unmapped_classes_stop_the_run_with_a_list(data, tree_file, make):
+    make.coco_of(
+        data / "boxes.json",
+        {"0.jpg": (20, 10)},
+        [("0.jpg", k, [0, 0, 5, 5], {}) for k in (1, 2, 3)],
+        {1: "n00000003", 2: "gnu", 3: "n12345678"},
+    )
+    command = [
+        "pack",
+        "--coco",
+        data / "boxes.json",
+        "--images",
+        data / "boxed",
+        "--tree",
+        tree_file,
+        data / "o.h5",
+    ]
+    result = run(*command)
+    assert isinstance(result.exception, DataError)
+    assert "gnu" in str(result.exception)
+    assert "n12345678" in str(result.exception)
+    assert not (data / "o.h5").exists()
+    result = run(*command, "--drop-unmapped")
+    assert result.exit_code == 0
+    assert "gnu" in result.output
+    assert Store(data / "o.h5")[0].labels.tolist() == [2]
+
+
+def test_a_picture_whose_label_is_dropped_is_left_out_not_unlabelled(data, tree_file):
+    (data / "m.csv").write_text("n00000005,n00000005\nn00000006,,not wanted\n")
+    result = run(
+        "pack",
+        "--folders",
+        "classes",
+        "--map",
+        "m.csv",
+        "--tree",
+        tree_file,
+        "--root",
+        data,
+        "--json",
+        "--drop-unmapped",
+        data / "o.h5",
+    )
+    counts = json.loads(result.stdout)["sources"]["folders"]
+    assert (counts["pictures"], counts["pictures_without_a_label_left"]) == (2, 2)
+    assert len(counts["left_out_by_choice"]) == 2
+
+
+def test_wanted_classes_only(data, tree_file):
+    (data / "split.json").write_text(json.dumps({"free": ["n00000006", "n00000007"], "wrong": ["n00000099"]}))
+    command = ["pack", "--folders", "classes", "--root", data, "--tree", tree_file, data / "o.h5"]
+    assert run(*command, "--classes", "split.json:free").exit_code == 0
+    assert [one.name for one in Store(data / "o.h5")] == ["n00000006/a.jpg", "n00000007/c.jpg"]
+    assert "n00000099" in str(run(*command, "--classes", "split.json:wrong").exception)
+
+
+def test_bad_pictures_and_boxes_are_left_out_and_said(data, tree_file, make):
+    for k, content in enumerate([b"", b"<html>", make.picture(64, 64)[:1500], make.picture(10, 20)]):
+        (data / "boxed" / f"bad{k}.jpg").write_bytes(content)
+    images = {"0.jpg": (20, 10), "absent.jpg": (20, 10), **{f"bad{k}.jpg": (20, 12) for k in range(4)}}
+    boxes = [(name, 1, [0, 0, 5, 5], {}) for name in images]
+    boxes += [("0.jpg", 1, box, {}) for box in ([5, 5, -1, 2], [30, 5, 2, 2], [1, 1, 0, 2])]
+    make.coco_of(data / "boxes.json", images, boxes, {1: "n00000003"})
+    command = ["--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file]
+    result = run("pack", *command, data / "o.h5", "--report", data / "report.json")
+    assert result.exit_code == 1
+    kinds = [fault["kind"] for fault in json.loads((data / "report.json").read_text())["faults"]]
+    assert sorted(kinds) == sorted(
+        [
+            "missing picture",
+            "wrong size",
+            "box inverted",
+            "box outside",
+            "box empty",
+            *["unreadable picture"] * 3,
+        ]
+    )
+    (only,) = Store(data / "o.h5")
+    assert (only.name, len(only.labels)) == ("0.jpg", 1)
+    assert run("pack", *command, data / "o.h5", "--skip-bad").exit_code == 0
+    before = sorted((path, path.read_bytes()) for path in data.rglob("*") if path.is_file())
+    checked = run("check", *command, "--json")
+    assert checked.exit_code == 1
+    found = json.loads(checked.stdout)
+    assert {fault["kind"] for fault in found["faults"]} == set(kinds)
+    assert sum(found["by_kind"].values()) == len(kinds)
+    assert run("check", *command).exit_code == 1
+    assert before == sorted((path, path.read_bytes()) for path in data.rglob("*") if path.is_file())
+
+
+def test_nothing_left_to_pack(data, tree_file):
+    for path in (data / "classes").rglob("*.jpg"):
+        path.write_bytes(b"")
+    result = run("pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5")
+    assert isinstance(result.exception, DataError)
+    assert not list(data.glob("o.h5*"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("frame", ["stored", "upright"])
+def test_boxes_follow_the_upright_picture(tmp_path, tree_file, make, orientation, frame):
+    pixels = np.zeros((17, 31), np.uint8)
+    pixels[4:9, 3:11] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", exif=exif)
+    (tmp_path / "a.png").write_bytes(out.getvalue())
+    upright = ImageOps.exif_transpose(Image.open(out))
+    seen = np.asarray(upright)
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    wanted = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
+    # Orientations 2..4 keep the size: there the annotation cannot tell which frame it means, and upright is
+    # taken.
+    if frame == "stored" and orientation > 4:
+        size, box = (31, 17), [3, 4, 8, 5]
+    else:
+        size, box = upright.size, [int(value) for value in wanted]
+    make.coco_of(tmp_path / "c.json", {"a.png": size}, [("a.png", 1, box, {})], {1: "n00000003"})
+    pack(
+        Recipe((Source("x", "coco", ".", annotations="c.json"),), str(tree_file), root=tmp_path),
+        tmp_path / "o.h5",
+    )
+    (found,) = Store(tmp_path / "o.h5")
+    assert (found.width, found.height) == upright.size
+    x, y, w, h = wanted
+    scale = np.asarray([*upright.size, *upright.size])
+    assert np.allclose(found.boxes_cxcywh[0] * scale, [x + w / 2, y + h / 2, w, h], atol=1e-4)
+
+
+def test_flat_classes_in_order_of_the_data_or_of_a_list(data):
+    command = ["pack", "--coco", data / "boxes.json", "--images", data / "boxed", "--flat", data / "o.h5"]
+    assert run(*command).exit_code == 0
+    assert Store(data / "o.h5").tree == WordTree.flat(["n00000003", "n00000004", "unused"])
+    (data / "voc.names").write_text("unused\nn00000004\nn00000003\n")
+    assert run(*command, "--names", data / "voc.names").exit_code == 0
+    assert Store(data / "o.h5")[0].labels.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a", "b", "c"],
+        ["out.h5"],
+        ["--coco", "a.json", "out.h5"],
+        ["--folders", "a", "--coco", "b", "--images", "c", "out.h5"],
+        ["--folders", "a", "--images", "c", "out.h5"],
+        ["recipe.toml", "out.h5", "--map", "coco"],
+        ["--folders", "a", "--flat", "--tree", "t.json", "out.h5"],
+        ["--folders", "a", "--holdout-part", "x", "out.h5"],
+    ],
+)
+def test_wrong_usage_is_status_2(arguments):
+    assert run("pack", *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[[source",
+        "source = 5",
+        "source = []",
+        "[[source]]",
+        '[[source]]\nname = "a"\nkind = "x"\nimages = "i"',
+        '[[source]]\nname = "a"\nkind = "coco"\nimages = "i"',
+        '[[source]]\nname = "a"\nkind = "folders"\nimages = "i"\nannotations = "x"',
+        '[[source]]\nname = "a"\nkind = "folders"\nimages = 5',
+        '[[source]]\nname = "a"\nkind = "folders"\nimages = "i"\nholdout_every = "4"',
+        '[[source]]\nname = "a"\nkind = "folders"\nimages = "i"\nholdout_every = true',
+        '[[source]]\nname = "a"\nkind = "folders"\nimages = "i"\nextra = 1',
+        'extra = 1\n[[source]]\nname = "a"\nkind = "folders"\nimages = "i"',
+        'names = "n"\n[[source]]\nname = "a"\nkind = "folders"\nimages = "i"',
+        'root = 3\n[[source]]\nname = "a"\nkind = "folders"\nimages = "i"',
+        '[[source]]\nname = "a"\nkind = "unlabelled"\nimages = "i"\n' * 2,
+    ],
+)
+def test_wrong_recipes_are_refused_by_name(tmp_path, text):
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(DataError, match=r"r\.toml"):
+        Recipe.load(tmp_path / "r.toml")
+
+
+def test_recipes_in_json_and_their_root(tmp_path):
+    content = {
+        "root": "data",
+        "source": [{"name": "a", "kind": "folders", "images": "i", "drop_unmapped": True}],
+    }
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    assert Recipe.load(tmp_path / "r.json").root == tmp_path / "data"
+    assert Recipe.load(tmp_path / "r.json", "elsewhere").root.name == "elsewhere"
+    with pytest.raises(DataError, match="no such"):
+        Recipe.load(tmp_path / "none.toml")
+
+
+def test_anchors_and_stats_of_a_file(data, tree_file):
+    run("pack", "--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file, data / "o.h5")
+    found = json.loads(
+        run("anchors", data / "o.h5", "--size", 0, "--unit", "pixels", "--k", 2, "--json").stdout
+    )
+    assert found["boxes"] == 2  # the crowd does not count
+    assert np.allclose(found["anchors"], [[5, 5], [10, 5]])
+    # Fitted into 40 x 40 the picture of 20 x 10 is twice as large.
+    found = json.loads(run("anchors", data / "o.h5", "--size", 40, "--stride", 10, "--k", 2, "--json").stdout)
+    assert np.allclose(found["anchors"], [[1, 1], [2, 1]])
+    assert "anchors" in run("anchors", data / "o.h5").output
+    assert isinstance(run("anchors", data / "o.h5", "--source", "none").exception, DataError)
+    counts = json.loads(run("stats", data / "o.h5", "--json").stdout)[str(data / "o.h5")]
+    assert counts["nodes"]["n00000004"] == {"name": "dog", "boxes": 2, "image_labels": 0}
+    assert sum(row["boxes"] for row in counts["levels"].values()) == 3
+    assert sum(counts["box_sides"].values()) == 2
+    assert run("stats", data / "o.h5").exit_code == 0
+
+
+def test_no_boxes_no_anchors(data, tree_file):
+    run("pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5")
+    assert isinstance(run("anchors", data / "o.h5").exception, DataError)
+    assert run("stats", data / "o.h5").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["pack", "check", "anchors", "stats"])
+def test_help_has_an_example(name):
+    assert f"data-prep {name}" in run(name, "--help").output
+
+
+# The data sets at hand
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("recipe", "pictures", "boxes", "labels"),
+    [
+        ("coco128_train", 96, 713, 0),
+        ("coco128_val", 32, 216, 0),
+        ("voc100", 100, 273, 0),
+        ("imagenet_det_sample", 600, 0, 600),
+    ],
+)
+def test_recipes_of_the_data_at_hand(tmp_path, shared, recipe, pictures, boxes, labels):
+    report = pack(Recipe.load(RECIPES / f"{recipe}.toml", shared / "data"), tmp_path / "o.h5", decode=False)
+    assert (report.pictures.total(), report.boxes.total(), report.image_labels.total()) == (
+        pictures,
+        boxes,
+        labels,
+    )
+    assert report.faults == []
+    Store(tmp_path / "o.h5").require_tree(WordTree.default())
+
+
+@pytest.mark.reference
+def test_coco128s_parts_never_meet(tmp_path, shared):
+    names = []
+    for part in ("train", "val"):
+        pack(Recipe.load(RECIPES / f"coco128_{part}.toml", shared / "data"), tmp_path / "o.h5", decode=False)
+        names.append({one.name for one in Store(tmp_path / "o.h5")})
+    everything = sorted(path.name for path in (shared / "data" / "coco128" / "images").iterdir())
+    assert names[1] == set(everything[::4])
+    assert names[0] == set(everything) - names[1]
