@@ -1,4 +1,4 @@
-"""Committed tables of facts: which WordNet id each class of a data set is, and what building the default tree needs.
+"""Committed tables of facts: the WordNet id of each class of a data set and what grows the default tree.
 
 Not here: .map files, which hold indices of one tree instead of ids (darknet.py).
 """
@@ -29,8 +29,9 @@ def class_map(data_set: str) -> tuple[tuple[str, str], ...]:
     """The classes of a data set as (class name, WordNet id), in the data set's own order.
 
     Args:
-        data_set: "coco" (80), "voc" (20), "det" (ImageNet DET, 200) or "ilsvrc" (ImageNet-1k, 1,000, in the order of
-            Darknet's classifiers). `tree.index(id)` gives the node; every id is a node of the default tree.
+        data_set: "coco" (80), "voc" (20), "det" (ImageNet DET, 200) or "ilsvrc" (ImageNet-1k, 1,000, in the
+            order of Darknet's classifiers). `tree.index(id)` gives the node; every id is a node of the
+            default tree.
 
     Raises:
         TreeError: another name.

@@ -14,7 +14,8 @@ from wordtree.errors import TreeError
 from wordtree.growth import PHYSICAL_ENTITY, Paths, build, default_grafts
 from wordtree.tree import WordTree
 
-# The reference tree holds the ImageNet synsets with at least this many pictures in Fall 2011: "the top 9,000" of the paper.
+# Darknet's 9k.tree holds the ImageNet synsets with at least this many pictures in Fall 2011: the paper's "top
+# 9,000".
 FEWEST_PICTURES = 777
 
 
@@ -54,7 +55,7 @@ def build_default(counts: Mapping[str, int]) -> WordTree:
     about = {
         "title": "Tree of 9,418 things one can photograph",
         "wordnet": "3.0",
-        "labels": f"ImageNet Fall 2011 synsets with at least {FEWEST_PICTURES} pictures, ILSVRC, ImageNet DET, COCO",
+        "labels": f"ImageNet Fall 2011 with at least {FEWEST_PICTURES} pictures, ILSVRC, ImageNet DET, COCO",
         "made by": "scripts/build_default_tree",
         "licence": "names, glosses and hypernyms: WordNet 3.0, Copyright 2006 by Princeton University",
     }

@@ -64,8 +64,13 @@ class Lookup:
 
     def similar(self, word: str) -> tuple[int, ...]:
         """Nodes whose names contain the word or are spelt like it."""
-        close = difflib.get_close_matches(word, [*self._names, *self._synonyms], _MOST_CANDIDATES, _SIMILAR)
-        found = [i for key in close for i in (*self._names.get(key, ()), *self._synonyms.get(key, ()))]
+        nodes: dict[str, list[int]] = {}  # whole names and the single words in them: huskyy -> Siberian husky
+        for words in (self._names, self._synonyms):
+            for key, found in words.items():
+                for part in {key, *key.split()}:
+                    nodes.setdefault(part, []).extend(found)
+        close = difflib.get_close_matches(word, nodes, _MOST_CANDIDATES, _SIMILAR)
+        found = [i for key in close for i in nodes[key]]
         return tuple(dict.fromkeys([*found, *self.search(word, _MOST_CANDIDATES)]))[:_MOST_CANDIDATES]
 
     def search(self, text: str, limit: int | None = None) -> tuple[int, ...]:

@@ -40,8 +40,9 @@ class WordTree:
         synonyms: per node a tuple of further words for it.
         sources: per node a tuple of tags that say whose label it is ("imagenet", "coco", ...); () for a
             node that only holds others together.
-        hypernyms: per node how WordNet gets to it, where that is not its parent alone: ids from the nearest node of
-            this tree that is above it there (or from the top) down to its own hypernym; see `hypernym_path`.
+        hypernyms: per node how WordNet gets to it, where that is not its parent alone: ids from the nearest
+            node of this tree that is above it there (or from the top) down to its own hypernym; see
+            `hypernym_path`.
         about: free JSON-able facts about the tree as a whole.
 
     Raises:
@@ -247,7 +248,7 @@ class WordTree:
         return tuple(reversed(path))
 
     def hypernym_path(self, node: Node) -> tuple[str, ...]:
-        """The WordNet path the node was grown along, itself last: `path` and the ids that the tree left out of it.
+        """The WordNet path the node was grown along, itself last: `path` and the ids that the tree left out.
 
         A promoted node has its former parent on this path, though in the tree the two are siblings.
         """

@@ -17,7 +17,10 @@ from wordtree.errors import TreeError
 if TYPE_CHECKING:
     from nltk.corpus.reader.wordnet import Synset, WordNetCorpusReader
 
-# All that nltk opens. When one is missing, nltk's own lazy loader starts again at every attribute access, for minutes.
+    from wordtree.tree import WordTree
+
+# All that nltk opens. When one is missing, nltk's lazy loader starts again at every attribute access, for
+# minutes.
 FILES = (
     *(f"{kind}.{part}" for kind in ("data", "index") for part in ("adj", "adv", "noun", "verb")),
     *(f"{part}.exc" for part in ("adj", "adv", "noun", "verb")),
@@ -31,7 +34,7 @@ _ID = re.compile(r"n([0-9]{8})")
 
 
 def find() -> Path:
-    """The folder of WordNet 3.0's files: below $NLTK_DATA, below `.wordnet` in the checkout, or where nltk looks.
+    """The folder of WordNet 3.0's files: below $NLTK_DATA, `.wordnet` in the checkout, or where nltk looks.
 
     Raises:
         TreeError: none; says where was looked and what to do.
@@ -55,7 +58,7 @@ def find() -> Path:
 
 @cache
 def reader() -> WordNetCorpusReader:
-    """nltk's reader, opened once; takes about two seconds. TreeError if there is no WordNet or it is not 3.0."""
+    """nltk's reader, opened once, in about two seconds. TreeError if there is no WordNet or it is not 3.0."""
     import nltk
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
@@ -78,7 +81,7 @@ def reader() -> WordNetCorpusReader:
 
 
 def synset(node: str) -> Synset:
-    """The synset of a WordNet id ("n02084071") or of a synset name ("dog.n.01"). TreeError if there is none."""
+    """The synset of a WordNet id ("n02084071") or a synset name ("dog.n.01"). TreeError if there is none."""
     match = _ID.fullmatch(node)
     try:
         if match:
@@ -112,6 +115,20 @@ def hypernyms(of: Synset) -> list[Synset]:
     return [
         h for kind in (of.hypernyms(), of.instance_hypernyms()) for h in sorted(kind, key=lambda h: h.name())
     ]
+
+
+def nearest(tree: WordTree, node: str) -> int | None:
+    """Index of the node for a WordNet noun: itself, else the fewest hypernyms up; None if there is none above.
+
+    Of several equally near the alphabetically first. This is where a label goes that is finer than the tree.
+    """
+    level = [synset(node)]
+    while level:
+        for of in sorted(level, key=lambda of: of.name()):
+            if wnid(of) in tree:
+                return tree.index(wnid(of))
+        level = [hypernym for of in level for hypernym in hypernyms(of)]
+    return None
 
 
 def words(of: Synset) -> tuple[str, ...]:

@@ -1,0 +1,289 @@
+"""The `wordtree` command: build, show, path, search, lca, check. Text for people, --json for programs.
+
+Not here: any answer; each sub-command asks the library one question and prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wordtree.errors import LookupTreeError, TreeError
+from wordtree.tree import WordTree
+
+
+def open_tree(path: Path | None) -> WordTree:
+    """The default tree, a .json(.gz) of ours, or Darknet's .tree with the .names beside it, if any."""
+    if path is None:
+        return WordTree.default()
+    if path.suffix != ".tree":
+        return WordTree.load(path)
+    names = path.with_suffix(".names")
+    return WordTree.from_darknet(path, names if names.is_file() else None)
+
+
+_tree = click.option(
+    "--tree",
+    "path",
+    type=click.Path(path_type=Path),
+    help="A tree file (.json, .json.gz, .tree); default: 9,418 nodes.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(epilog="Example: wordtree path husky")
+def cli() -> None:
+    """A tree of things one can photograph: look into it, check one, build one.
+
+    NODE is an index, a WordNet id (n02084071), a synset name (dog.n.01), or a name or synonym if only one
+    node has it.
+    """
+
+
+@cli.command(epilog="Example: wordtree build dog.n.01 wolf.n.01 n02121620 --out pets.json")
+@click.argument("labels", nargs=-1)
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="A file with one WordNet id or synset name per line.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write this .json or .json.gz; default: print the tree."
+)
+@click.option(
+    "--darknet", type=click.Path(path_type=Path), help="Write .tree, .names and .labels into this folder."
+)
+@click.option(
+    "--root",
+    default="n00001930",
+    show_default=True,
+    help="What the roots are kinds of; here physical entity.",
+)
+@click.option(
+    "--keep-only-children", is_flag=True, help="Leave a leaf without siblings where WordNet has it."
+)
+@_json
+def build(
+    labels: tuple[str, ...],
+    source: Path | None,
+    out: Path | None,
+    darknet: Path | None,
+    root: str,
+    keep_only_children: bool,
+    as_json: bool,
+) -> None:
+    """Build the tree of some WordNet nouns: LABELS and --from. Needs WordNet (scripts/get_wordnet)."""
+    from wordtree.darknet import read_lines
+    from wordtree.growth import build as build_tree
+
+    wanted = [*labels, *(line.split()[0] for line in (read_lines(source) if source else ()))]
+    if not wanted:
+        raise click.UsageError("no labels: name some, or a file of them with --from")
+    tree = build_tree(wanted, root=root, promotion=not keep_only_children, progress=sys.stderr.isatty())
+    if out:
+        tree.save(out)
+    if darknet:
+        tree.to_darknet(darknet)
+    if as_json:
+        _print_json({**summary(tree), "files": [str(path) for path in (out, darknet) if path]})
+    elif out or darknet:
+        click.echo(f"{len(tree):,} nodes -> {', '.join(str(path) for path in (out, darknet) if path)}")
+    else:
+        for root_node in tree.roots:
+            _print_branch(tree, root_node, len(tree))
+
+
+@cli.command(epilog="Example: wordtree show bear --depth 2")
+@click.argument("node", required=False)
+@click.option("--depth", default=1, show_default=True, type=click.IntRange(0), help="Levels below the node.")
+@_tree
+@_json
+def show(node: str | None, depth: int, path: Path | None, as_json: bool) -> None:
+    """What a node is and what lies below it; without NODE, what the tree is."""
+    tree = open_tree(path)
+    if node is None:
+        facts = summary(tree)
+        if as_json:
+            return _print_json(facts)
+        for key, value in facts.items():
+            click.echo(f"{key:>12}  {value}")
+        click.echo()
+        for root in tree.roots:
+            _print_branch(tree, root, depth - 1)
+        return None
+    k = find(tree, node)
+    if as_json:
+        return _print_json({**record(tree, k), "children": [record(tree, i) for i in tree.children(k)]})
+    for key, value in record(tree, k).items():
+        if value not in (None, [], ""):
+            click.echo(f"{key:>12}  {', '.join(value) if isinstance(value, list) else value}")
+    click.echo()
+    _print_branch(tree, k, depth)
+    return None
+
+
+@cli.command("path", epilog="Example: wordtree path husky")
+@click.argument("node")
+@_tree
+@_json
+def path_(node: str, path: Path | None, as_json: bool) -> None:
+    """The way from the root down to NODE."""
+    tree = open_tree(path)
+    steps = tree.path_nodes(find(tree, node))
+    if as_json:
+        return _print_json([record(tree, i) for i in steps])
+    for level, i in enumerate(steps):
+        click.echo(f"{'  ' * level}{tree.lookup.line(i)}")
+    return None
+
+
+@cli.command(epilog="Example: wordtree search husk")
+@click.argument("text")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="At most so many.")
+@_tree
+@_json
+def search(text: str, limit: int, path: Path | None, as_json: bool) -> None:
+    """Nodes with TEXT in a name, synonym or id, the closest match first. Exit status 1 if there are none."""
+    tree = open_tree(path)
+    found = tree.search(text)
+    if as_json:
+        _print_json([record(tree, i) for i in found[:limit]])
+    else:
+        for i in found[:limit]:
+            click.echo(tree.lookup.line(i))
+        if len(found) > limit:
+            click.echo(f"... and {len(found) - limit} more (--limit)", err=True)
+    if not found:
+        click.echo(f"nothing in the tree contains {text!r}", err=True)
+        sys.exit(1)
+
+
+@cli.command(epilog="Example: wordtree lca dog.n.01 wolf.n.01")
+@click.argument("a")
+@click.argument("b")
+@_tree
+@_json
+def lca(a: str, b: str, path: Path | None, as_json: bool) -> None:
+    """The lowest node that is above (or is) both A and B. Exit status 1 if they lie under different roots."""
+    tree = open_tree(path)
+    found = tree.lca(find(tree, a), find(tree, b))
+    if as_json:
+        _print_json(None if found is None else record(tree, found))
+    elif found is not None:
+        click.echo(tree.lookup.line(found))
+    if found is None:
+        click.echo(f"{a} and {b} lie under different roots", err=True)
+        sys.exit(1)
+
+
+@cli.command(epilog="Example: wordtree check 9k.tree --names 9k.names --labels 9k.labels")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--names", type=click.Path(path_type=Path), help="Darknet's .names of the same tree.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Darknet's .labels of the same tree.")
+@click.option("--map", "map_file", type=click.Path(path_type=Path), help="A .map file into it.")
+@_json
+def check(file: Path, names: Path | None, labels: Path | None, map_file: Path | None, as_json: bool) -> None:
+    """Read a tree FILE (.json, .json.gz or Darknet's .tree) strictly; say what it holds or what is wrong."""
+    from wordtree.darknet import read_map
+
+    if file.suffix == ".tree":
+        tree = WordTree.from_darknet(file, names, labels)
+    elif names or labels:
+        raise click.UsageError("--names and --labels go with Darknet's .tree")
+    else:
+        tree = WordTree.load(file)
+    facts = summary(tree)
+    if map_file:
+        facts["mapped"] = len(read_map(map_file, len(tree)))
+    if as_json:
+        return _print_json(facts)
+    click.echo(f"{file}: sound")
+    for key, value in facts.items():
+        click.echo(f"{key:>12}  {value}")
+    return None
+
+
+def find(tree: WordTree, text: str) -> int:
+    """A node as people type it: digits are an index."""
+    return tree.index(int(text) if text.isdecimal() and len(text) < 10 and text not in tree else text)
+
+
+def record(tree: WordTree, i: int) -> dict[str, Any]:
+    """What --json says about a node."""
+    return {
+        "index": i,
+        "id": tree.ids[i],
+        "name": tree.names[i],
+        "synset": tree.synsets[i] if tree.synsets else None,
+        "synonyms": list(tree.synonyms[i]) if tree.synonyms else [],
+        "gloss": tree.glosses[i] if tree.glosses else None,
+        "sources": list(tree.sources[i]) if tree.sources else [],
+        "depth": tree.depth(i),
+        "path": list(tree.path(i)),
+    }
+
+
+def summary(tree: WordTree) -> dict[str, Any]:
+    """Figures of a whole tree."""
+    sizes = tree.group_starts[1:] - tree.group_starts[:-1]
+    facts: dict[str, Any] = {
+        "nodes": len(tree),
+        "roots": len(tree.roots),
+        "leaves": len(tree.leaves),
+        "groups": len(sizes),
+        "largest": int(sizes.max()),
+        "only child": int((sizes == 1).sum()),
+        "depth": int(tree.depths.max()),
+        "fingerprint": tree.fingerprint,
+    }
+    if tree.sources:
+        facts |= dict(
+            sorted(Counter(tag for tags in tree.sources for tag in tags or ("intermediate",)).items())
+        )
+    return facts
+
+
+def _print_branch(tree: WordTree, node: int, levels: int) -> None:
+    """The node and `levels` levels below it, indented; one stack, so that a chain of thousands prints too."""
+    waiting = [(node, 0)]
+    while waiting:
+        k, level = waiting.pop()
+        below = tree.children(k)
+        hidden = f"  (+{len(below)})" if below and level >= levels else ""
+        click.echo(f"{'  ' * level}{tree.names[k]}  {tree.ids[k]}{hidden}")
+        if level < levels:
+            waiting += [(i, level + 1) for i in reversed(below)]
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def main() -> None:
+    """Entry point: TreeError is a line on stderr and exit status 1, a name that fits no node or several is 2."""
+    try:
+        cli(standalone_mode=False)
+    except LookupTreeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except TreeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
