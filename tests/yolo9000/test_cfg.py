@@ -66,7 +66,7 @@ def test_what_a_cfg_cannot_say_is_not_written():
 
 
 def test_darknets_habits():
-    """Blanks, comments, short names, CRLF, its defaults, the first of two in [net] counts, [cost] is dropped."""
+    """Blanks, comments, short names, CRLF, defaults; the first of two in [net] counts; no [cost]."""
     lines = [
         "# comment",
         "[network]",

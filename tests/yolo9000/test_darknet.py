@@ -1,6 +1,8 @@
 """Weight files: every header version, whole and partial, byte for byte; and errors in numbers."""
 
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -260,3 +262,49 @@ def test_a_tree_of_another_size_is_refused(tmp_path):
 def test_a_tree_that_is_missing_is_said(tmp_path):
     with pytest.raises(ModelError, match=r"tree=data/u\.tree is missing"):
         darknet.load(cfg_with_tree(tmp_path, name="data/u.tree"))
+
+
+FULL_SIZE = """
+import hashlib, resource, sys
+from pathlib import Path
+import numpy as np, torch
+from yolo9000 import cfg, darknet, presets
+
+folder = Path(sys.argv[1])
+path = folder / "full.weights"
+spec = presets.yolo9000(classes=9418, bn="darknet-cpu")
+(folder / "full.cfg").write_text(cfg.format(spec))
+rng = np.random.default_rng(0)
+with path.open("wb") as stream:
+    stream.write(np.array([0, 2, 0], "<i4").tobytes() + np.array([1], "<i8").tobytes())
+    count = 0
+    for i, layer in enumerate(spec):
+        values = spec.values_of(i)
+        for block in range(0, values, 2**22):
+            # positive, to do as variances too; small, so that nothing overflows on its way through 19 layers
+            part = rng.random(min(2**22, values - block), dtype=np.float32) * 0.05
+            stream.write(part.astype("<f4").tobytes())
+        count += values
+net = darknet.load(folder / "full.cfg", path)
+with torch.no_grad():
+    raw = net(torch.rand(1, 3, 544, 544))
+assert raw.shape == (1, 28269, 17, 17) and bool(raw.isfinite().all())
+del raw
+darknet.save(net, folder / "again.weights")
+files = [(folder / name).open("rb") for name in ("full.weights", "again.weights")]
+first, second = (hashlib.file_digest(file, "sha256").digest() for file in files)
+print(count, path.stat().st_size, first == second, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_file_as_large_as_the_published_one_fits_in_memory(tmp_path):
+    """48,807,501 random values written, loaded, run at 544 px and saved in a process of its own, in 1.5 GiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_SIZE, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    count, size, same, peak = done.stdout.split()
+    assert (int(count), int(size), same) == (48_807_501, 195_230_024, "True")
+    kilobytes = int(peak) / (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes < 1.5 * 2**20, f"{kilobytes / 2**20:.2f} GiB"
