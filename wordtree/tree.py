@@ -436,7 +436,9 @@ def _rows(
     rows = tuple(rows)
     if len(rows) != n:
         raise TreeError(f"{n} nodes but {len(rows)} {what}: every node needs one, if only an empty one")
+    if {type(row) for row in rows} <= {list, tuple} and {type(text) for row in rows for text in row} <= {str}:
+        return tuple(map(tuple, rows))  # the usual case in one sweep: the default tree loads at each start
     for i, row in enumerate(rows):
-        if isinstance(row, str) or not all(isinstance(text, str) for text in row):
+        if isinstance(row, str) or not isinstance(row, Iterable) or not all(isinstance(t, str) for t in row):
             raise TreeError(f"{where(i)}: {what} holds a list of texts per node, not {row!r}")
     return tuple(map(tuple, rows))

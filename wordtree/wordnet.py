@@ -118,7 +118,7 @@ def hypernyms(of: Synset) -> list[Synset]:
 
 
 def nearest(tree: WordTree, node: str) -> int | None:
-    """Index of the node for a WordNet noun: itself, else the fewest hypernyms up; None if there is none above.
+    """Index of the node for a WordNet noun: itself, else the fewest hypernyms up; None if none is above.
 
     Of several equally near the alphabetically first. This is where a label goes that is finer than the tree.
     """
