@@ -299,7 +299,7 @@ print(count, path.stat().st_size, first == second, resource.getrusage(resource.R
 
 @pytest.mark.slow
 def test_a_file_as_large_as_the_published_one_fits_in_memory(tmp_path):
-    """48,807,501 random values written, loaded, run at 544 px and saved in a process of its own, in 1.5 GiB."""
+    """48,807,501 random values written, loaded, run at 544 px and saved, in 1.5 GiB."""
     done = subprocess.run(
         [sys.executable, "-c", FULL_SIZE, tmp_path], capture_output=True, text=True, check=False
     )
