@@ -4,6 +4,7 @@ pictures whole."""
 import colorsys
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,8 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
             picture.save(part, format=kind, **options)
             part.replace(path)
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # its folder may not be one
+                part.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be written ({error})") from error
     return path

@@ -1,8 +1,10 @@
 """A model as one safetensors file: weights, the description of the network, its tree or class names, and what
 is known about its making. Written whole or not at all; read with nothing unpickled and everything checked.
 
-The header's metadata holds `format`, `version`, `model` (JSON, below) and `sha256`, taken over `model` and
-then every tensor in the order of names: name, type, shape, bytes. `model` has
+The header's metadata has one entry, `yolo9000-model` (one, because safetensors writes several in random
+order): a line with the version of this format, a line with a SHA-256, and a description in JSON. The hash is
+taken over the description and then every tensor in the order of names: name, type, shape, bytes. The
+description has
 
     network      NetworkSpec.to_dict()
     tree         WordTree.to_dict(); or {"fingerprint": ...} alone if it is the default tree of this package;
@@ -20,6 +22,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,7 @@ from yolo9000.errors import ModelError
 from yolo9000.network import Network
 from yolo9000.spec import External, NetworkSpec
 
-FORMAT = "yolo9000-model"
+KEY = "yolo9000-model"  # of the metadata
 VERSION = 1
 
 # The model in the package.
@@ -108,11 +111,12 @@ def save_model(
     }
     try:
         text = json.dumps(model, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode()
     except (TypeError, ValueError) as error:
         raise ModelError(f"the record or defaults of a model must be JSON ({error})") from error
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in net.state_dict().items()}
     digest = _digest(text, tensors)
-    metadata = {"format": FORMAT, "version": str(VERSION), "model": text, "sha256": digest}
+    metadata = {KEY: f"{VERSION}\n{digest}\n{text}"}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +125,8 @@ def save_model(
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be written ({error})") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may not be one
+            part.unlink(missing_ok=True)
     return digest
 
 
@@ -178,14 +183,13 @@ def _read(path: Path, weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if KEY not in metadata:
+                raise ModelError(f"{path}: a safetensors file, but not a model of this program (no {KEY!r})")
+            version, _, rest = metadata[KEY].partition("\n")
+            digest, _, text = rest.partition("\n")
+            if version != str(VERSION):
                 raise ModelError(
-                    f"{path}: a safetensors file, but not a model of this program (format {FORMAT!r})"
-                )
-            if metadata.get("version") != str(VERSION):
-                version = metadata.get("version")
-                raise ModelError(
-                    f"{path}: model version {version}; this program reads {VERSION}, a newer one may help"
+                    f"{path}: model version {version[:20]}; this program reads {VERSION}, a newer one may help"
                 )
             shapes = {}
             for name in file.keys():  # noqa: SIM118 (safe_open is no dict)
@@ -196,10 +200,9 @@ def _read(path: Path, weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
         raise ModelError(f"{path}: damaged ({error})") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error})") from error
-    text = metadata.get("model", "")
-    if weights and _digest(text, tensors) != metadata.get("sha256"):
+    if weights and _digest(text, tensors) != digest:
         raise ModelError(f"{path}: damaged or changed: its content does not give its SHA-256; fetch it again")
-    return _info(path, text, metadata.get("sha256", ""), size, shapes), tensors
+    return _info(path, text, digest, size, shapes), tensors
 
 
 def _info(

@@ -4,6 +4,7 @@ ones reported, results as text and JSON."""
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,8 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may not be one
+            part.unlink(missing_ok=True)
 
 
 def usage(error: ValueError) -> click.UsageError:

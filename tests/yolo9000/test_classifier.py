@@ -1,0 +1,108 @@
+"""Classifying whole pictures, and what classes are called."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.yolo9000.small import TREE, small_classifier, small_detector
+from yolo9000.classifier import Classifier, central_square
+from yolo9000.descent import RULES
+from yolo9000.errors import ImageError, ModelError
+from yolo9000.names import read_names, tree_of
+
+
+def picture(seed: int, width: int = 90, height: int = 60) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_flat_equals_the_networks_own_probabilities():
+    net = small_classifier()
+    classifier = Classifier(net, names=list("abcdef"))
+    pixels = torch.from_numpy(picture(0)).permute(2, 0, 1)
+    with torch.inference_mode():
+        expected = net(central_square(pixels, 64)[None])[0]
+    found = classifier(picture(0), top=6)
+    assert found.nodes == tuple(expected.argsort(descending=True).tolist())
+    assert found.probabilities == pytest.approx(expected.sort(descending=True).values.tolist(), abs=1e-5)
+    assert sum(found.probabilities) == pytest.approx(1)
+    assert found.names == tuple("abcdef"[k] for k in found.nodes) == found.ids
+    assert found.answer == found.nodes[0] and found.path_names == found.names[:1]
+    assert len(classifier(picture(0), top=99).nodes) == 6
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_tree(rule):
+    net = small_classifier(tree=True)
+    classifier = Classifier(net)
+    found = classifier(picture(1), rule=rule, tree_threshold=0.3)
+    leaves = [k for k in range(len(TREE)) if not TREE.children(k)]
+    assert set(found.nodes) <= set(leaves) and list(found.probabilities) == sorted(
+        found.probabilities, reverse=True
+    )
+    with torch.inference_mode():
+        conditionals = net(central_square(torch.from_numpy(picture(1)).permute(2, 0, 1), 64)[None])[0]
+    for k, p in zip(found.nodes, found.probabilities, strict=True):
+        assert p == pytest.approx(float(conditionals[list(TREE.path_nodes(k))].prod()), abs=1e-5)
+    assert found.path == TREE.path(found.answer)
+    if rule == "leaf":
+        assert found.answer == found.nodes[0]
+    record = found.to_dict()
+    assert record["answer"]["name"] == TREE.names[found.answer] and len(record["best"]) == 5
+
+
+def test_batch_equals_single_whatever_the_shapes():
+    classifier = Classifier(small_classifier())
+    pictures = [
+        picture(i, *shape) for i, shape in enumerate([(90, 60), (1, 5000), (5000, 1), (64, 64), (30, 200)])
+    ]
+    many = classifier(pictures, batch=2)
+    for one, found in zip(pictures, many, strict=True):
+        assert classifier(one).probabilities == pytest.approx(found.probabilities, abs=1e-5)
+    assert classifier([]) == []
+
+
+def test_the_middle_square_is_what_is_seen():
+    ground = np.zeros((40, 100, 3), np.uint8)
+    ground[:, 30:70] = 200
+    square = central_square(torch.from_numpy(ground).permute(2, 0, 1), 20)
+    assert square.shape == (3, 20, 20) and torch.allclose(square, torch.tensor(200 / 255), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"top": 0}, {"rule": "best"}, {"size": 1}, {"size": 10**6}, {"batch": 0}, {"tree_threshold": 2}],
+)
+def test_impossible_options(options):
+    with pytest.raises(ValueError):
+        Classifier(small_classifier())(picture(0), **options)
+
+
+def test_wrong_models_and_pictures():
+    with pytest.raises(ModelError, match="softmax"):
+        Classifier(small_detector())
+    with pytest.raises(ImageError):
+        Classifier(small_classifier())(b"")
+
+
+def test_read_names(tmp_path):
+    path = tmp_path / "x.names"
+    path.write_text("one\ntwo \nthree\n", encoding="utf-8")
+    assert read_names(path, 2) == ("one", "two")
+    with pytest.raises(ModelError, match="3 names, the network has 4"):
+        read_names(path, 4)
+    path.write_text("one\n\nthree\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"x\.names:2"):
+        read_names(path, 3)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelError, match="UTF-8"):
+        read_names(path, 1)
+    with pytest.raises(ModelError, match="no names there"):
+        read_names(tmp_path / "no.names", 1)
+    with pytest.raises(ModelError, match="no names there"):
+        read_names(tmp_path, 1)
+    assert read_names("voc", 20)[0] == "aeroplane" and len(read_names("coco", 80)) == 80
+
+
+def test_names_for_a_tree_change_only_what_is_shown():
+    tree = tree_of(small_detector(), [name.upper() for name in TREE.names])
+    assert tree.fingerprint == TREE.fingerprint and tree.names[3] == "DOG"
