@@ -65,7 +65,7 @@ def collect(
     empty); or {"label": k} or {"image_labels": (m,)} for an image without boxes; or neither (unlabelled: it
     teaches nothing). Beside either, "ignore_boxes" (k, 4) and "negative_labels" (j,). Image labels beside
     boxes are left out: the boxes say more. nodes: how many classes there are. map: (d,) class of the data set
-    -> node, applied to the labels of boxes only (SPEC.md 3.2). Raises TrainingError.
+    -> node, applied to the labels of boxes only, as in Darknet. Raises TrainingError.
     """
     boxes, labels, ignore, image_labels, negatives, boxed = [], [], [], [], [], []
     for b, target in enumerate(targets):
@@ -116,8 +116,7 @@ def assign(
     grid: tuple[int, int],
     predicted_sizes: Tensor | None = None,
 ) -> Assignment:
-    """Gives each truth the cell that its centre lies in and the anchor most like it in size (SPEC.md 3.1,
-    step 3).
+    """Gives each truth the cell that its centre lies in and the anchor most like it in size.
 
     boxes_cxcywh: (T, 4) as shares of the input; image: (T,). anchors: (A, 2) in cells. grid: (H, W).
     predicted_sizes: (N, A, H, W, 2) widths and heights as shares of the input, compared with the truth in

@@ -102,8 +102,7 @@ class Hierarchy(nn.Module):
         return f"{self.nodes} nodes, {self.groups} sibling groups, {len(self.level_sizes)} levels"
 
     def log_conditionals(self, logits: Tensor, dim: int = -1) -> Tensor:
-        """Log Pr(node | parent) of every node: log-softmax over each sibling group (paper section 4, SPEC.md
-        1.4).
+        """Log Pr(node | parent) of every node: log-softmax over each sibling group (paper section 4).
 
         logits: any shape with the n nodes along `dim`. Returns the same shape, values <= 0, float32 inside
         and out for half precision. A node with logit -inf has -inf, and so has a group of nothing else;

@@ -1,8 +1,7 @@
 """The region loss of YOLOv2 and YOLO9000, for images with boxes and images with labels only in one batch.
 
-Gradients are Darknet's (docs of the formulas: the paper, sections 2 and 4); the targets are matched in
-assignment.py, the tree's probabilities come from hierarchy.py. Nothing here knows files, data sets or
-optimisers.
+Gradients are Darknet's. Truths are matched to predicted boxes in assignment.py, class logits come from
+classlogits.py, the tree's probabilities from hierarchy.py. Nothing here knows files, data sets or optimisers.
 """
 
 from collections.abc import Sequence
@@ -31,22 +30,31 @@ CLASS_LOSSES = ("softmax", "sigmoid")
 class RegionLoss(nn.Module):
     """The loss of a detector with anchors, over a flat list of classes or over a tree.
 
-    anchors: A (width, height) pairs in cells. tree: a WordTree, or classes: their number.
-    object_scale, noobject_scale, coord_scale, class_scale: weights of the four parts. thresh: a predicted box
-    that overlaps a truth by more costs no objectness. rescore: the objectness wanted of a responsible box is
-    its IoU with the truth, else 1. bias_match: anchors are matched to truths by their own sizes, else by the
-    predicted ones. early_images, early_scale: until so many images were seen every box is pulled to its
-    cell's centre and its anchor's size, that strongly. (Defaults: yolo9000.cfg and yolo-voc.cfg; the last two
-    are constants in Darknet.) map: (d,) data set class -> node, for labels of boxes. class_loss: "softmax"
-    over sibling groups, or "sigmoid", each class for itself (flat lists only).
+    For an image with boxes, half the sum of scale x (wanted - predicted)^2 over the activated x, y,
+    objectness and the raw w, h, and class_scale x cross entropy of every sibling group on each truth's path
+    (paper, sections 2 and 4). One predicted box is responsible for each truth: that of its cell and best
+    anchor; of truths that share one, the last, but groups that only an earlier one's path has still train.
+    Every other box should have objectness 0, unless it overlaps a truth, or lies where the target says
+    "ignore_boxes".
 
-    Images without boxes train their label at the one predicted box with the largest objectness x Pr(label);
-    label_objectness says what becomes of objectness there (SPEC.md 3.2):
-    - "paper": the chosen box is taken to overlap the truth by label_iou, 0.3, so its objectness is pushed up
-    to that if below; - "darknet2017": that, and every other box of the image is pushed to 0; - "darknet": the
-    chosen box is left alone, every other box is pushed to 0; - "none": objectness is left alone.
+    anchors: A (width, height) pairs in cells. tree: a WordTree; or classes: their number, for a flat list.
+    map: (d,) class of the data set -> node, for labels of boxes. object_scale, noobject_scale, coord_scale,
+    class_scale: weights. thresh: a box whose IoU with a truth is above it costs no objectness. rescore: the
+    objectness wanted of a responsible box is its IoU with the truth, else 1. bias_match: truths choose among
+    the anchors' own sizes, else among the predicted ones. early_images, early_scale: until so many images
+    were seen, every box that is not responsible is pulled to its cell's centre and its anchor's size, that
+    strongly. Defaults: Darknet's cfg files of YOLOv2 and YOLO9000, and for the last two its constants.
+    class_loss: "softmax" over sibling groups; "sigmoid", each class for itself, for flat lists only.
 
-    A class without a row (logit -inf) has probability 0 and costs nothing: where it lies on a truth's path,
+    An image without boxes trains its label at the one predicted box with the largest objectness x Pr(label),
+    and a negative label -log(1 - Pr) at its own best box. What becomes of objectness is label_objectness:
+
+    - "paper": the chosen box is taken to overlap the truth by label_iou, so it is pushed up to that if below;
+    - "darknet2017": that, and every other box of the image is pushed to 0 (the release of January 2017);
+    - "darknet": the chosen box is left alone, every other box is pushed to 0 (today's program);
+    - "none": objectness is left alone.
+
+    A class without a row (logit -inf) has probability 0 and costs nothing: where one lies on a truth's path,
     only the groups above it train.
     """
 
