@@ -12,8 +12,10 @@ description has
     names        display names of a flat list, or null
     class_map    data set class -> node, or null
     seen, version  of Darknet's weight file header, so that one can be written again
-    record       free: data, figures, licence; `known` says which nodes saw boxes, labels, a teacher
-    defaults     free: what Detector takes where its caller says nothing (size, threshold, tree_threshold)
+    record       free: data, figures, licence; `nodes`, if there, lists the nodes by what taught them:
+                 {"boxes": [...], "labels": [...], "teacher": [...]}
+    defaults     what Detector takes where its caller says nothing: size, resize, threshold, tree_threshold,
+    ...
 
 Darknet's own files are darknet.py."""
 
@@ -189,7 +191,7 @@ def _read(path: Path, weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
             digest, _, text = rest.partition("\n")
             if version != str(VERSION):
                 raise ModelError(
-                    f"{path}: model version {version[:20]}; this program reads {VERSION}, a newer one may help"
+                    f"{path}: model version {version[:20]}; this program reads {VERSION}, a newer may help"
                 )
             shapes = {}
             for name in file.keys():  # noqa: SIM118 (safe_open is no dict)

@@ -89,7 +89,8 @@ def test_the_default_tree_is_named_by_its_fingerprint(tmp_path, monkeypatch):
 
 
 def rewrite(path, change) -> None:
-    """Change the description or tensors of a model file and sign it again, so that only the change is wrong."""
+    """Change the description or tensors of a model file and sign it again, so that only the change is
+    wrong."""
     with safe_open(path, "pt") as file:
         version, _, text = file.metadata()[modelfile.KEY].split("\n", 2)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -43,7 +43,8 @@ def main() -> None:
     """Entry point: an error of our own is one line on stderr and exit status 1; Ctrl-C is exit status 130."""
     # Names in errors come from three packages; the sub-command that raised has imported the ones it uses.
     try:
-        cli(standalone_mode=False)
+        # Outside its standalone mode click returns the status of click.exceptions.Exit instead of leaving.
+        status = cli(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
         sys.exit(130)
@@ -63,3 +64,4 @@ def main() -> None:
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
         raise
+    sys.exit(status if isinstance(status, int) else 0)

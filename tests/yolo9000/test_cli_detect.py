@@ -1,0 +1,306 @@
+"""`yolo9000 detect` and `classify` as typed: bad pictures are reported and passed over, never a traceback."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.yolo9000.small import small_classifier, small_detector
+from tests.yolo9000.test_images import bomb, encode
+from yolo9000 import cli, descent, detector, suppression
+from yolo9000.cli import detect
+from yolo9000.detections import Detections
+from yolo9000.modelfile import save_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save_model(small_detector("stored"), path, defaults={"threshold": 0.3})
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs `yolo9000 WORDS` and returns (status, stdout, stderr)."""
+
+    def _run(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["yolo9000", *map(str, words)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return status, out, err
+
+    return _run
+
+
+def picture(seed: int = 0, width: int = 90, height: int = 60) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def exif_rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encode(picture(), "JPEG", exif=exif)
+
+
+def sixteen_bits() -> bytes:
+    ramp = np.linspace(0, 65535, 60 * 90).astype(np.uint16).reshape(60, 90)
+    return encode(Image.fromarray(ramp), "PNG")
+
+
+GOOD = {
+    "cmyk.jpg": lambda: encode(picture().convert("CMYK"), "JPEG"),
+    "palette.gif": lambda: encode(picture().convert("P"), "GIF"),
+    "palette.png": lambda: encode(picture().convert("P"), "PNG", transparency=0),
+    "grey16.png": sixteen_bits,
+    "rotated.jpg": exif_rotated,
+    "thin.png": lambda: encode(picture(0, 1, 5000), "PNG"),
+    "wide.jpg": lambda: encode(picture(0, 5000, 1), "JPEG"),
+    "one pixel.png": lambda: encode(picture(0, 1, 1), "PNG"),
+    "alpha.webp": lambda: encode(picture().convert("RGBA"), "WEBP"),
+    "no suffix": lambda: encode(picture(), "PNG"),
+}
+BAD = {
+    "truncated.jpg": lambda: encode(picture(0, 300, 200), "JPEG")[:900],
+    "empty.jpg": lambda: b"",
+    "page.jpg": lambda: b"<!DOCTYPE html><html><body>Not found</body></html>",
+    "bomb.png": lambda: bomb(60_000, 60_000),
+    "text.png": lambda: b"hello",
+    "random.webp": lambda: np.random.default_rng(0).bytes(5000),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_unusual_pictures_are_detected_on(name, run, model, tmp_path):
+    (tmp_path / name).write_bytes(GOOD[name]())
+    status, out, err = run("detect", tmp_path / name, "--model", model, "--json", "--out", tmp_path / "out")
+    assert (status, err) == (0, "")
+    (record,) = json.loads(out)["pictures"]
+    found = Detections.from_dict(record)
+    with Image.open(tmp_path / name) as original:
+        size = original.size[::-1] if name == "rotated.jpg" else original.size
+    assert found.image_size == size
+    with Image.open(tmp_path / "out" / record["picture"]) as drawn:
+        assert drawn.size == size
+    width, height = size
+    assert (found.boxes_xyxy >= 0).all() and (found.boxes_xyxy <= (width, height, width, height)).all()
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_picture_is_reported_and_the_others_done(name, run, model, tmp_path):
+    (tmp_path / name).write_bytes(BAD[name]())
+    picture().save(tmp_path / "a.png")
+    picture(1).save(tmp_path / "z.png")
+    words = ("detect", tmp_path, "--model", model, "--out", tmp_path / "out")
+    status, out, err = run(*words)
+    assert status == 1
+    assert err.startswith("skipped: ") and str(tmp_path / name) in err and err.count("\n") == 1
+    assert "a.png" in out and "z.png" in out and "2 pictures in" in out
+    result = json.loads((tmp_path / "out" / detect.JSON_NAME).read_text())
+    assert [Path(p["source"]).name for p in result["pictures"]] == ["a.png", "z.png"]
+    assert len(result["skipped"]) == 1 and name in result["skipped"][0]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", detect.JSON_NAME, "z.png"]
+
+
+def test_only_bad_pictures(run, model, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"")
+    assert run("detect", tmp_path / "x.jpg", "--model", model)[:2] == (1, "")
+    status, out, _ = run("detect", tmp_path / "x.jpg", "--model", model, "--json")
+    assert status == 1 and json.loads(out)["pictures"] == [] and len(json.loads(out)["skipped"]) == 1
+
+
+def test_nothing_to_look_at(run, model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for word, reason in (
+        ("empty", "no pictures in this folder"),
+        ("no.jpg", "no such file"),
+        ("*.gif", "nothing matches"),
+    ):
+        status, out, err = run("detect", tmp_path / word, "--model", model)
+        assert (status, out) == (1, "") and reason in err
+        status, out, err = run("detect", tmp_path / word, "--model", model, "--json")
+        assert status == 1 and json.loads(out)["pictures"] == [] and reason in json.loads(out)["skipped"][0]
+    assert run("detect", "--model", model)[0] == 2
+
+
+def test_files_folders_and_patterns_together(run, model, tmp_path):
+    for name in ("a/1.png", "a/b/2.jpg", "c/3.png", "d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture().save(tmp_path / name)
+    words = (tmp_path / "d.png", tmp_path / "a", tmp_path / "c" / "*.png", tmp_path / "a" / "1.png")
+    status, out, _ = run("detect", *words, "--model", model, "--json")
+    assert status == 0
+    names = [Path(p["source"]).name for p in json.loads(out)["pictures"]]
+    assert names == ["d.png", "1.png", "2.jpg", "3.png"]
+
+
+def test_equal_names_from_two_folders_do_not_overwrite_each_other(run, model, tmp_path):
+    sizes = {"a/x.jpg": (40, 30), "b/x.jpg": (50, 30), "b/X.JPG": (60, 30), "c/x.gif": (70, 30)}
+    for name, size in sizes.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(0, *size).save(tmp_path / name)
+    out = tmp_path / "out"
+    status, _, _ = run("detect", *(tmp_path / name for name in sizes), "--model", model, "--out", out)
+    assert status == 0
+    records = json.loads((out / detect.JSON_NAME).read_text())["pictures"]
+    assert len({record["picture"].lower() for record in records}) == 4
+    for record, size in zip(records, sizes.values(), strict=True):
+        with Image.open(out / record["picture"]) as drawn:
+            assert drawn.size == size
+
+
+def test_originals_in_the_output_folder_are_left_alone(run, model, tmp_path):
+    picture().save(tmp_path / "x.jpg")
+    before = (tmp_path / "x.jpg").read_bytes()
+    assert run("detect", tmp_path, "--model", model, "--out", tmp_path)[0] == 0
+    assert (tmp_path / "x.jpg").read_bytes() == before
+    assert (tmp_path / "x-2.jpg").is_file()
+
+
+def test_json_is_what_python_gives(run, model, tmp_path):
+    picture(3).save(tmp_path / "x.png")
+    words = [
+        "--threshold",
+        0.1,
+        "--rule",
+        "darknet",
+        "--tree-threshold",
+        0.2,
+        "--nms",
+        "class",
+        "--nms-iou",
+        0.3,
+    ]
+    words += ["--size", "96x64", "--max", 5, "--precision", "float32"]
+    status, out, _ = run("detect", tmp_path / "x.png", "--model", model, "--json", *words)
+    expected = detector.Detector.load(model, precision="float32")(
+        tmp_path / "x.png",
+        0.1,
+        "darknet",
+        0.3,
+        tree_threshold=0.2,
+        nms="class",
+        size=(96, 64),
+        max_detections=5,
+    )
+    assert status == 0 and len(expected) > 0
+    assert json.loads(out)["pictures"] == [json.loads(expected.to_json())]
+
+
+def test_the_table(run, model, tmp_path):
+    picture(3).save(tmp_path / "x.png")
+    status, out, _ = run("detect", tmp_path / "x.png", "--model", model, "--precision", "float32")
+    found = detector.Detector.load(model, precision="float32")(tmp_path / "x.png")
+    assert found.objectness.min() > 0.3  # the model's own default
+    heading, columns, *rows = out.splitlines()
+    assert status == 0 and f"90 x 60  {len(found)} objects" in heading and len(rows) == len(found)
+    assert columns.split() == ["name", "score", "objectness", "box", "path"]
+    for row, one in zip(rows, found, strict=True):
+        assert row.split()[:3] == [one.name, f"{one.score:.2f}", f"{one.objectness:.2f}"]
+        assert row.endswith(" > ".join(one.path_names))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--threshold", "2"], 2, "threshold"),
+        (["--rule", "best"], 2, "best"),
+        (["--size", "60"], 2, "multiple of 8"),
+        (["--size", "big"], 2, "no size"),
+        (["--size", "1x2x3"], 2, "no size"),
+        (["--mapped"], 2, "no map"),
+        (["--weights", "x.weights"], 2, "go together"),
+        (["--cfg", "x.cfg", "--weights", "x.weights"], 2, "either --model"),
+        (["--data-root", "x"], 2, "--cfg"),
+        (["--names", "missing.names"], 1, "no names there"),
+        (["--device", "nonsense"], 1, "cannot be used"),
+    ],
+)
+def test_wrong_options(words, status, message, run, model, tmp_path):
+    picture().save(tmp_path / "x.png")
+    found, out, err = run("detect", tmp_path / "x.png", "--model", model, *words)
+    assert (found, out) == (status, "") and message in err
+
+
+def test_wrong_models(run, tmp_path):
+    picture().save(tmp_path / "x.png")
+    (tmp_path / "net.cfg").write_text("nonsense")
+    (tmp_path / "net.weights").write_bytes(b"")
+    save_model(small_classifier(), tmp_path / "classifier.safetensors")
+    for words in (
+        ["--model", tmp_path / "no.safetensors"],
+        ["--model", tmp_path / "x.png"],
+        ["--model", tmp_path],
+        ["--model", tmp_path / "classifier.safetensors"],
+        ["--cfg", tmp_path / "net.cfg", "--weights", tmp_path / "net.weights"],
+        ["--cfg", tmp_path / "no.cfg", "--weights", tmp_path / "net.weights"],
+    ):
+        status, out, err = run("detect", tmp_path / "x.png", *words)
+        assert (status, out) == (1, "") and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_an_output_folder_that_cannot_be(run, model, tmp_path):
+    picture().save(tmp_path / "x.png")
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        status, out, err = run("detect", tmp_path / "x.png", "--model", model, "--out", tmp_path / place)
+        assert (status, out) == (1, "") and "cannot be made" in err
+
+
+def test_names_of_files_that_are_no_unicode(run, model, tmp_path):
+    name = tmp_path / "caf\udce9 [1].png"
+    buffer = io.BytesIO()
+    picture().save(buffer, "PNG")
+    name.write_bytes(buffer.getvalue())
+    status, out, _ = run("detect", tmp_path, "--model", model, "--json", "--out", tmp_path / "out")
+    assert status == 0 and json.loads(out)["pictures"][0]["source"] == str(name)
+    assert run("detect", tmp_path / "*.png", "--model", model)[0] == 0
+
+
+def test_choices_are_those_of_the_library():
+    assert (detect.RULES, detect.NMS) == (descent.RULES, suppression.MODES)
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from yolo9000.cli import main; sys.argv = ['yolo9000', {!r}, '--help']\n"
+    code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    for name in ("detect", "classify", "info", "convert"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(name)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Example" in done.stdout
+
+
+@pytest.mark.parametrize("tree", [False, True])
+def test_classify(tree, run, tmp_path):
+    save_model(small_classifier(tree), tmp_path / "c.safetensors")
+    picture().save(tmp_path / "x.png")
+    (tmp_path / "y.jpg").write_bytes(b"")
+    words = ("classify", tmp_path, "--model", tmp_path / "c.safetensors", "--top", 2)
+    status, out, err = run(*words)
+    assert status == 1 and "y.jpg: empty" in err
+    assert len(out.splitlines()) == 3 + tree and ("answer" in out) == tree
+    status, out, _ = run(*words, "--json")
+    (record,) = json.loads(out)["pictures"]
+    assert status == 1 and len(record["best"]) == 2 and len(json.loads(out)["skipped"]) == 1
+
+
+def test_classify_needs_a_classifier(run, model, tmp_path):
+    picture().save(tmp_path / "x.png")
+    assert run("classify", tmp_path / "x.png")[0] == 2
+    status, _, err = run("classify", tmp_path / "x.png", "--model", model)
+    assert status == 1 and "softmax" in err
+    save_model(small_classifier(), tmp_path / "c.safetensors")
+    assert run("classify", tmp_path / "x.png", "--model", tmp_path / "c.safetensors", "--size", 1)[0] == 2
