@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wordtree import WordTree
+from yolo9000 import Network, presets
 from yolo9000.head import LazyOutput
 from yolo9000.loss import RegionLoss
 
@@ -278,3 +279,34 @@ def test_batch_is_the_mean_of_its_images():
     alone = [loss(raw[b : b + 1], [target]) for b, target in enumerate(targets)]
     for part in (*PARTS, "loss"):
         torch.testing.assert_close(together[part], sum(one[part] for one in alone) / len(targets))
+
+
+NETWORKS = {
+    "yolov2": lambda: presets.yolov2(12, ANCHORS, image_size=64, slim=0.05),
+    "yolo9000": lambda: presets.yolo9000(TREE, ANCHORS, image_size=64, slim=0.05),
+    "tiny9000": lambda: presets.tiny9000(TREE, ANCHORS, stored=(0, 1, 2, 3, 4, 9, 11), neck=8, image_size=64),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_learn_the_same_from_lazy_and_dense_output(name):
+    """Every parameter's gradient, through Darknet's form and through a region layer that owns class rows."""
+    torch.manual_seed(0)
+    net = Network(NETWORKS[name](), None if name == "yolov2" else TREE).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(
+                torch.randn_like(parameter) * 0.05
+            )  # rows of 0 would give no gradient to what is below
+    loss = RegionLoss(net.anchors, classes=12) if name == "yolov2" else RegionLoss(net.anchors, TREE)
+    targets = mixed_targets()
+    images = torch.rand(len(targets), 3, 64, 64)
+    grads = []
+    for out in (net.lazy(images), net(images)):
+        net.zero_grad()
+        loss(out, targets)["loss"].backward()
+        grads.append({key: p.grad.clone() for key, p in net.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys() and len(grads[0]) > 20
+    for key, grad in grads[0].items():
+        scale = grads[1][key].abs().max().item()
+        torch.testing.assert_close(grad, grads[1][key], rtol=1e-4, atol=1e-5 * max(scale, 1e-3), msg=key)

@@ -1,6 +1,8 @@
 """Dense targets there and back, their loss against a loop and RegionLoss, predictions against a loop."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,3 +195,14 @@ def test_bad_input():
     for wrong in ({"sizes": "feet"}, {"class_loss": "hinge"}):
         with pytest.raises(ValueError, match="wanted one of"):
             DenseLoss(ANCHORS, 4, **wrong)
+
+
+def test_the_page_for_lucids_users_runs():
+    page = Path(__file__).parents[2] / "docs" / "from_lucid.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    first, second = {}, {}
+    exec(blocks[0], first)
+    assert len(first["found"]) == 2 and first["losses"]["loss"].isfinite()
+    exec(blocks[1], second)
+    assert second["raw"].shape == (1, 40, 2, 2)
