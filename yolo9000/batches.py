@@ -409,8 +409,9 @@ def _joined(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _quiet_worker(number: int) -> None:
-    """Workers leave Ctrl-C to the training process, which saves and then ends them; one thread each, the
+    """Workers leave signals to the training process, which saves and then ends them; one thread each, the
     network needs the rest.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # terminals and supervisors send them to the whole group
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

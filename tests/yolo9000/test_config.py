@@ -1,0 +1,138 @@
+"""Configurations: strict keys with near matches, settings on top, bases, and the named ones."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from yolo9000 import config as module
+from yolo9000.config import AugmentConfig, TrainConfig, from_dict, load_config, named_configs, to_dict
+from yolo9000.errors import TrainingError
+
+SMALL = """
+images = 100
+[model]
+preset = "tiny_yolov2"
+[[data]]
+name = "boxes"
+share = 1
+kind = "boxed"
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_a_file_becomes_frozen_dataclasses_with_defaults(small: Path) -> None:
+    config = load_config(small)
+    assert config.name == "small" and config.images == 100 and config.data[0].share == 1.0
+    assert config.data[0].augment == AugmentConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.batch = 3
+
+
+def test_plain_data_and_back_is_the_same(small: Path) -> None:
+    config = load_config(small, ("input.sizes=[320, 352]", "optimiser.scales.layers=0.1"))
+    assert from_dict(TrainConfig, to_dict(config), "here") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optimizer.lr = 1", ["small.toml", "optimizer", "optimiser"]),
+        ("optimiser.learning_rate = 1", ["optimiser.learning_rate", "known: ", "lr"]),
+        ("optimiser.momentun = 0.9", ["optimiser.momentun", "did you mean momentum"]),
+        ("batch = 'many'", ["batch is a whole number", "'many'"]),
+        ("batch = true", ["batch is a whole number"]),
+        ("batch = 0", ["batch lies from 1"]),
+        ("optimiser.lr = nan", ["optimiser.lr is not a number"]),
+        ("optimiser.lr = -1", ["optimiser.lr lies from 0"]),
+        ("schedule.name = 'cosin'", ["schedule.name is one of", "did you mean cosine"]),
+        ("schedule.steps = [0.9, 0.2]", ["schedule.steps"]),
+        ("input.sizes = []", ["input.sizes"]),
+        ("input.sizes = 416", ["input.sizes is a list"]),
+        ("epochs = 3.0", ["exactly one of images and epochs"]),
+        ("precision = 'half'", ["precision is one of"]),
+        ("model.start = 'x'", ["exactly one of preset, start and cfg"]),
+        ("model.weights = 'x'", ["model.weights is read with model.cfg"]),
+    ],
+)
+def test_mistakes_are_named_with_file_key_and_remedy(small: Path, text: str, words: list[str]) -> None:
+    key, _, value = text.partition(" = ")
+    with pytest.raises(TrainingError) as error:
+        load_config(small, (f"{key}={value}",))
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "model is missing"),
+        ("images = 1\n[model]\npreset='a'\ndata=[]", "data is missing"),
+        ("images = 1\ndata = []\n[model]\npreset='a'", "at least one"),
+        ("images = 1\ndata = 3\n[model]\npreset='a'", "data is a list"),
+        ("images = 1\ndata = [3]\n[model]\npreset='a'", "data.0"),
+        ("images = 1\ndata = [{share=0}]\n[model]\npreset='a'", "positive"),
+        ("images = 1\ndata = [{share=1, kind='box'}]\n[model]\npreset='a'", "did you mean boxed"),
+        ("images = 1\ndata = [{share=1, augment={layout='mosaics'}}]\n[model]\npreset='a'", "mosaic"),
+        (
+            "images = 1\ndata = [{share=1, augment={layout='resized_crop'}}]\n[model]\npreset='a'",
+            "share of the picture",
+        ),
+        ("images = 1\ndata = [{share=1, augment={scale=[2, 1]}}]\n[model]\npreset='a'", "rising pair"),
+        ("images = = 1", "not a readable TOML"),
+        ("base = 'nowhere'", "named ones are"),
+    ],
+)
+def test_impossible_files(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=word):
+        load_config(path)
+
+
+def test_binary_and_missing_files(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TrainingError, match="readable TOML"):
+        load_config(path)
+    with pytest.raises(TrainingError, match="neither a file nor a named configuration"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_settings_reach_parts_by_position_and_name(small: Path) -> None:
+    config = load_config(small, ("data.0.share=2.5", "data.boxes.augment.flip=0", "model.preset=yolov2"))
+    part = config.data[0]
+    assert (part.share, part.augment.flip, config.model.preset) == (2.5, 0.0, "yolov2")
+
+
+@pytest.mark.parametrize("setting", ["batch", "=3", "data.1.share=2", "data.x.share=2", "batch.size=2"])
+def test_settings_that_lead_nowhere(small: Path, setting: str) -> None:
+    with pytest.raises(TrainingError):
+        load_config(small, (setting,))
+
+
+def test_a_base_is_merged_key_by_key(tmp_path: Path, small: Path) -> None:
+    top = tmp_path / "top.toml"
+    top.write_text('base = "small.toml"\nbatch = 8\n[model]\nfreeze = 2\n')
+    config = load_config(top)
+    assert (config.batch, config.model.preset, config.model.freeze) == (8, "tiny_yolov2", 2)
+    assert config.name == "top" and len(config.data) == 1
+    loop = tmp_path / "loop.toml"
+    loop.write_text('base = "loop.toml"\n')
+    with pytest.raises(TrainingError, match="leads back to itself"):
+        load_config(loop)
+
+
+def test_named_configurations_are_sound_and_say_what_they_are() -> None:
+    assert named_configs()
+    for name in named_configs():
+        # What a configuration leaves to the user has to be given before it can be judged.
+        text = (module.CONFIGS / f"{name}.toml").read_text()
+        config = load_config(name, ("model.trunk=x.cfg x.weights",) if "known =" in text else ())
+        assert config.name == name and config.about, name
