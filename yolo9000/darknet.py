@@ -19,7 +19,7 @@ from torch import Tensor
 from yolo9000 import cfg as cfg_file
 from yolo9000.errors import ModelError
 from yolo9000.network import ConvolutionUnit, Network
-from yolo9000.spec import Convolution, External, NetworkSpec, Region
+from yolo9000.spec import Convolution, External, NetworkSpec
 
 if TYPE_CHECKING:
     from wordtree import WordTree
@@ -226,12 +226,10 @@ def _layers(spec: NetworkSpec, count: int) -> int:
 def _darknet_only(spec: NetworkSpec) -> None:
     """ModelError for a network with values that a weight file has no place for."""
     for i, layer in enumerate(spec):
-        if isinstance(layer, External) or (isinstance(layer, Region) and layer.features is not None):
+        if isinstance(layer, External) or (spec.values_of(i) and not isinstance(layer, Convolution)):
             raise ModelError(
                 f"layer {i} ({layer.kind}): Darknet's weight files have no place for it; save a model file"
             )
-        if isinstance(layer, Convolution) and layer.dilation > 1:
-            continue  # values are stored the same; Darknet itself would need a build that knows dilation
 
 
 def _roots(cfg: str | Path | NetworkSpec) -> list[Path]:

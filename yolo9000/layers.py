@@ -208,11 +208,10 @@ class Add(Layer):
 
 @dataclass(frozen=True)
 class Reorg(Layer):
-    """Space to depth: (C, H, W) -> (C * stride^2, H / stride, W / stride), in one of two orders
-    (docs/darknet.md).
+    """Space to depth: (C, H, W) -> (C * stride^2, H / stride, W / stride), in one of two orders.
 
-    `darknet`: that program's own permutation, needed for its weights. `space_to_depth`: channels ordered (dy,
-    dx, c).
+    `darknet`: that program's own permutation, needed for its weights (docs/darknet.md). `space_to_depth`:
+    channels ordered (dy, dx, c).
     """
 
     kind: ClassVar[str] = "reorg"
@@ -226,11 +225,9 @@ class Reorg(Layer):
 
 @dataclass(frozen=True)
 class External(Layer):
-    """Output number `output` of a module that the user hands to `Network(spec, external=module)`: his own
-    backbone.
+    """Output number `output` of one's own backbone, the module given to `Network(spec, external=module)`.
 
-    `channels` and `stride` describe that output. The module sees the image; it returns a tensor or a sequence
-    of tensors.
+    `channels` and `stride` describe that output. The module sees the image and returns one tensor or several.
     """
 
     kind: ClassVar[str] = "external"

@@ -63,8 +63,6 @@ class Network(nn.Module):
         if needs != (external is not None):
             raise ModelError("an external backbone is given exactly if the network has `External` layers")
         self.external = external
-        anchors = torch.tensor(spec.region.anchors if spec.region else (), dtype=torch.float32).reshape(-1, 2)
-        self.register_buffer("anchors", anchors, persistent=False)
         stored = spec.region.stored if spec.region else None
         self.register_buffer("stored", None if stored is None else torch.tensor(stored), persistent=False)
         self.classes = spec.classes
@@ -76,6 +74,14 @@ class Network(nn.Module):
         self._hierarchy: Hierarchy | None = None
         self._tree: WordTree | None = None
         self.tree = tree
+
+    @property
+    def anchors(self) -> Tensor:
+        """(A, 2) width and height in cells, float32 whatever the network computes in; (0, 2) without any."""
+        first = next(self.parameters(), None)
+        anchors = self.spec.region.anchors if self.spec.region else ()
+        device = None if first is None else first.device
+        return torch.tensor(anchors, dtype=torch.float32, device=device).reshape(-1, 2)
 
     @property
     def tree(self) -> WordTree | None:
@@ -147,7 +153,7 @@ class Network(nn.Module):
                 else:
                     state = {key: value.clone() for key, value in ours.state_dict().items()}
                     theirs.load_state_dict(state, assign=True)
-        copy.anchors, copy.stored = self.anchors, self.stored
+        copy.stored = self.stored
         copy.class_map, copy.seen, copy.version = self.class_map, self.seen, self.version
         return copy.eval()
 
@@ -255,7 +261,9 @@ class Network(nn.Module):
             if isinstance(self.spec.layers[i], External):
                 outputs[i] = self._from_external(external, i, images)
             else:
-                outputs[i] = self._step(i, [outputs[j] for j in sources])
+                inputs = [outputs[j] for j in sources]
+                _check_fit(i, self.spec.layers[i], inputs)
+                outputs[i] = self._step(i, inputs)
             for j in set(sources):
                 if last_use[j] == i and j not in wanted:
                     del outputs[j]
@@ -315,6 +323,26 @@ class Network(nn.Module):
             height % self.stride or width % self.stride or not height or not width
         ):
             raise ModelError(f"image sides must be multiples of {self.stride}, not {width} x {height}")
+
+
+def _check_fit(index: int, layer: Layer, inputs: list[Tensor]) -> None:
+    """ModelError where the grids, whose sizes depend on the image's, do not fit this layer."""
+    shapes = [tuple(x.shape[2:]) for x in inputs]
+    needed, multiple = 1, 1
+    match layer:
+        case Convolution():
+            needed = layer.dilation * (layer.size - 1) + 1 - 2 * layer.padding
+        case MaxPool():
+            needed = layer.size - layer.padding
+        case AveragePool(padded=False):
+            needed = layer.size
+        case Reorg():
+            multiple = layer.stride
+    if any(shape != shapes[0] for shape in shapes):
+        raise ModelError(f"layer {index} ({layer.kind}): joins grids of different sizes {shapes}")
+    if any(extent < max(1, needed) or extent % multiple for extent in shapes[0]):
+        what = f"at least {needed}" if multiple == 1 else f"a multiple of {multiple}"
+        raise ModelError(f"layer {index} ({layer.kind}): a grid of {shapes[0]}; wanted {what} a side")
 
 
 def _module(spec: NetworkSpec, index: int, init: bool) -> nn.Module:

@@ -74,8 +74,8 @@ class Output:
 class NetworkSpec:
     """A whole network. `width`, `height`: the input size its author meant; any multiple of `stride` runs.
 
-    Layer references are absolute indices into `layers`. `bn` says how batch norm divides in evaluation (SPEC:
-    docs/darknet.md): `darknet-cpu` by sqrt(var) + 1e-6, `darknet-gpu` by sqrt(var + 1e-5), which is also
+    Layer references are absolute indices into `layers`. `bn` says how batch norm divides in evaluation
+    (docs/darknet.md): `darknet-cpu` by sqrt(var) + 1e-6, `darknet-gpu` by sqrt(var + 1e-5), which is also
     PyTorch's. Raises ModelError.
     """
 
@@ -114,6 +114,9 @@ class NetworkSpec:
             except ModelError as error:
                 raise ModelError(f"layer {i} ({layer.kind}): {error}") from None
         object.__setattr__(self, "outputs", tuple(outputs))
+        if self.region and (self.width % self.stride or self.height % self.stride):
+            size = f"{self.width} x {self.height}"
+            raise ModelError(f"network: width and height must be multiples of {self.stride}, not {size}")
         if self.values > _MOST_VALUES:
             raise ModelError(f"network: {self.values:,} parameters; at most {_MOST_VALUES:,} are supported")
 

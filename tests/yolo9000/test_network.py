@@ -20,13 +20,16 @@ from yolo9000.spec import (
     Convolution,
     External,
     GlobalAveragePool,
+    LogSumExp,
     MaxPool,
     NetworkSpec,
     Region,
+    Reorg,
     Route,
     Softmax,
 )
 
+TREE = WordTree(["a", "b", "c", "d", "e"], [-1, -1, 0, 0, 0])
 LINEAR = {"activation": "linear", "batch_normalize": False}
 
 
@@ -135,6 +138,25 @@ def test_dilation_groups_and_references():
     torch.testing.assert_close(net.features(x, 0), a)
 
 
+def test_log_sum_exp_of_sets_of_rows():
+    torch.manual_seed(0)
+    sets = ((0, 1, 2), (4,), (0, 2, 3, 4))
+    net = Network(NetworkSpec(8, 8, (LogSumExp(5, sets),), channels=6))
+    layer = net.layers[0]
+    layer.bias.data.normal_()
+    x = torch.randn(2, 6, 3, 4)
+    rows = torch.einsum("kd,ndhw->nkhw", layer.weight, x) + layer.bias[:, None, None]
+    expected = torch.stack([rows[:, list(members)].logsumexp(1) for members in sets], 1)
+    torch.testing.assert_close(net(x), expected)
+    gradients = (
+        torch.autograd.grad(y.square().sum(), (layer.weight, layer.bias)) for y in (net(x), expected)
+    )
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net.fuse()(x), expected)
+    assert net.spec.values == sum(p.numel() for p in net.parameters())
+
+
 @pytest.mark.parametrize("order", ["darknet", "space_to_depth"])
 @pytest.mark.parametrize("size", [(32, 32), (96, 160), (224, 64)])
 def test_lazy_fused_and_channels_last_give_the_same(order, size):
@@ -227,7 +249,7 @@ def test_frozen_layers_neither_learn_nor_drift():
 
 def test_training_reaches_every_parameter():
     torch.manual_seed(0)
-    for spec in (presets.tiny9000(classes=4, hidden=8, neck=8), presets.yolov2(2, slim=1 / 16)):
+    for spec in (presets.tiny9000(TREE, known=(1, 2, 3), neck=8), presets.yolov2(2, slim=1 / 16)):
         net = Network(spec).train()
         net(torch.rand(2, 3, 64, 64)).square().mean().backward()
         silent = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
@@ -291,9 +313,8 @@ def test_only_what_is_asked_for_runs(monkeypatch):
 
 
 def test_classifier_softmax_over_siblings_and_flat():
-    tree = WordTree(["a", "b", "c", "d", "e"], [-1, -1, 0, 0, 0])
     spec = NetworkSpec(8, 8, (Convolution(5, 1, **LINEAR), GlobalAveragePool(), Softmax()))
-    net = Network(spec, tree).eval()
+    net = Network(spec, TREE).eval()
     x = torch.rand(3, 3, 8, 8)
     p, logits = net(x), net.logits(x)
     torch.testing.assert_close(p[:, :2], logits[:, :2].softmax(1))
@@ -348,6 +369,36 @@ def test_a_backbone_of_ones_own():
 def test_images_that_cannot_be_run(images, says):
     with pytest.raises(ModelError, match=says):
         small()(images)
+
+
+@pytest.mark.parametrize(
+    "layers, size, says",
+    [
+        (
+            (Convolution(4, 3, padding=0),),
+            2,
+            r"layer 0 \(convolution\): a grid of \(2, 2\); wanted at least 3",
+        ),
+        ((MaxPool(3, 1, 0),), 2, "wanted at least 3"),
+        ((AveragePool(3, padded=False),), 2, "wanted at least 3"),
+        ((Reorg(2, "space_to_depth"),), 5, "wanted a multiple of 2"),
+        ((Convolution(3, 3, padding=0), Add(-1)), 8, r"different sizes \[\(6, 6\), \(8, 8\)\]"),
+        ((Convolution(3, 3, padding=0), Route((0, -1))), 8, "layer 1 .* different sizes"),
+        ((MaxPool(2, 2, 0), MaxPool(2, 2, 0), MaxPool(2, 2, 0)), 4, "layer 2"),
+        ((GlobalAveragePool(),), 0, "at least 1"),
+    ],
+)
+def test_images_too_small_for_a_layer(layers, size, says):
+    with pytest.raises(ModelError, match=says):
+        Network(NetworkSpec(32, 32, layers)).eval()(torch.rand(1, 3, size, size))
+
+
+def test_anchors_stay_exact_in_bfloat16():
+    net = small().bfloat16()
+    assert net.anchors.dtype == torch.float32 and net.anchors.tolist() == [[1, 2], [3, 1]]
+    exact = Network(presets.yolo9000(classes=3, slim=1 / 64)).bfloat16().anchors
+    assert torch.equal(exact, torch.tensor(presets.YOLO9000_ANCHORS))
+    assert Network(presets.tiny_darknet()).anchors.shape == (0, 2)
 
 
 def test_requests_that_make_no_sense():
