@@ -47,6 +47,13 @@ KINDS = {
 HARMLESS = frozenset({"box cut", "box larger than picture", "box duplicate"})
 
 
+# Shared by all records without boxes: three empty arrays each would be half a gigabyte for ImageNet.
+_NO_BOXES = np.zeros((0, 4))
+_NO_MARKS = np.zeros(0, bool)
+_NO_BOXES.setflags(write=False)
+_NO_MARKS.setflags(write=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """One picture of a data set. Categories are keys into the data set's `categories`.
@@ -58,10 +65,10 @@ class Record:
     """
 
     name: str
-    boxes_xyxy: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
+    boxes_xyxy: np.ndarray = field(default_factory=lambda: _NO_BOXES)
     categories: tuple[Hashable, ...] = ()
-    crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    difficult: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    crowd: np.ndarray = field(default_factory=lambda: _NO_MARKS)
+    difficult: np.ndarray = field(default_factory=lambda: _NO_MARKS)
     image_categories: tuple[Hashable, ...] = ()
     negative_categories: tuple[Hashable, ...] = ()
     not_exhaustive_categories: tuple[Hashable, ...] = ()

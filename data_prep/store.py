@@ -113,11 +113,9 @@ class Store:
             columns[name] = columns[name].astype(bool)
         self._names = columns.pop("name_bytes").tobytes()
         self._columns = columns
-        # A list element is a Python int and costs a tenth of indexing an array: these are read for every
-        # sample.
-        self._image_starts = columns["image_starts"].tolist()
-        self._name_starts = columns["name_starts"].tolist()
-        self._box_starts = columns["box_starts"].tolist()
+        # An element of a memoryview costs a third of an array's, and no memory of its own as a list's would:
+        # these are read for every sample.
+        self._views = {name: memoryview(column) for name, column in columns.items() if column.ndim == 1}
         self._any = {
             what: bool(len(columns[what]))
             for what in ("image_labels", "negative_labels", "not_exhaustive_labels")
@@ -195,7 +193,7 @@ class Store:
     @property
     def image_bytes(self) -> int:
         """Bytes of all encoded images together."""
-        return self._image_starts[-1]
+        return self._views["image_starts"][-1]
 
     @property
     def all_image_labels(self) -> np.ndarray:
@@ -204,14 +202,14 @@ class Store:
 
     def name_of(self, index: int) -> str:
         """The picture's name in the data set it came from."""
-        starts = self._name_starts
+        index, starts = self._position(index), self._views["name_starts"]
         return self._names[starts[index] : starts[index + 1]].decode("utf-8", "surrogateescape")
 
     def labels_of(self, index: int) -> np.ndarray:
         """Nodes sample `index` is a positive example of, boxes' first, then image labels; int64 (n + m,).
         Reads no image."""
         index = self._position(index)
-        starts = self._box_starts
+        starts = self._views["box_starts"]
         boxes = self._columns["labels"][starts[index] : starts[index + 1]]
         return np.concatenate([boxes, self._rows("image_labels", index)])
 
@@ -253,25 +251,25 @@ class Store:
     def _rows(self, what: str, index: int) -> np.ndarray:
         if not self._any.get(what, True):
             return np.zeros(0, np.int64)
-        starts = self._columns[RAGGED[what]]
+        starts = self._views[RAGGED[what]]
         return self._columns[what][starts[index] : starts[index + 1]].copy()
 
     def _sample(self, index: int, with_image: bool) -> Sample:
-        columns = self._columns
-        boxes = slice(self._box_starts[index], self._box_starts[index + 1])
+        columns, views = self._columns, self._views
+        boxes = slice(views["box_starts"][index], views["box_starts"][index + 1])
         return Sample(
             name=self.name_of(index),
             image=self._image(index) if with_image else b"",
-            width=int(columns["width"][index]),
-            height=int(columns["height"][index]),
+            width=views["width"][index],
+            height=views["height"][index],
             boxes_cxcywh=columns["boxes_cxcywh"][boxes].copy(),
             labels=columns["labels"][boxes].copy(),
             image_labels=self._rows("image_labels", index),
             negative_labels=self._rows("negative_labels", index),
             crowd=columns["crowd"][boxes].copy(),
             difficult=columns["difficult"][boxes].copy(),
-            source=self.sources[columns["source"][index]],
-            boxed=bool(columns["boxed"][index]),
+            source=self.sources[views["source"][index]],
+            boxed=views["boxed"][index],
             not_exhaustive_labels=self._rows("not_exhaustive_labels", index),
         )
 
@@ -281,7 +279,8 @@ class Store:
                 self._handle = os.open(self.path, os.O_RDONLY)
             except OSError as error:
                 raise DataError(f"{self.path}: cannot be read any more ({error})") from error
-        position, end = self._image_starts[index], self._image_starts[index + 1]
+        starts = self._views["image_starts"]
+        position, end = starts[index], starts[index + 1]
         pieces = []
         while position < end:
             chunk, within = divmod(position, CHUNK)
@@ -299,7 +298,7 @@ class Store:
             pieces.append(piece)
             position += size
         image = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if zlib.crc32(image) != self._columns["image_crc32"][index]:
+        if zlib.crc32(image) != self._views["image_crc32"][index]:
             raise DataError(
                 f"{self.path}: sample {index} ({self.name_of(index)}): checksum does not fit; "
                 "the file is damaged, pack it again"

@@ -2,18 +2,39 @@
 layout.py."""
 
 import contextlib
+import errno
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.layout import CHUNK, COLUMNS, FORMAT, VERSION
+from data_prep.layout import CHUNK, COLUMNS, FORMAT, RAGGED, VERSION
 from data_prep.sample import Sample
 from wordtree import WordTree
+
+# Room for HDF5's own structures: headers of two dozen data sets, attributes, a chunk's padding.
+_SPARE = 2 * CHUNK
+
+# Columns that are a sample's fields of the same name.
+_OF_SAMPLE = (
+    "boxes_cxcywh",
+    "labels",
+    "crowd",
+    "difficult",
+    "image_labels",
+    "negative_labels",
+    "not_exhaustive_labels",
+)
+
+# One column of rows -> its column of starts; labels stand for all that there is one of for each box.
+_COUNTED = {
+    rows: starts for rows, starts in RAGGED.items() if rows not in ("boxes_cxcywh", "crowd", "difficult")
+}
 
 
 class StoreWriter:
@@ -38,21 +59,31 @@ class StoreWriter:
         self._tree = tree
         self._about = about or {}
         self._sources: dict[str, int] = {}
-        self._columns: dict[str, list] = {name: [] for name in COLUMNS}
+        self._columns = {name: bytearray() for name in COLUMNS}  # as they will lie in the file
+        self._length = 0
         self._buffer = bytearray()
         self._written = 0  # bytes of images already in the file, a multiple of CHUNK until the end
         if not self.path.parent.is_dir():
             raise DataError(f"{self.path.parent}: no such folder to write {self.path.name} into")
         if self.path.is_dir():
             raise DataError(f"{self.path}: is a folder")
-        try:
+        self._reserved = 0
+        with _failing_as(self.partial):
+            fresh = not self.partial.exists()
+            try:
+                self._reserve(0)
+            except OSError:
+                if fresh:  # otherwise another process may be writing it
+                    self.partial.unlink(missing_ok=True)
+                raise
             # libver latest: HDF5 then keeps a checksum over each piece of its own metadata.
             self._file = h5py.File(self.partial, "w", libver="latest")
-        except OSError as error:
-            raise DataError(f"{self.partial}: cannot be written ({error})") from error
+            self._reserved = 0  # HDF5 emptied the file
+            self._reserve(0)
         self._file.attrs["format"] = FORMAT
         self._file.attrs["version"] = VERSION
         self._file.attrs["complete"] = False
+        self._put_ends()
         self._bytes = self._file.create_dataset("bytes", (0,), "u1", maxshape=(None,), chunks=(CHUNK,))
 
     def __enter__(self) -> "StoreWriter":
@@ -65,41 +96,62 @@ class StoreWriter:
             self.abandon()
 
     def __len__(self) -> int:
-        return len(self._columns["width"])
+        return self._length
 
     def add(self, sample: Sample) -> None:
         """Append a sample; DataError if it is not sound, and then nothing of it is written."""
         sample.validate(len(self._tree))
-        rows, name = self._columns, sample.name.encode("utf-8", "surrogateescape")
-        rows["image_starts"].append(self._written + len(self._buffer))
-        rows["image_crc32"].append(zlib.crc32(sample.image))
-        rows["width"].append(sample.width)
-        rows["height"].append(sample.height)
-        rows["boxed"].append(sample.boxed)
-        rows["source"].append(self._sources.setdefault(sample.source, len(self._sources)))
-        rows["name_starts"].append(len(name))
-        rows["name_bytes"].append(np.frombuffer(name, np.uint8))
-        rows["box_starts"].append(len(sample.labels))
-        rows["boxes_cxcywh"].append(sample.boxes_cxcywh)
-        rows["labels"].append(sample.labels)
-        rows["crowd"].append(sample.crowd)
-        rows["difficult"].append(sample.difficult)
-        for what in ("image_label", "negative_label", "not_exhaustive_label"):
-            values = getattr(sample, what + "s")
-            rows[what + "_starts"].append(len(values))
-            rows[what + "s"].append(values)
+        name = sample.name.encode("utf-8", "surrogateescape")
+        self._put("image_starts", self._written + len(self._buffer))
+        self._put("image_crc32", zlib.crc32(sample.image))
+        self._put("width", sample.width)
+        self._put("height", sample.height)
+        self._put("boxed", sample.boxed)
+        self._put("source", self._sources.setdefault(sample.source, len(self._sources)))
+        self._columns["name_bytes"] += name
+        for what in _OF_SAMPLE:
+            self._put(what, getattr(sample, what))
+        self._put_ends()
+        self._length += 1
         self._buffer += sample.image
         if len(self._buffer) >= CHUNK:
             self._flush(len(self._buffer) // CHUNK * CHUNK)
 
+    def _put(self, column: str, values: np.ndarray | int) -> None:
+        self._columns[column] += np.asarray(values).astype(COLUMNS[column]).tobytes()
+
+    def _put_ends(self) -> None:
+        """Where the rows of the next sample start, in each ragged column."""
+        for rows, starts in _COUNTED.items():
+            self._put(starts, len(self._columns[rows]) // COLUMNS[rows].itemsize)
+
+    def _reserve(self, size: int) -> None:
+        """Make sure that `size` more bytes, and what HDF5 adds to them, find room on the disk; OSError if
+        not.
+
+        HDF5 does not survive a full disk: it can then not close the file, and takes the process down with a
+        segmentation fault. So the system is asked first, and HDF5 only writes where there is room.
+        """
+        chunks = -(-self._written // CHUNK)
+        # 64 bytes a chunk: HDF5's list of chunks, which it keeps in memory until the file is closed.
+        wanted = chunks * (CHUNK + 64) + size + _SPARE
+        if wanted <= self._reserved:
+            return
+        with self.partial.open("ab") as file:
+            try:
+                os.posix_fallocate(file.fileno(), self._reserved, wanted - self._reserved)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot promise
+                    raise
+        self._reserved = wanted
+
     def _flush(self, size: int) -> None:
         if not size:
             return
-        try:
+        with _failing_as(self.partial):
+            self._reserve(size)
             self._bytes.resize((self._written + size,))
             self._bytes[self._written :] = np.frombuffer(self._buffer, np.uint8, size)
-        except OSError as error:
-            raise DataError(f"{self.partial}: writing failed ({error}); is the disk full?") from error
         self._written += size
         self._buffer = self._buffer[size:]
 
@@ -121,12 +173,15 @@ class StoreWriter:
         }
         packed = zlib.compress(json.dumps(tree).encode("utf-8"), 9)
         checksums = {"tree": zlib.crc32(packed)}
-        try:
+        with _failing_as(self.path):
+            self._reserve(len(packed) + sum(map(len, self._columns.values())))
             self._file.create_dataset("tree", data=np.frombuffer(packed, np.uint8))
+            self._put("image_starts", total)
             for name, dtype in COLUMNS.items():
-                column = self._column(name, total).astype(dtype)
-                checksums[name] = zlib.crc32(column.tobytes())
-                self._file.create_dataset(f"index/{name}", data=column)
+                column = np.frombuffer(self._columns[name], dtype)
+                checksums[name] = zlib.crc32(column)
+                shape = (-1, 4) if name == "boxes_cxcywh" else (-1,)
+                self._file.create_dataset(f"index/{name}", data=column.reshape(shape))
             attributes = self._file.attrs
             attributes["sources"] = json.dumps(list(self._sources))
             attributes["about"] = json.dumps(self._about)
@@ -134,30 +189,38 @@ class StoreWriter:
             attributes["index_crc32"] = json.dumps(checksums)
             attributes["complete"] = True
             self._file.close()
+            _give_back(self.partial)
             _to_disk(self.partial)
             self.partial.replace(self.path)
             _to_disk(self.path.parent)
-        except OSError as error:
-            raise DataError(f"{self.path}: writing failed ({error}); is the disk full?") from error
-
-    def _column(self, name: str, total: int) -> np.ndarray:
-        rows = self._columns[name]
-        if name == "image_starts":
-            return np.asarray([*rows, total])
-        if name.endswith("_starts"):
-            return np.concatenate([[0], np.cumsum(np.asarray(rows, np.int64))])
-        if name == "boxes_cxcywh":
-            return np.concatenate(rows) if rows else np.zeros((0, 4))
-        if rows and isinstance(rows[0], np.ndarray):
-            return np.concatenate(rows)
-        return np.asarray(rows)
 
     def abandon(self) -> None:
         """Drop what was written; a file that was at `path` before stays."""
         # HDF5 may not be able to write its metadata (a full disk): then there is nothing more to close.
-        with contextlib.suppress(OSError, RuntimeError):
+        with contextlib.suppress(*_HDF5_ERRORS):
             self._file.close()
         self.partial.unlink(missing_ok=True)
+
+
+# What h5py raises when the system refuses to write: the second when it notices only on closing.
+_HDF5_ERRORS = (OSError, RuntimeError)
+
+
+@contextlib.contextmanager
+def _failing_as(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _HDF5_ERRORS as error:
+        raise DataError(f"{path}: writing failed ({error}); is the disk full?") from error
+
+
+def _give_back(path: Path) -> None:
+    """Cut off what was reserved and not used: all behind the end that the superblock of a closed file
+    names."""
+    with path.open("r+b") as file:
+        # HDF5 file format specification 3.0, II.A, superblock versions 2 and 3: end of file address
+        file.seek(28)
+        file.truncate(int.from_bytes(file.read(8), "little"))
 
 
 def _to_disk(path: Path) -> None:

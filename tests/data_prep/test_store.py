@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 import zlib
 
 import h5py
@@ -283,7 +284,7 @@ def test_an_error_or_ctrl_c_leaves_the_older_file_and_nothing_else(tmp_path, tre
 def test_two_writers_of_one_file_do_not_mix(tmp_path, tree, make):
     with StoreWriter(tmp_path / "s.h5", tree) as writer:
         writer.add(make.sample())
-        with pytest.raises(DataError, match="cannot be written"):
+        with pytest.raises(DataError, match="already open"):
             StoreWriter(tmp_path / "s.h5", tree)
     assert len(Store(tmp_path / "s.h5")) == 1
 
@@ -332,3 +333,51 @@ def test_another_tree_is_refused(tmp_path, tree, make):
     store.require_tree(tree)
     with pytest.raises(DataError, match="another tree"):
         store.require_tree(WordTree.flat(["a", "b"]))
+
+
+_FULL_DISK = """
+import resource, sys
+from data_prep import DataError
+from data_prep.sample import Sample
+from data_prep.writer import StoreWriter
+from wordtree import WordTree
+import numpy as np
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+none, marks = np.zeros(0, np.int64), np.zeros(0, bool)
+boxes, bytes_ = np.zeros((0, 4), np.float32), bytes(300_000)
+one = Sample("a", bytes_, 5, 5, boxes, none, none, none, marks, marks, "s", True)
+try:
+    with StoreWriter(sys.argv[1], WordTree.flat(["a"])) as writer:
+        for _ in range(20):
+            writer.add(one)
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 4_000_000, 6_291_500])
+def test_a_full_disk_leaves_the_older_file(tmp_path, tree, make, limit):
+    path = write(tmp_path / "s.h5", tree, [make.sample("old")])
+    program = [sys.executable, "-c", _FULL_DISK, str(path), str(limit)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert "disk full" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert Store(path)[0].name == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["s.h5"]
+
+
+def test_killed_at_any_moment_the_older_file_stays_and_the_next_run_works(tmp_path, tree, make):
+    path = write(tmp_path / "s.h5", tree, [make.sample("old")])
+    endless = _FULL_DISK.replace("range(20)", "iter(int, 1)").replace("RLIMIT_FSIZE", "RLIMIT_CORE")
+    process = subprocess.Popen([sys.executable, "-c", endless, str(path), "0"])
+    partial = tmp_path / "s.h5.partial"
+    while process.poll() is None and not (partial.exists() and partial.stat().st_size > 10 * CHUNK):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert Store(path)[0].name == "old"
+    with pytest.raises(DataError):
+        Store(partial)
+    assert Store(write(path, tree, [make.sample("new")]))[0].name == "new"
+    assert not partial.exists()
