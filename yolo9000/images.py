@@ -5,6 +5,7 @@ is letterbox.py."""
 import io
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,31 +21,13 @@ if TYPE_CHECKING:
 # no pixels.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "ICO")
 
-# Suffixes looked for in folders; a file that is named outright is opened whatever it is called.
-SUFFIXES = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".webp",
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".tif",
-        ".tiff",
-    )
-    + (".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".ico")
-)
-
 # 100 megapixels are 300 MB as RGB: more than any camera in wide use, less than a small machine's memory.
 MAX_PIXELS = 100_000_000
 
 # A transparent picture is shown on white, as web browsers do.
 _BACKGROUND = (255, 255, 255)
+
+_ORIENTATION = 0x0112  # EXIF's tag
 
 # Values above which samples of a picture must be wider than 8 bits, and what white then is.
 _WHITE = ((1.0, 1.0), (255.0, 255.0), (65535.0, 65535.0))
@@ -95,6 +78,13 @@ def find_images(arguments: Iterable[str | Path]) -> tuple[list[Path], list[str]]
     return list(files), complaints
 
 
+@cache
+def suffixes() -> frozenset[str]:
+    """What names of picture files end in, lower case with the dot: looked for in folders only."""
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, form in known if form in FORMATS)
+
+
 def _expand(path: Path) -> tuple[list[Path], str | None]:
     if not str(path).isprintable():
         return [], f"{str(path)!r}: no such file or folder"
@@ -122,7 +112,9 @@ def _pictures_below(folder: Path) -> list[Path]:
     def visible(path: Path) -> bool:
         return not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and visible(p) and p.is_file())
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in suffixes() and visible(p) and p.is_file()
+    )
 
 
 def _read_file(path: Path, max_pixels: int) -> np.ndarray:
@@ -185,7 +177,7 @@ def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> np.ndarray:
             picture = picture.convert("RGBA")
             ground = Image.new("RGBA", picture.size, (*_BACKGROUND, 255))
             picture = Image.alpha_composite(ground, picture)
-        return np.array(picture.convert("RGB"))
+        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except ImageError:
         raise
     except Exception as error:  # see _decode
@@ -194,10 +186,11 @@ def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> np.ndarray:
 
 def _upright(picture: Image.Image) -> Image.Image:
     try:
+        if picture.getexif().get(_ORIENTATION, 1) == 1:
+            return picture  # exif_transpose would copy it
         return ImageOps.exif_transpose(picture)
-    except (
-        Exception
-    ):  # damaged EXIF data says nothing about which way is up; viewers then show the picture as stored
+    except Exception:
+        # Damaged EXIF data says nothing about which way is up; viewers then show the picture as stored.
         return picture
 
 
