@@ -69,7 +69,7 @@ def map_categories(
     unmapped: dict[Hashable, str] = {}
     for key in dict.fromkeys(used):
         category = categories[key]
-        wanted = [category.name, category.synset] if table is None else [None]
+        wanted = [category.synset, category.name]
         if table is not None:
             row = table.get(plain(category.name), table.get(plain(str(key))))
             if row is None:
@@ -83,7 +83,9 @@ def map_categories(
         # ("mouse").
         node = next((n for w in wanted if w and (n := _find(w, tree, how is not None)) is not None), None)
         if node is None:
-            unmapped[key] = f"{category.name!r}: no node {wanted[0]!r} in the tree"
+            what = next(w for w in wanted if w)
+            why = "is not, or not only, one node" if how else "is no WordNet id or synset"
+            unmapped[key] = f"{category.name!r}: {what!r} {why} of the tree"
         else:
             nodes[key] = node
     return Mapping(nodes, left_out, unmapped)
