@@ -7,12 +7,12 @@ from __future__ import annotations
 import os
 import re
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,8 +150,9 @@ def _load_weights(spec: NetworkSpec, tree: WordTree | None, path: Path, partial:
         with path.open("rb") as stream:
             header = Header.read(stream, str(path))
             _check_length(spec, layers, path, header)
-            net = Network(spec, tree, init=layers < len(spec))
-            with torch.no_grad():
+            # On the CPU whatever the default device: the file is read straight into the tensors.
+            with torch.device("cpu"), torch.no_grad():
+                net = Network(spec, tree, init=layers < len(spec))
                 for name, tensor in _tensors(net, layers):
                     _fill(tensor, stream, f"{path}: {name}")
     except OSError as error:
@@ -177,10 +178,10 @@ def _tensors(net: Network, layers: int) -> Iterator[tuple[str, Tensor]]:
 
 def _fill(tensor: Tensor, stream: BinaryIO, name: str) -> None:
     """Reads into a tensor without a copy; refuses what no training could have written."""
-    values = tensor.numpy()
+    values = tensor.detach().numpy()
     if stream.readinto(memoryview(values).cast("B")) != values.nbytes:
         raise ModelError(f"{name}: the file ended while it was read")
-    if np.little_endian is False:
+    if sys.byteorder == "big":
         values.byteswap(inplace=True)
     if not torch.isfinite(tensor).all():
         raise ModelError(f"{name}: not all values are finite; the file is damaged or belongs to another cfg")

@@ -113,8 +113,9 @@ class Network(nn.Module):
         return self.features(images, len(self.spec) - 1)
 
     def lazy(self, images: Tensor) -> LazyOutput:
-        """The same as `forward` without the class channels; a detector whose last convolution is linear 1x1,
-        as Darknet's are.
+        """A detector's `forward` without the class channels.
+
+        Its last convolution must be linear and 1x1, as Darknet's are, or the region layer hold class rows.
         """
         return self(images, lazy=True)
 
@@ -125,9 +126,7 @@ class Network(nn.Module):
         return self.features(images, len(self.spec) - 2).flatten(1)
 
     def features(self, images: Tensor, layer: int) -> Tensor:
-        """The output of layer number `layer` (negative: from the end), usually (N, C, H, W); later layers do
-        not run.
-        """
+        """The output of layer `layer` (negative: from the end), (N, C, H, W) or (N, C); later ones rest."""
         count = len(self.spec)
         if not -count <= layer < count:
             raise ModelError(f"there is no layer {layer} among {count}")
@@ -137,13 +136,10 @@ class Network(nn.Module):
         return self.outputs(images, (index,))[index]
 
     def fuse(self) -> Network:
-        """A copy in evaluation mode with batch norm folded into the convolutions before it; outputs agree to
-        rounding.
-        """
-        folded = [replace(s, batch_normalize=False) if isinstance(s, Convolution) else s for s in self.spec]
-        copy = Network(
-            replace(self.spec, layers=tuple(folded)), self.tree, external=self.external, init=False
-        )
+        """A copy in evaluation mode with batch norm folded into the convolutions; equal but for rounding."""
+        folded = (replace(s, batch_normalize=False) if isinstance(s, Convolution) else s for s in self.spec)
+        spec = replace(self.spec, layers=tuple(folded))
+        copy = Network(spec, self.tree, external=self.external, init=False)
         with torch.no_grad():
             for ours, theirs in zip(self.layers, copy.layers, strict=True):
                 if isinstance(ours, ConvolutionUnit) and ours.norm is not None:
@@ -158,9 +154,7 @@ class Network(nn.Module):
         return copy.eval()
 
     def freeze(self, layers: int) -> Network:
-        """Stops the first `layers` layers from learning: no gradients, and their batch norm keeps its
-        statistics. Returns self.
-        """
+        """Stops the first `layers` layers from learning, batch norm's statistics included. Returns self."""
         if not 0 <= layers <= len(self.spec):
             raise ModelError(f"cannot freeze {layers} of {len(self.spec)} layers")
         self.frozen = layers
@@ -176,9 +170,7 @@ class Network(nn.Module):
         return self
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        """(N, C) logits -> probabilities, over all, over equal groups, or over each sibling group of the
-        tree.
-        """
+        """(N, C) logits -> probabilities over all classes, equal groups or sibling groups."""
         softmax = self.spec.softmax
         logits = logits / softmax.temperature
         if self.tree is None:
@@ -190,10 +182,7 @@ class Network(nn.Module):
             from yolo9000.hierarchy import Hierarchy  # detectors never need it here
 
             self._hierarchy = Hierarchy(self.tree)
-        hierarchy = self._hierarchy
-        if isinstance(hierarchy, nn.Module):
-            hierarchy.to(logits.device)
-        return hierarchy.log_conditionals(logits).exp()
+        return self._hierarchy.to(logits.device).log_conditionals(logits).exp()
 
     def _lazy(self, images: Tensor) -> LazyOutput:
         region = self.spec.region
@@ -205,22 +194,17 @@ class Network(nn.Module):
             return self.lazy_from(found[region.boxes], found[region.features])
         last = len(self.spec) - 2
         conv = self.spec.layers[last]
-        plain = isinstance(conv, Convolution) and (conv.size, conv.stride, conv.padding, conv.groups) == (
-            1,
-            1,
-            0,
-            1,
-        )
-        if not plain or conv.activation != "linear" or conv.batch_normalize:
+        wanted = {"size": 1, "stride": 1, "padding": 0, "groups": 1, "activation": "linear"}
+        wanted["batch_normalize"] = False
+        if any(getattr(conv, name, None) != value for name, value in wanted.items()):
             raise ModelError(
                 "a lazy output needs a linear 1x1 convolution without batch norm before the region layer"
             )
         source = self.spec.inputs(last)[0]
-        features = images if source == IMAGE else self.outputs(images, (source,))[source]
-        weight = self.layers[last].conv.weight.unflatten(0, (count, -1))[
-            ..., 0, 0
-        ]  # (A*(5+C), D, 1, 1) -> (A, 5+C, D)
-        bias = self.layers[last].conv.bias.unflatten(0, (count, -1))  # (A*(5+C),) -> (A, 5+C)
+        features = self.outputs(images, (source,))[source]
+        weight, bias = self.layers[last].conv.weight, self.layers[last].conv.bias
+        weight = weight[:, :, 0, 0].unflatten(0, (count, -1))  # (A*(5+C), D, 1, 1) -> (A, 5+C, D)
+        bias = bias.unflatten(0, (count, -1))  # (A*(5+C),) -> (A, 5+C)
         kernel = weight[:, :5].flatten(0, 1)[:, :, None, None]  # (A, 5, D) -> (A*5, D, 1, 1)
         boxes = F.conv2d(features, kernel, bias[:, :5].flatten())
         return LazyOutput(boxes, features, weight[:, 5:], bias[:, 5:], None, self.classes, count)

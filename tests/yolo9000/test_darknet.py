@@ -54,6 +54,7 @@ def test_load_and_save_give_the_same_bytes(path, tmp_path, version):
     path.write_bytes(data)
     net = darknet.load(SPEC, path)
     assert not net.training and net.seen == 123456 and net.version == version
+    assert all(p.requires_grad for p in net.parameters())
     darknet.save(net, tmp_path / "y.weights")
     assert (tmp_path / "y.weights").read_bytes() == data
     assert sorted(p.name for p in tmp_path.iterdir()) == [
