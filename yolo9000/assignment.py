@@ -16,6 +16,8 @@ from yolo9000.errors import TrainingError
 
 Target = Mapping[str, Any]
 
+_NO_LABELS = torch.zeros(0, dtype=torch.long)
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -67,36 +69,31 @@ def collect(
     boxes are left out: the boxes say more. nodes: how many classes there are. map: (d,) class of the data set
     -> node, applied to the labels of boxes only, as in Darknet. Raises TrainingError.
     """
-    boxes, labels, ignore, image_labels, negatives, boxed = [], [], [], [], [], []
+    boxes, labels, ignore, image_labels, negatives = (_Flat() for _ in range(5))
     for b, target in enumerate(targets):
-        boxed.append("boxes" in target)
-        if boxed[-1]:
+        if "boxes" in target:
             if "labels" not in target:
                 raise TrainingError(f'target {b} of the batch has "boxes" but no "labels"')
-            boxes.append(_boxes(target["boxes"], f'"boxes" of target {b}'))
-            labels.append(_labels(target["labels"], f'"labels" of target {b}'))
-            if len(boxes[-1]) != len(labels[-1]):
-                counts = f"{len(boxes[-1])} boxes and {len(labels[-1])} labels"
-                raise TrainingError(f"target {b} of the batch has {counts}")
-            ignore.append(_boxes(target.get("ignore_boxes", ()), f'"ignore_boxes" of target {b}'))
-            image_labels.append(_labels((), ""))
+            count = boxes.add(b, _boxes(target["boxes"], f'"boxes" of target {b}'))
+            if labels.add(b, _labels(target["labels"], f'"labels" of target {b}')) != count:
+                raise TrainingError(f"target {b} of the batch has {count} boxes and another number of labels")
+            ignore.add(b, _boxes(target.get("ignore_boxes", ()), f'"ignore_boxes" of target {b}'))
         else:
             given = target.get("label", target.get("image_labels", ()))
-            image_labels.append(_labels(given, f'"image_labels" of target {b}'))
-            boxes.append(_boxes((), ""))
-            labels.append(_labels((), ""))
-            ignore.append(_boxes((), ""))
-        negatives.append(_labels(target.get("negative_labels", ()), f'"negative_labels" of target {b}'))
+            image_labels.add(b, _labels(given, f'"image_labels" of target {b}'))
+        if "negative_labels" in target:
+            negatives.add(b, _labels(target["negative_labels"], f'"negative_labels" of target {b}'))
     result = Targets(
-        torch.tensor(boxed, dtype=torch.bool, device=device),
-        *(_joined(part, device) for part in (boxes, labels)),
-        _owners(boxes, device),
-        _joined(ignore, device),
-        _owners(ignore, device),
-        _joined(image_labels, device),
-        _owners(image_labels, device),
-        _joined(negatives, device),
-        _owners(negatives, device),
+        torch.tensor(["boxes" in target for target in targets], dtype=torch.bool, device=device),
+        boxes.joined(torch.zeros(0, 4), device),
+        labels.joined(_NO_LABELS, device),
+        boxes.owners(device),
+        ignore.joined(torch.zeros(0, 4), device),
+        ignore.owners(device),
+        image_labels.joined(_NO_LABELS, device),
+        image_labels.owners(device),
+        negatives.joined(_NO_LABELS, device),
+        negatives.owners(device),
     )
     _check_boxes(result.boxes_cxcywh, result.image)
     if map is not None:
@@ -167,13 +164,30 @@ def _labels(values: Any, what: str) -> Tensor:
     return labels.reshape(-1).long()
 
 
-def _joined(parts: list[Tensor], device: torch.device | str) -> Tensor:
-    return torch.cat([part.to(device) for part in parts])
+class _Flat:
+    """Arrays of several images, put one after another."""
 
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+        self.images: list[int] = []
+        self.counts: list[int] = []
 
-def _owners(parts: list[Tensor], device: torch.device | str) -> Tensor:
-    sizes = torch.tensor([len(part) for part in parts])
-    return torch.repeat_interleave(torch.arange(len(parts)), sizes).to(device)
+    def add(self, image: int, part: Tensor) -> int:
+        """Takes an image's part; returns its length."""
+        if len(part):
+            self.parts.append(part)
+            self.images.append(image)
+            self.counts.append(len(part))
+        return len(part)
+
+    def joined(self, empty: Tensor, device: torch.device | str) -> Tensor:
+        if len({part.device for part in self.parts}) > 1:
+            self.parts = [part.to(device) for part in self.parts]
+        return (torch.cat(self.parts) if self.parts else empty).to(device)
+
+    def owners(self, device: torch.device | str) -> Tensor:
+        counts = torch.tensor(self.counts, dtype=torch.long)
+        return torch.tensor(self.images, dtype=torch.long).repeat_interleave(counts).to(device)
 
 
 def _check_boxes(boxes_cxcywh: Tensor, image: Tensor) -> None:

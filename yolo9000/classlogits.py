@@ -26,9 +26,9 @@ class DenseLogits:
         image, anchor, row, column = where
         return self.logits[image, anchor, classes, row, column]
 
-    def everywhere(self, image: int, classes: Tensor) -> Tensor:
-        """(U, A, H*W) logits of classes (U,) at all boxes of one image."""
-        return self.logits.detach()[image].index_select(1, classes).transpose(0, 1).flatten(2)
+    def everywhere(self, image: Tensor, classes: Tensor) -> Tensor:
+        """(U, A, H*W) logits at all boxes of an image, image and class (U,) of each row; image ascending."""
+        return self.logits.detach()[image, :, classes].flatten(2)
 
 
 class LazyLogits:
@@ -50,11 +50,19 @@ class LazyLogits:
         """(M, U) logits of classes (U,) at M boxes."""
         return self.out.logits(image, anchor, row, column, classes)
 
-    def everywhere(self, image: int, classes: Tensor) -> Tensor:
-        """(U, A or 1, H*W) logits of stored classes (U,); 1 where the anchors share their rows."""
+    def everywhere(self, image: Tensor, classes: Tensor) -> Tensor:
+        """(U, A or 1, H*W) likewise, for stored classes; 1 where the anchors share their rows."""
         rows = classes if self.position is None else self.position[classes]
-        weight = self.weight.index_select(1, rows)  # (A or 1, U, D)
-        features = self.features[image].flatten(1).to(weight.dtype)  # (D, H, W) -> (D, H*W)
-        logits = weight.flatten(0, 1) @ features  # (A or 1)*U, H*W
-        logits = logits.unflatten(0, weight.shape[:2]) + self.bias.index_select(1, rows).unsqueeze(-1)
-        return logits.transpose(0, 1)
+        weight, bias = (
+            self.weight.index_select(1, rows),
+            self.bias.index_select(1, rows),
+        )  # (A or 1, U, D), (.., U)
+        features = self.features.flatten(2)  # (N, D, H, W) -> (N, D, H*W)
+        logits = weight.new_empty((*weight.shape[:2], features.shape[2]))
+        first = 0
+        pictures, counts = image.unique_consecutive(return_counts=True)
+        for b, count in zip(pictures.tolist(), counts.tolist(), strict=True):
+            mine = slice(first, first + count)
+            torch.matmul(weight[:, mine], features[b].to(weight.dtype), out=logits[:, mine])
+            first += count
+        return logits.add_(bias.unsqueeze(2)).transpose(0, 1)

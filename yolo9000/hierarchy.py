@@ -36,7 +36,8 @@ def log_softmax_segments(values: Tensor, segment_of: Tensor, segments: int) -> T
     Stable for any finite values. Entries of -inf stay -inf without a gradient, even where a whole run is
     -inf. Runs lie along the first dimension because whole rows are then added at once, three times as fast.
     """
-    values = torch.where(torch.isneginf(values), values.detach(), values)
+    if values.requires_grad:
+        values = torch.where(torch.isneginf(values), values.detach(), values)
     index = segment_of.view(-1, *[1] * (values.dim() - 1)).expand(values.shape)
     shape = (segments, *values.shape[1:])
     highest = values.new_full(shape, -torch.inf).scatter_reduce(0, index, values.detach(), "amax")
@@ -156,12 +157,27 @@ class Hierarchy(nn.Module):
         starts = self.group_starts[groups]
         return ranges(starts, self.group_starts[groups + 1] - starts)
 
-    def restrict(self, nodes: Tensor, stored: Tensor | None = None) -> "Restriction":
-        """What the paths of a few nodes (m,) need of the tree; stored: (n,) bool, nodes with a row, None =
-        all.
+    def path_widths(self, nodes: Tensor) -> Tensor:
+        """How many nodes the sibling groups on each path hold together: (m,) for nodes (m,)."""
+        path, which = self.paths(nodes)
+        group = self.group_of[path]
+        widths = self.group_starts[group + 1] - self.group_starts[group]
+        return torch.zeros_like(nodes).index_add(0, which, widths)
+
+    def restrict(
+        self, nodes: Tensor, stored: Tensor | None = None, owners: Tensor | None = None
+    ) -> "Restriction":
+        """What the paths of a few nodes (m,) need of the tree: see Restriction.
+
+        stored: (n,) bool, nodes that have a row, None = all. owners: (m,) int64, the image of each node;
+        groups are shared only between nodes of one image. None = all of one.
         """
         path, which = self.stored_paths(nodes, stored)
-        touched, segment_of_path = self.group_of[path].unique(return_inverse=True)
+        keys = self.group_of[path]
+        if owners is not None:
+            keys = keys + owners[which] * self.groups
+        touched, segment_of_path = keys.unique(return_inverse=True)
+        owner, touched = touched // self.groups, touched % self.groups
         columns, segment_of = self.members(touched)
         # A path node's column: where its group's columns begin, and its place in the group.
         begins = (columns == self.group_starts[self.group_of[columns]]).nonzero()[:, 0]
@@ -170,8 +186,9 @@ class Hierarchy(nn.Module):
             kept = stored[columns]
             target = (kept.long().cumsum(0) - 1)[target]
             columns, segment_of = columns[kept], segment_of[kept]
+        owner = owner[segment_of]
         return Restriction(
-            columns, segment_of, len(touched), path, which, target, segment_of_path, len(nodes)
+            columns, owner, segment_of, len(touched), path, which, target, segment_of_path, len(nodes)
         )
 
 
@@ -179,13 +196,16 @@ class Hierarchy(nn.Module):
 class Restriction:
     """The few sibling groups that lie on the paths of m nodes, so that no other class needs a logit.
 
-    columns: (U,) the classes needed, those of a group side by side, unstored ones left out. segment_of: (U,)
-    each one's group among the `segments` touched. Then one entry for each step of each path, P in all, root
-    first: path: (P,) the node; which: (P,) the one of the m nodes it leads to; target: (P,) its position in
-    columns; segment_of_path: (P,) its group. A path ends before its first node that is not stored.
+    columns: (U,) the classes needed, those of a group side by side, unstored ones left out; owner: (U,) the
+    image that each is needed for; segment_of: (U,) its group, one of the `segments` touched.
+
+    Then one entry for each step of each path, P in all, root first: path: (P,) the node; which: (P,) the one
+    of the m nodes it leads to; target: (P,) its position in columns; segment_of_path: (P,) its group. A path
+    ends before its first node that is not stored.
     """
 
     columns: Tensor
+    owner: Tensor
     segment_of: Tensor
     segments: int
     path: Tensor

@@ -26,6 +26,9 @@ __all__ = ["RegionLoss", "check_finite", "soft_tree_cross_entropy", "tree_cross_
 LABEL_OBJECTNESS = ("paper", "darknet2017", "darknet", "none")
 CLASS_LOSSES = ("softmax", "sigmoid")
 
+# Class logits looked at together when boxes are chosen for image labels: 4 million floats are 16 MB.
+_LOGITS_AT_ONCE = 2**22
+
 
 class RegionLoss(nn.Module):
     """The loss of a detector with anchors, over a flat list of classes or over a tree.
@@ -210,21 +213,22 @@ class RegionLoss(nn.Module):
         image = torch.cat((known.label_image, known.negative_image))
         H, W = boxes.shape[3:]
         best = torch.zeros_like(labels)
-        order = image.argsort(stable=True)
+        if not len(labels):
+            return image, best, best, best
         log_objectness = F.logsigmoid(boxes[:, :, 4].flatten(2))  # (N, A, H*W)
-        first = 0
-        pictures, counts = image[order].unique_consecutive(return_counts=True)
-        for b, count in zip(pictures.tolist(), counts.tolist(), strict=True):
-            mine = order[first : first + count]
-            first += count
-            few = self.hierarchy.restrict(labels[mine], logits.stored)
-            values = logits.everywhere(b, few.columns)  # (U, A or 1, H*W)
+        order = image.argsort(stable=True)
+        # Many labels at a time, but not more logits than memory likes.
+        sizes = self.hierarchy.path_widths(labels[order]) * log_objectness[0].numel()
+        parts = (sizes.cumsum(0) // _LOGITS_AT_ONCE).unique_consecutive(return_counts=True)[1]
+        for mine in order.split(parts.tolist()):
+            few = self.hierarchy.restrict(labels[mine], logits.stored, image[mine])
+            values = logits.everywhere(few.owner, few.columns)  # (U, A or 1, H*W)
             if self.class_loss == "sigmoid":
                 found = F.logsigmoid(values.float()[few.target])
-                log_probability = found.new_zeros(count, *found.shape[1:]).index_add(0, few.which, found)
+                log_probability = found.new_zeros(len(mine), *found.shape[1:]).index_add(0, few.which, found)
             else:
-                log_probability = few.log_probabilities(values)  # (count, A or 1, H*W)
-            best[mine] = (log_objectness[b] + log_probability).flatten(1).argmax(dim=1)
+                log_probability = few.log_probabilities(values)  # (k, A or 1, H*W)
+            best[mine] = (log_objectness[image[mine]] + log_probability).flatten(1).argmax(dim=1)
         return image, best // (H * W), best // W % H, best % W
 
     def _box(

@@ -167,7 +167,7 @@ def box(*values):
         (box(math.nan, 0.5, 0.1, 0.2), "target 1 .* box"),
         (box(0.5, 0.5, math.inf, 0.2), "target 1 .* box"),
         ({"boxes": torch.rand(2, 5), "labels": torch.tensor([0, 1])}, r"shape \(2, 5\)"),
-        ({"boxes": torch.rand(2, 4), "labels": torch.tensor([0])}, "2 boxes and 1 labels"),
+        ({"boxes": torch.rand(2, 4), "labels": torch.tensor([0])}, "2 boxes and another number of labels"),
         ({"boxes": torch.rand(2, 4)}, 'no "labels"'),
         ({"boxes": torch.rand(1, 4), "labels": torch.tensor([12])}, "label 12; there are 12"),
         ({"boxes": torch.rand(1, 4), "labels": torch.tensor([-1])}, "label -1"),
