@@ -170,17 +170,16 @@ def carry(
     return np.concatenate([low + offset, high + offset], axis=1), visible
 
 
-def colour(images: np.ndarray, config: AugmentConfig, random: np.random.Generator) -> np.ndarray:
-    """Random hue, saturation and exposure in HSV, one draw for each picture of a uint8 batch (N, H, W, 3); a
-    new uint8 batch.
+def colour(images: np.ndarray, config: AugmentConfig, draws: np.ndarray) -> np.ndarray:
+    """Random hue, saturation and exposure in HSV of a uint8 batch (N, H, W, 3); a new uint8 batch.
+
+    draws: (N, 3) in 0..1, the chance of each picture; 0.5 leaves it as it is.
     """
     if not len(images) or (config.hue == 0 and config.saturation == 1 and config.exposure == 1):
         return images
-    u = random.random((3, len(images)))
-    hue = (2 * u[0] - 1) * config.hue
-    saturation = config.saturation ** (2 * u[1] - 1)
-    exposure = config.exposure ** (2 * u[2] - 1)
-    return distort(images, hue, saturation, exposure)
+    either_way = 2 * draws.T - 1  # (3, N) in -1..1
+    saturation, exposure = config.saturation ** either_way[1], config.exposure ** either_way[2]
+    return distort(images, either_way[0] * config.hue, saturation, exposure)
 
 
 def distort(images: np.ndarray, hue: np.ndarray, saturation: np.ndarray, exposure: np.ndarray) -> np.ndarray:

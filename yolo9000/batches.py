@@ -6,7 +6,10 @@ keyed by seed, batch and part. So nothing but a count needs saving for a resumed
 batches it would have seen, whatever the number of workers.
 """
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -151,6 +154,7 @@ class Batches(Dataset):
         pictures = [(p, k) for p, part in enumerate(self.parts) for k in range(part.count)]
         mine = pictures[self.rank :: self.ranks]
         canvas = np.full((len(mine), size, size, 3), augment.GREY, np.uint8)
+        draws = np.zeros((len(mine), 3))  # for the colours
         targets, names, skipped = [], [], []
         places = [self.places(number, p) for p in range(len(self.parts))]
         for row, (p, k) in enumerate(mine):
@@ -158,15 +162,15 @@ class Batches(Dataset):
                 np.random.Philox(key=[self.config.seed, number * 65536 + p * 8192 + k])
             )
             target, name, bad = self._picture(p, places[p][k], canvas[row], random)
+            draws[row] = random.random(3)
             targets.append(target)
             names.append(name)
             skipped += bad
         for p, part in enumerate(self.parts):
             rows = [row for row, (q, _) in enumerate(mine) if q == p]
             if rows:
-                random = np.random.default_rng([self.config.seed, 2, number, p, self.rank])
                 span = slice(rows[0], rows[-1] + 1)  # pictures of a part stand together
-                canvas[span] = augment.colour(canvas[span], part.config.augment, random)
+                canvas[span] = augment.colour(canvas[span], part.config.augment, draws[span])
         parts = np.array([p for p, _ in mine], np.int64)
         # Arrays for the targets, not tensors: each tensor would travel by a file descriptor of its own.
         return {
@@ -409,9 +413,17 @@ def _joined(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _quiet_worker(number: int) -> None:
-    """Workers leave signals to the training process, which saves and then ends them; one thread each, the
-    network needs the rest.
+    """Workers leave signals to the training process, which saves and then ends them, and end by themselves
+    where it was killed; one thread each, the network needs the rest.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # terminals and supervisors send them to the whole group
-        signal.signal(number, signal.SIG_IGN)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):  # terminals send them to the whole group
+        signal.signal(signal_number, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process soon after its parent; one that waits for its queue to be read would stay forever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -1,5 +1,7 @@
 """Which parameters decay, the learning rate over a run, and averaged weights."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -60,7 +62,7 @@ def test_smooth_rules_fall_from_one_to_nothing(name: str) -> None:
     config = ScheduleConfig(name=name, burn_in=0)
     factors = [rate_factor(config, b, 50) for b in range(51)]
     assert factors[0] == 1.0 and factors[-1] == pytest.approx(0.0, abs=1e-12)
-    assert all(a >= b for a, b in zip(factors, factors[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors))
     assert rate_factor(config, 60, 50) == pytest.approx(0.0, abs=1e-12)  # past the end
 
 

@@ -1,0 +1,212 @@
+"""Batches: exact composition, every sample equally often, the same whatever the workers and ranks."""
+
+import dataclasses
+import itertools
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep import Store
+from tests.yolo9000 import toys
+from yolo9000.batches import Batches, label_map, load_batches, part_counts, to_batch
+from yolo9000.config import AugmentConfig, ModelConfig, PartConfig, SizeConfig, TrainConfig
+from yolo9000.errors import TrainingError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(toys.pack_squares(tmp_path_factory.mktemp("toys") / "a.h5", boxed=13, labelled=7, size=32))
+
+
+def make(store: Store, parts: tuple[PartConfig, ...], **settings) -> Batches:
+    settings = {"images": 200, "batch": 10, "input": SizeConfig((32,)), "workers": 0} | settings
+    config = TrainConfig(model=ModelConfig(preset="x"), data=parts, **settings)
+    return Batches(config, [store], rank=0, ranks=1)
+
+
+BOXED = PartConfig(3, kind="boxed", name="boxes")
+LABEL = PartConfig(1, kind="label", name="labels")
+
+
+def test_composition_is_exact_and_kinds_differ_in_their_targets(store: Store) -> None:
+    batches = make(store, (BOXED, LABEL), batch=12)
+    assert [p.count for p in batches.parts] == [9, 3] and len(batches) == 17
+    for number in range(5):
+        batch = to_batch(batches[number], CPU)
+        assert batch.parts.tolist() == [0] * 9 + [1] * 3
+        assert [("boxes" in t, "image_labels" in t) for t in batch.targets] == [(True, False)] * 9 + [
+            (False, True)
+        ] * 3
+        assert all(n.startswith("squares/") for n in batch.names[:9])
+        assert batch.images.shape == (12, 3, 32, 32) and 0 <= batch.images.min() <= batch.images.max() <= 1
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.seen == number * 12 and batch.size == (32, 32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=6), st.integers(1, 200))
+def test_counts_add_up_and_are_within_one_of_their_share(shares: list[float], batch: int) -> None:
+    counts = part_counts(shares, batch)
+    assert sum(counts) == batch
+    assert all(abs(c - s * batch / sum(shares)) < 1 for c, s in zip(counts, shares, strict=True))
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_every_sample_comes_equally_often(store: Store, tiles: int) -> None:
+    augment = AugmentConfig(layout="mosaic", tiles=(tiles, tiles))
+    batches = make(store, (PartConfig(1, kind="boxed", augment=augment),), batch=3)
+    taken = np.concatenate([batches.places(n, 0).ravel() for n in range(13)])
+    epochs = taken.reshape(3 * tiles * tiles, 13)
+    assert all(sorted(epoch) == list(range(13)) for epoch in epochs)
+    assert any((a != b).any() for a, b in itertools.pairwise(epochs))
+
+
+def test_a_batch_is_a_function_of_its_number(store: Store) -> None:
+    mosaic = PartConfig(1, kind="boxed", augment=AugmentConfig(layout="mosaic"))
+    straight, other = (make(store, (mosaic, LABEL)) for _ in range(2))
+    list(map(straight.__getitem__, range(4)))
+    a, b = straight[5], pickle.loads(pickle.dumps(other))[5]
+    assert torch.equal(a["images"], b["images"]) and a["names"] == b["names"]
+    for x, y in zip(a["targets"], b["targets"], strict=True):
+        assert x.keys() == y.keys() and all(np.array_equal(x[k], y[k]) for k in x)
+    assert not torch.equal(straight[6]["images"], a["images"])
+    assert not torch.equal(make(store, (mosaic, LABEL), seed=1)[5]["images"], a["images"])
+
+
+def test_workers_and_starting_late_change_nothing(store: Store) -> None:
+    batches = make(store, (BOXED, LABEL), images=60)
+    alone = [b.images for b in load_batches(batches, 0, 0, CPU)]
+    assert len(alone) == 6
+    for start, workers in ((0, 2), (4, 1)):
+        found = [b.images for b in load_batches(batches, start, workers, CPU)]
+        assert len(found) == 6 - start
+        assert all(torch.equal(x, y) for x, y in zip(alone[start:], found, strict=True))
+
+
+def test_ranks_share_out_the_pictures_of_one_batch(store: Store) -> None:
+    config = make(store, (BOXED, LABEL)).config
+    whole = Batches(config, [store])[3]
+    for rank in range(2):
+        part = Batches(config, [store], rank=rank, ranks=2)[3]
+        assert part["names"] == whole["names"][rank::2]
+        assert torch.equal(part["images"], whole["images"][rank::2])
+
+
+def test_boxes_stand_on_their_squares(store: Store) -> None:
+    augment = AugmentConfig(layout="mosaic", tiles=(2, 2), scale=(0.8, 1.2), hue=0, saturation=1, exposure=1)
+    batches = make(store, (PartConfig(1, kind="boxed", augment=augment),), input=SizeConfig((128,)), batch=20)
+    batch = to_batch(batches[0], CPU)
+    checked = 0
+    for image, target in zip(batch.images, batch.targets, strict=True):
+        for (cx, cy, w, h), label in zip(target["boxes"] * 128, target["labels"], strict=True):
+            assert cx - w / 2 + 1e-3 >= 0 and cx + w / 2 <= 128 + 1e-3
+            inner = image[:, int(cy - h / 4) : int(cy + h / 4) + 1, int(cx - w / 4) : int(cx + w / 4) + 1]
+            wanted = torch.tensor(toys.COLOURS[int(label)]) / 255
+            # Two squares of one picture may lie on one another, so not every box shows its colour.
+            checked += bool((inner.mean((1, 2)) - wanted).abs().max() < 0.1)
+    assert checked > 0.8 * sum(len(t["boxes"]) for t in batch.targets) > 20
+
+
+def test_boxes_mostly_cut_away_cost_no_objectness_and_teach_nothing(store: Store) -> None:
+    augment = AugmentConfig(scale=(3.0, 3.0), min_visible=0.9)
+    batches = make(store, (PartConfig(1, kind="boxed", augment=augment),))
+    targets = [t for n in range(5) for t in batches[n]["targets"]]
+    assert sum(len(t.get("ignore_boxes", ())) for t in targets) > 10
+    for target in targets:
+        for boxes in (target["boxes"], target.get("ignore_boxes", np.zeros((0, 4)))):
+            assert boxes.shape == (len(boxes), 4) and np.isfinite(boxes).all()
+        assert len(target["boxes"]) == len(target["labels"])
+
+
+def test_labels_of_boxed_pictures_can_stand_in_for_their_boxes(store: Store) -> None:
+    part = dataclasses.replace(BOXED, ignore_boxes=True)
+    for target in make(store, (part,))[0]["targets"]:
+        assert "boxes" not in target and 1 <= len(target["image_labels"]) <= 2
+
+
+def test_sizes_are_drawn_anew_every_few_batches(store: Store) -> None:
+    batches = make(store, (BOXED,), input=SizeConfig((32, 64, 96), every=5), images=1000)
+    sizes = np.array([batches.size_of(n) for n in range(100)]).reshape(20, 5)
+    assert (sizes == sizes[:, :1]).all() and set(sizes.ravel()) == {32, 64, 96}
+    assert batches[0]["images"].shape[1] == sizes[0, 0]
+
+
+def test_epochs_count_the_part_that_takes_longest(store: Store) -> None:
+    batches = make(store, (BOXED, dataclasses.replace(LABEL, share=9)), images=0, epochs=2.0, batch=4)
+    assert len(batches) == 26  # 13 boxed pictures, one a batch, twice
+
+
+@pytest.mark.parametrize(
+    ("part", "word"),
+    [
+        (PartConfig(1, source=("coco*",)), r"selects no sample.*labels \(label\), squares \(boxed\)"),
+        (PartConfig(1, kind="unlabelled"), "selects no sample"),
+        (PartConfig(1, augment=AugmentConfig(layout="mosaic")), "a mosaic needs kind"),
+    ],
+)
+def test_parts_that_cannot_be(store: Store, part: PartConfig, word: str) -> None:
+    with pytest.raises(TrainingError, match=word):
+        make(store, (part,))
+
+
+def test_a_part_too_small_for_the_batch(store: Store) -> None:
+    with pytest.raises(TrainingError, match="labels has less than one picture"):
+        make(store, (BOXED, dataclasses.replace(LABEL, share=0.01)))
+
+
+class _Broken:
+    """A store whose pictures with these numbers are cut in half."""
+
+    def __init__(self, store: Store, bad: set[int]):
+        self.store, self.bad = store, bad
+        self.boxed, self.source, self.labels_of = store.boxed, store.source, store.labels_of
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: int):
+        sample = self.store[index]
+        half = sample.image[: len(sample.image) // 2]
+        return dataclasses.replace(sample, image=half) if index in self.bad else sample
+
+
+def test_broken_pictures_are_replaced_and_reported(store: Store) -> None:
+    batches = make(_Broken(store, {2, 5}), (BOXED,), batch=13)
+    item = batches[0]
+    assert len(item["names"]) == 13
+    assert sorted(line.partition(":")[0] for line in item["skipped"]) == ["squares/2", "squares/5"]
+    assert not {"squares/2", "squares/5"} & set(item["names"])
+
+
+def test_nothing_but_broken_pictures_stops_the_run(store: Store) -> None:
+    batches = make(_Broken(store, set(range(20))), (BOXED,))
+    with pytest.raises(TrainingError, match="20 pictures in a row"):
+        next(load_batches(batches, 0, 0, CPU))
+    with pytest.raises(TrainingError, match="20 pictures in a row"):
+        next(load_batches(batches, 0, 1, CPU))
+
+
+def test_labels_are_carried_to_another_tree_by_id(store: Store) -> None:
+    assert label_map(("a", "b"), ("a", "b")) is None
+    mapping = label_map(toys.TREE.ids, ("blue", "green", "red", "yellow"))
+    assert mapping.tolist() == [-1, -1, 2, 3, 1, 0]
+    config = make(store, (BOXED, LABEL)).config
+    plain, mapped = Batches(config, [store])[0], Batches(config, [store], [mapping])[0]
+    for a, b in zip(plain["targets"], mapped["targets"], strict=True):
+        for key in ("labels", "image_labels"):
+            if key in a:
+                assert sorted(mapping[a[key]]) == sorted(b[key])
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    from yolo9000.batches import open_store
+
+    with pytest.raises(TrainingError, match="data-prep pack"):
+        open_store(tmp_path / "none.h5")
