@@ -17,7 +17,6 @@ from torch import Tensor
 
 from yolo9000 import boxes as box_math
 from yolo9000.descent import (
-    RULES,
     Conditionals,
     DenseConditionals,
     Descent,
@@ -32,7 +31,8 @@ from yolo9000.hierarchy import Hierarchy
 from yolo9000.images import read_image
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
 from yolo9000.names import tree_of
-from yolo9000.suppression import MODES, nms
+from yolo9000.options import Options, check_defaults
+from yolo9000.suppression import nms
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,38 +44,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
-# Where neither the caller nor the model's own defaults say otherwise.
-THRESHOLD = 0.2  # on objectness; the reference program's customary value lies between .2 and .25
-TREE_THRESHOLD = 0.5  # on Pr(node): what is answered is more likely right than not
-NMS_IOU = 0.4  # Darknet's demonstration programs use .4 or .45
-
 # Boxes whose full class logits are held at a time: 1,024 x 9,418 floats are 39 MB.
 _CHUNK = 1024
-
-
-@dataclass(frozen=True)
-class Options:
-    """How detections are chosen; see Detector.__call__, which takes the same names."""
-
-    threshold: float = THRESHOLD
-    rule: str = "threshold"
-    tree_threshold: float = TREE_THRESHOLD
-    nms: str = "related"
-    nms_iou: float = NMS_IOU
-    mapped: bool = False
-    clip: bool = True
-    max_detections: int = 300
-
-    def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"the rule is one of {', '.join(RULES)}, not {self.rule!r}")
-        if self.nms not in MODES:
-            raise ValueError(f"suppression is one of {', '.join(MODES)}, not {self.nms!r}")
-        for name in ("threshold", "tree_threshold", "nms_iou"):
-            if not 0 <= getattr(self, name) <= 1:  # also refuses NaN
-                raise ValueError(f"{name} lies in 0..1, not {getattr(self, name)}")
-        if self.max_detections < 1:
-            raise ValueError(f"max_detections is at least 1, not {self.max_detections}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +92,8 @@ class Detector:
         """
         if net.spec.region is None:
             raise ModelError("a detector needs a network that ends in a region layer; this one does not")
+        if net.spec.channels != 3:
+            raise ModelError(f"photographs have 3 channels, this network takes {net.spec.channels}")
         if precision not in PRECISIONS:
             raise ValueError(f"the precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
         self.net = net
@@ -132,12 +104,16 @@ class Detector:
         self.anchors = torch.tensor(net.spec.region.anchors, dtype=torch.float32, device=self.device)
         self.stride = net.stride
         self.defaults: dict[str, Any] = dict(getattr(net, "defaults", None) or {})
-        self.size = self.checked_size(self.defaults.pop("size", None) or (net.spec.width, net.spec.height))
-        self.resize = resize or self.defaults.pop("resize", "smooth")
-        self.defaults.pop("resize", None)
+        size = self.defaults.pop("size", None) or (net.spec.width, net.spec.height)
+        own_resize = self.defaults.pop("resize", "smooth")
+        try:
+            self.size = self.checked_size(size)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"the model's own size {size}: {error}") from error
+        self.resize = own_resize if resize is None else resize
         if self.resize not in RESIZES:
             raise ValueError(f"resize is one of {', '.join(RESIZES)}, not {self.resize!r}")
-        _known_defaults(self.defaults)
+        check_defaults(self.defaults)
         bfloat16 = precision == "bfloat16" or (
             precision == "auto" and net.external is None and has_bfloat16(self.device)
         )
@@ -145,14 +121,11 @@ class Detector:
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
         self._rows: tuple[Tensor, Tensor] | None = None
         fused = net.fuse().to(self.device)
-        self.lazy = _is_lazy(fused, self.stride, self.device)
+        probe = self._probe(fused)
+        self.lazy = probe is not None
         if bfloat16:
-            if self.lazy:  # class rows stay float32: they are applied to a few boxes only
-                with torch.inference_mode():
-                    out = fused.lazy(
-                        torch.zeros(1, net.spec.channels, self.stride, self.stride, device=self.device)
-                    )
-                self._rows = (out.weight.clone(), out.bias.clone())
+            if probe is not None:  # class rows stay float32: they are applied to a few boxes only
+                self._rows = (probe.weight.clone(), probe.bias.clone())
             fused = fused.to(torch.bfloat16)
         self._running = fused.to(memory_format=torch.channels_last).eval()
 
@@ -194,8 +167,8 @@ class Detector:
         tree_threshold: float | None = None,
         nms: str | None = None,
         size: int | tuple[int, int] | None = None,
-        mapped: bool = False,
-        clip: bool = True,
+        mapped: bool | None = None,
+        clip: bool | None = None,
         max_detections: int | None = None,
         batch: int = 8,
     ) -> Detections | list[Detections]:
@@ -373,6 +346,16 @@ class Detector:
             _picture=picture,
         )
 
+    @torch.inference_mode()
+    def _probe(self, net: "Network") -> LazyOutput | None:
+        """A lazy output of nothing, as small as can be; None if the network's last convolution is not linear
+        1x1."""
+        width, height = (self.stride, self.stride) if net.external is None else self.size
+        try:
+            return net.lazy(torch.zeros(1, 3, height, width, device=self.device))
+        except ModelError:
+            return None
+
     def _size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
         return self.size if size is None else self.checked_size(size)
 
@@ -407,30 +390,7 @@ def _device(name: str | torch.device) -> torch.device:
     return device
 
 
-def _is_lazy(net: "Network", stride: int, device: torch.device) -> bool:
-    """Whether the network can leave its class channels uncomputed: its last convolution is linear and 1x1."""
-    if net.external is not None:
-        return True
-    try:
-        with torch.inference_mode():
-            net.lazy(torch.zeros(1, net.spec.channels, stride, stride, device=device))
-    except ModelError:
-        return False
-    return True
-
-
 def _chunks(*at: Tensor) -> Iterator[tuple[Tensor, ...]]:
     number = torch.arange(len(at[0]), device=at[0].device)
     for start in range(0, len(number), _CHUNK):
         yield tuple(index[start : start + _CHUNK] for index in (number, *at))
-
-
-def _known_defaults(defaults: dict[str, Any]) -> None:
-    known = {part.name for part in dataclasses.fields(Options)}
-    unknown = sorted(defaults.keys() - known)
-    if unknown:
-        raise ModelError(f"the model's defaults name options that this program has not: {', '.join(unknown)}")
-    try:
-        Options(**defaults)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"the model's defaults: {error}") from error

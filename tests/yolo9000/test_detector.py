@@ -28,6 +28,7 @@ from yolo9000.detections import Detections
 from yolo9000.detector import Detector
 from yolo9000.errors import ImageError, ModelError
 from yolo9000.network import Network
+from yolo9000.spec import Convolution, External, NetworkSpec, Region
 from yolo9000.suppression import MODES
 
 
@@ -280,6 +281,26 @@ def test_wrong_models():
         Detector(small_detector(), precision="float8")
 
 
+def test_a_network_for_other_channels():
+    spec = dataclasses.replace(detector_spec("flat"), channels=1)
+    with pytest.raises(ModelError, match="takes 1"):
+        Detector(Network(spec))
+
+
+def test_an_external_backbone():
+    """A module of the user's own, whatever it is made of, under a head of ours; never put into bfloat16
+    unasked."""
+    backbone = torch.nn.Conv2d(3, 4, 8, stride=8)
+    layers = (
+        External(4, 8),
+        Convolution(2 * (5 + 3), 1, activation="linear", batch_normalize=False),
+        Region(((1.0, 1.0), (2.0, 2.0)), 3),
+    )
+    detector = Detector(Network(NetworkSpec(64, 64, layers), external=backbone))
+    assert detector.precision == "float32" and detector.lazy
+    assert len(detector(picture(0), threshold=0.1)) > 0
+
+
 def test_names_that_repeat():
     detector = Detector(small_detector("flat"), names=["crane", "crane", "cup", "dog", "cat", "eel"])
     assert detector.tree.names[0] == detector.tree.names[1] == "crane"
@@ -316,6 +337,9 @@ def test_the_models_own_defaults(tmp_path):
     assert detector.options(threshold=0.1).threshold == 0.1
     net.defaults = {"colour": "red"}
     with pytest.raises(ModelError, match="colour"):
+        Detector(net)
+    net.defaults = {"size": [60, 60]}
+    with pytest.raises(ModelError, match="size"):
         Detector(net)
     net.defaults = {"threshold": 7}
     with pytest.raises(ModelError, match="threshold"):

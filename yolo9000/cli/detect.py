@@ -43,7 +43,10 @@ _SHARE = click.FloatRange(0, 1)
 @click.option("--nms", type=click.Choice(NMS), help="Which boxes suppress each other.  [default: related]")
 @click.option("--nms-iou", type=_SHARE, help="Overlap above which they do.  [default: 0.4]")
 @click.option(
-    "--mapped", is_flag=True, help="Answer with the classes of the network's map only, as Darknet with a map."
+    "--mapped",
+    is_flag=True,
+    default=None,
+    help="Answer with the classes of the network's map only, as Darknet with a map.",
 )
 @click.option(
     "--max", "max_detections", type=click.IntRange(1), help="Boxes a picture at most.  [default: 300]"
