@@ -266,7 +266,7 @@ def _print_json(value: object) -> None:
 
 
 def main() -> None:
-    """Entry point: TreeError is a line on stderr and exit status 1; a name that fits no or several nodes 2."""
+    """Entry point: TreeError is a line on stderr and exit status 1; a name of no or several nodes is 2."""
     try:
         cli(standalone_mode=False)
     except LookupTreeError as error:

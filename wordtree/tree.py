@@ -255,6 +255,10 @@ class WordTree:
         node = self.ids[self.index(node)]
         found: list[str] = []
         while node is not None:
+            if node in found:
+                raise TreeError(
+                    f"the hypernyms of {node!r} go round in a circle; the tree's file was made wrongly"
+                )
             found.append(node)
             k = self._index[node]
             row = self.hypernyms[k] if self.hypernyms else ()

@@ -1,0 +1,175 @@
+"""The `wordtree` command, as a program of its own where exit statuses matter."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from wordtree import TreeError, WordTree, wordnet
+from wordtree.cli import cli, find
+
+
+def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "wordtree.cli", *arguments],
+        capture_output=True,
+        text=True,
+        input=stdin,
+        check=False,
+    )
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.json"
+    WordTree(["a", "b", "c"], [-1, 0, 0], ["top", "same", "same"], ["x", "y", "z"]).save(path)
+    return str(path)
+
+
+def test_path_of_a_husky():
+    done = run("path", "husky")
+    tree = WordTree.default()
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(tree.path("husky"))
+    for line, node in zip(lines, tree.path_nodes("husky"), strict=True):
+        assert tree.glosses[node] in line
+
+
+def test_ambiguous_name():
+    done = run("path", "crane")
+    tree = WordTree.default()
+    assert (done.returncode, done.stdout) == (2, "")
+    named = [i for i, name in enumerate(tree.names) if name == "crane"]
+    assert len(named) > 1
+    for i in named:
+        assert tree.ids[i] in done.stderr
+        assert tree.glosses[i] in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["path", "huskyy"], 2, "did you mean"),
+        (["path", "99999"], 1, "the nodes 0 to 9417"),
+        (["path"], 2, "Missing argument"),
+        (["lca", "dog", "snow"], 1, "different roots"),
+        (["search", "qqqq"], 1, "nothing in the tree"),
+        (["check", "no/such.tree"], 1, "cannot be read"),
+        (["show", "--tree", "no/such.json"], 1, "cannot be read"),
+        (["build"], 2, "no labels"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_what_goes_wrong_is_a_line_and_a_status(arguments, status, says):
+    done = run(*arguments)
+    assert done.returncode == status
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["build", "show", "path", "search", "lca", "check"])
+def test_every_command_has_an_example_that_runs(name):
+    text = CliRunner().invoke(cli, [name, "--help"]).output
+    assert "Example: wordtree " + name in text
+    assert "--json" in text
+
+
+def test_json_of_a_path():
+    steps = json.loads(CliRunner().invoke(cli, ["path", "dog.n.01", "--json"]).output)
+    tree = WordTree.default()
+    assert [step["index"] for step in steps] == list(tree.path_nodes("dog.n.01"))
+    assert steps[-1]["path"] == list(tree.path("dog.n.01"))
+
+
+def test_show(small):
+    facts = json.loads(CliRunner().invoke(cli, ["show", "--tree", small, "--json"]).output)
+    assert (facts["nodes"], facts["roots"], facts["leaves"], facts["groups"]) == (3, 1, 2, 2)
+    assert "top" in CliRunner().invoke(cli, ["show", "--tree", small]).output
+    node = json.loads(CliRunner().invoke(cli, ["show", "top", "--tree", small, "--json"]).output)
+    assert [child["id"] for child in node["children"]] == ["b", "c"]
+    assert (
+        CliRunner()
+        .invoke(cli, ["show", "0", "--tree", small, "--depth", "0"])
+        .output.endswith("top  a  (+2)\n")
+    )
+
+
+def test_search_and_lca(small):
+    found = json.loads(CliRunner().invoke(cli, ["search", "same", "--tree", small, "--json"]).output)
+    assert [node["id"] for node in found] == ["b", "c"]
+    assert CliRunner().invoke(cli, ["lca", "b", "2", "--tree", small]).output == "a  top: x\n"
+    assert (
+        json.loads(CliRunner().invoke(cli, ["lca", "b", "c", "--tree", small, "--json"]).output)["id"] == "a"
+    )
+
+
+def test_check_darknet_files(tmp_path):
+    tree = WordTree(["a", "b"], [-1, 0], ["x", "y"])
+    paths = [str(path) for path in tree.to_darknet(tmp_path, "t")]
+    (tmp_path / "t.map").write_text("1\n0\n1\n")
+    arguments = [
+        "check",
+        paths[0],
+        "--names",
+        paths[1],
+        "--labels",
+        paths[2],
+        "--map",
+        str(tmp_path / "t.map"),
+    ]
+    assert "sound" in run(*arguments).stdout
+    facts = json.loads(run(*arguments, "--json").stdout)
+    assert (facts["nodes"], facts["mapped"], facts["fingerprint"]) == (2, 3, tree.fingerprint)
+    (tmp_path / "t.map").write_text("1\n2\n")
+    assert "t.map:2" in run(*arguments).stderr
+    assert run("show", "y", "--tree", paths[0]).returncode == 0  # the .names beside it is found
+
+
+def test_digits_are_an_index_unless_they_are_an_id():
+    tree = WordTree(["5", "b"], [-1, 0])
+    assert find(tree, "5") == 0
+    assert find(tree, "1") == 1
+    with pytest.raises(TreeError):
+        find(tree, "9" * 5000)
+
+
+def test_build(tmp_path):
+    try:
+        wordnet.find()
+    except TreeError as error:
+        pytest.skip(str(error))
+    (tmp_path / "labels.txt").write_text("n02084071 dog\nwolf.n.01\n")
+    out = tmp_path / "pets.json.gz"
+    done = run(
+        "build",
+        "cat.n.01",
+        "--from",
+        str(tmp_path / "labels.txt"),
+        "--out",
+        str(out),
+        "--darknet",
+        str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert WordTree.load(out).names == ("carnivore", "canine", "cat", "dog", "wolf")
+    again = WordTree.from_darknet(
+        *(tmp_path / f"wordtree.{ending}" for ending in ("tree", "names", "labels"))
+    )
+    assert again == WordTree.load(out)
+    assert "dog  n02084071" in run("build", "dog.n.01", "cat.n.01").stdout
+
+
+def test_build_without_wordnet_says_what_helps(monkeypatch, tmp_path):
+    monkeypatch.setattr(wordnet, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+    monkeypatch.delenv("NLTK_DATA", raising=False)
+    wordnet.reader.cache_clear()
+    try:
+        result = CliRunner().invoke(cli, ["build", "dog.n.01"])
+    finally:
+        wordnet.reader.cache_clear()
+    assert isinstance(result.exception, TreeError)
+    assert "scripts/get_wordnet" in str(result.exception)

@@ -1,0 +1,114 @@
+"""Finding nodes by what people call them."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.wordtree.forests import trees
+from wordtree import LookupTreeError, WordTree
+
+
+@pytest.fixture
+def tree() -> WordTree:
+    return WordTree(
+        ["n1", "n2", "n3", "n4", "n5", "n6"],
+        [-1, 0, 0, 2, 2, 2],
+        names=["animal", "crane", "dog", "husky", "Siberian husky", "crane"],
+        glosses=["lives", "a bird", "barks", "pulls", "pulls too", "lifts"],
+        synsets=["animal.n.01", "crane.n.05", "dog.n.01", "husky.n.01", "siberian_husky.n.01", "crane.n.04"],
+        synonyms=[["beast"], [], ["domestic dog", "Canis familiaris"], ["sled dog"], ["sled dog"], ["dog"]],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "node"),
+    [
+        ("n3", 2),
+        ("dog.n.01", 2),
+        ("crane.n.04", 5),
+        ("dog", 2),  # the name of one node beats the synonym of another
+        ("DOG", 2),
+        ("siberian_husky", 4),
+        ("Siberian-Husky", 4),
+        ("  beast ", 0),
+        ("canis familiaris", 2),
+        ("domestic_dog", 2),
+    ],
+)
+def test_one_node(tree, text, node):
+    assert tree.index(text) == node
+
+
+@pytest.mark.parametrize(
+    ("text", "candidates"),
+    [("crane", (1, 5)), ("CRANE", (1, 5)), ("sled dog", (3, 4))],
+)
+def test_several_nodes_are_listed_with_ids_and_glosses(tree, text, candidates):
+    with pytest.raises(LookupTreeError) as caught:
+        tree.index(text)
+    assert caught.value.candidates == candidates
+    for i in candidates:
+        assert f"{tree.ids[i]}  {tree.synsets[i]}  {tree.names[i]}: {tree.glosses[i]}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("huskyy", 3), ("siberan husky", 4), ("domestic dgo", 2), ("anima", 0), ("famliaris", 2), ("n", 0)],
+)
+def test_misspelt(tree, text, meant):
+    with pytest.raises(LookupTreeError, match="did you mean") as caught:
+        tree.index(text)
+    assert meant in caught.value.candidates
+
+
+@pytest.mark.parametrize("text", ["", " ", "zzzz", "\x00", "é" * 1000])
+def test_nothing_like_it(tree, text):
+    with pytest.raises(LookupTreeError, match="no node is called") as caught:
+        tree.index(text)
+    assert caught.value.candidates == ()
+
+
+def test_same_spelling_beats_other_case():
+    tree = WordTree(["a", "b"], [-1, -1], ["Turkey", "turkey"])
+    assert (tree.index("Turkey"), tree.index("turkey")) == (0, 1)
+    with pytest.raises(LookupTreeError, match="may be any of"):
+        tree.index("TURKEY")
+
+
+def test_search_puts_the_closest_first(tree):
+    assert tree.search("husky") == (3, 4)
+    assert tree.search("crane") == (1, 5)
+    assert tree.search("dog")[0] == 2
+    assert set(tree.search("dog")) == {2, 3, 4, 5}
+    assert tree.search("dog", limit=1) == (2,)
+    assert tree.search("n.04") == (5,)
+    assert tree.search("") == tree.search("zzz") == ()
+
+
+def test_many_of_one_name_are_cut_short():
+    tree = WordTree([f"n{i}" for i in range(100)], [-1] * 100, ["same"] * 100)
+    with pytest.raises(LookupTreeError, match="and 88 more") as caught:
+        tree.index("same")
+    assert len(caught.value.candidates) == 100
+
+
+@settings(max_examples=30, deadline=None)
+@given(trees(), st.data())
+def test_search_finds_exactly_what_contains_the_text(tree, data):
+    words = ["big cat", "cat", "catalogue", "dog", "Dog house"]
+    names = [data.draw(st.sampled_from(words)) for _ in tree.ids]
+    named = WordTree(tree.ids, tree.parents, names)
+    for text in ("cat", "dog", "DOG HOUSE", "x"):
+        assert sorted(named.search(text)) == [i for i, n in enumerate(names) if text.lower() in n.lower()]
+
+
+@settings(max_examples=30, deadline=None)
+@given(trees())
+def test_every_id_and_index_is_found(tree):
+    for i, node in enumerate(tree.ids):
+        assert tree.index(node) == tree.index(i) == i
+        assert node in tree
+        assert i in tree
+    assert len(tree) not in tree
+    assert "nobody" not in tree
+    assert None not in tree

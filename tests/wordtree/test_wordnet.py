@@ -1,0 +1,137 @@
+"""Finding WordNet, refusing a broken one, and the script that fetches it."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wordtree import TreeError, wordnet
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "get_wordnet"
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No WordNet anywhere; gives an empty folder that NLTK_DATA names."""
+    monkeypatch.setattr(wordnet, "_CHECKOUT", tmp_path / "checkout")
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setenv("NLTK_DATA", str(tmp_path / "data"))
+    wordnet.reader.cache_clear()
+    yield tmp_path / "data"
+    wordnet.reader.cache_clear()
+
+
+def fake(folder: Path, version: str = "3.0") -> Path:
+    root = folder / "corpora" / "wordnet"
+    root.mkdir(parents=True)
+    for name in wordnet.FILES:
+        (root / name).write_text("")
+    (root / "data.adj").write_text(f"  1 This software: WordNet {version} Copyright 2006\n")
+    return root
+
+
+def test_none(nowhere):
+    with pytest.raises(TreeError, match=r"looked below .*scripts/get_wordnet"):
+        wordnet.find()
+
+
+@pytest.mark.parametrize("missing", ["index.sense", "lexnames", "data.noun"])
+def test_incomplete(nowhere, missing):
+    root = fake(nowhere)
+    (root / missing).unlink()
+    with pytest.raises(TreeError, match=f"lacks {missing}"):
+        wordnet.find()
+
+
+def test_found_below_nltk_data_and_in_the_checkout(nowhere, tmp_path):
+    inside = fake(tmp_path / "checkout" / ".wordnet")
+    assert wordnet.find() == inside
+    assert wordnet.find() != fake(nowhere) == wordnet.find()
+
+
+def test_another_version(nowhere):
+    fake(nowhere, "3.1")
+    with pytest.raises(TreeError, match=r"WordNet 3\.1, whose ids differ"):
+        wordnet.reader()
+
+
+def test_rubbish_in_its_files(nowhere):
+    (fake(nowhere) / "index.noun").write_text("rubbish\n")
+    with pytest.raises(TreeError, match="cannot be opened"):
+        wordnet.reader()
+
+
+def test_hypernyms_come_in_the_same_order_in_every_run():
+    try:
+        wordnet.find()
+    except TreeError as error:
+        pytest.skip(str(error))
+    code = (
+        "from wordtree import wordnet as w; "
+        "print(*[h.name() for n in ('dog.n.01', 'wolf_pup.n.01', 'person.n.01') for h in w.hypernyms(w.synset(n))])"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "5")
+    }
+    assert outputs == {
+        "canine.n.02 domestic_animal.n.01 wolf.n.01 young_mammal.n.01 causal_agent.n.01 organism.n.01\n"
+    }
+
+
+def test_lexnames_are_wordnets():
+    lines = runpy.run_path(str(SCRIPT))["lexnames"]().splitlines()
+    assert len(lines) == 45
+    assert [line.split("\t") for line in (lines[0], lines[3], lines[44])] == [
+        ["00", "adj.all", "3"],
+        ["03", "noun.Tops", "1"],
+        ["44", "adj.ppl", "3"],
+    ]
+
+
+def test_fetching_where_nothing_can_be_reached_gives_advice(tmp_path):
+    # No programs on the path: only Debian's way is tried, so that no test ever asks the network.
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--from", "debian", "--to", str(tmp_path / "to")],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "there is no apt-get here" in done.stderr
+    assert "nltk.downloader" in done.stderr
+    assert not (tmp_path / "to").exists()
+
+
+def test_fetching_from_debian_packages(tmp_path):
+    """The two packages' files meet in one folder, with lexnames; apt-get and dpkg are stand-ins."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    scripts = {
+        "apt-get": 'touch "$2_3.0_all.deb"',
+        "dpkg": 'd="$3/usr/share/wordnet"; /bin/mkdir -p "$d"; '
+        'case "$2" in *base*) echo b > "$d/data.noun";; *) echo s > "$d/index.sense";; esac',
+    }
+    for name, text in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text.replace('touch', '/usr/bin/touch')}\n")
+        (programs / name).chmod(0o755)
+    command = [sys.executable, str(SCRIPT), "--from", "debian", "--to", str(tmp_path / "to")]
+    environment = {**os.environ, "PATH": str(programs)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    root = tmp_path / "to" / "corpora" / "wordnet"
+    assert sorted(path.name for path in root.iterdir()) == ["data.noun", "index.sense", "lexnames"]
+    again = subprocess.run(
+        command, env={**environment, "PATH": ""}, capture_output=True, text=True, check=False
+    )
+    assert "already" in again.stdout
