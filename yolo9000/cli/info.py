@@ -151,6 +151,8 @@ def _run(folder: Path) -> dict[str, Any]:
 def _print(facts: dict[str, Any], indent: str = "") -> None:
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
+        if isinstance(value, dict) and not value:
+            continue
         if isinstance(value, dict):
             click.echo(f"{indent}{name}")
             _print(value, indent + "  ")
