@@ -1,4 +1,5 @@
-"""The `yolo9000` command. Each sub-command lives in its own module and is imported only when asked for, so `--help` answers at once."""
+"""The `yolo9000` command. Each sub-command lives in its own module and is imported only when asked for, so
+`--help` answers at once."""
 
 import importlib
 import sys
@@ -8,7 +9,8 @@ import click
 import yolo9000
 from yolo9000.errors import ImageError, ModelError, TrainingError
 
-# Sub-command -> the line `--help` shows for it. The module yolo9000.cli.<name> holds a click command called `command`.
+# Sub-command -> the line `--help` shows for it. The module yolo9000.cli.<name> holds a click command called
+# `command`.
 _COMMANDS = {
     "detect": "Find objects on photographs; print names and paths, write pictures and JSON.",
     "classify": "Name whole photographs with a classifier.",
