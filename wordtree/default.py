@@ -49,9 +49,9 @@ def default_labels(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     return {node: tags for node, tags in labels.items() if node not in left_out and paths.of(node)}
 
 
-def build_default(counts: Mapping[str, int]) -> WordTree:
+def build_default(counts: Mapping[str, int], progress: bool = False) -> WordTree:
     """Build the default tree from WordNet 3.0; the one in the package was made so."""
-    tree = build(default_labels(counts))
+    tree = build(default_labels(counts), progress=progress)
     about = {
         "title": "Tree of 9,418 things one can photograph",
         "wordnet": "3.0",
