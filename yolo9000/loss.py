@@ -123,14 +123,23 @@ class RegionLoss(nn.Module):
         the log, without gradient, "boxes" and "labels", the counts of truths and image labels, and means over
         the truths: "avg_iou", "recall50" (share with IoU above 0.5), "avg_objectness", "avg_probability"
         (Pr(label)), "avg_label_probability" (at the boxes chosen for image labels): NaN where there is none.
-        Raises TrainingError for impossible targets.
+        Raises TrainingError for impossible targets. Computed in float32 whatever the autocast around it.
         """
+        device = raw.device if isinstance(raw, Tensor) else raw.boxes.device
+        with torch.autocast(device.type, enabled=False):
+            return self._losses(raw, targets, images_seen)
+
+    def _losses(
+        self, raw: Tensor | LazyOutput, targets: Sequence[Target], images_seen: int
+    ) -> dict[str, Tensor]:
         boxes, logits = self._split(raw)
         N, A, _, H, W = boxes.shape
         if len(targets) != N:
             raise TrainingError(f"{N} images and {len(targets)} targets")
         if not N:
             raise TrainingError("a batch without images")
+        if self.anchors.device != boxes.device:
+            self.to(boxes.device)
         known = collect(targets, self.hierarchy.nodes, boxes.device, self.map)
         with torch.no_grad():
             decoded_cxcywh, _ = decode(boxes.reshape(N, A * 5, H, W), self.anchors)
@@ -184,9 +193,7 @@ class RegionLoss(nn.Module):
     def _background(
         self, decoded_cxcywh: Tensor, decoded_xyxy: Tensor, known: Targets, truths_xyxy: Tensor
     ) -> Tensor:
-        """(N, A, H, W) bool: predicted boxes of boxed images that show nothing, so that objectness should be
-        0.
-        """
+        """(N, A, H, W) bool: predicted boxes of boxed images that overlap no truth and no ignored region."""
         N, A, H, W, _ = decoded_xyxy.shape
         ignored = torch.zeros(N, A * H * W, dtype=torch.bool, device=decoded_xyxy.device)
         flat_xyxy = decoded_xyxy.view(N, -1, 4)
@@ -345,10 +352,11 @@ def check_finite(losses: dict[str, Tensor], names: Sequence[str]) -> None:
 
 
 def _log_not(log_probability: Tensor) -> Tensor:
-    """log(1 - p) of log p. At p = 1 the slope is infinite, so p stops a little below: a push down all the
-    same.
+    """log(1 - p) of log p. Near p = 1 it is held at 1 - 1e-6, where the logarithm is still finite, but not
+    its slope, so that the logits feel the full push until float32 itself cannot tell p from 1.
     """
-    return torch.log1p(-log_probability.clamp(max=-1e-6).exp())
+    held = log_probability + (log_probability.clamp(max=-1e-6) - log_probability).detach()
+    return torch.log1p(-held.exp())
 
 
 def _distinct(where: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:

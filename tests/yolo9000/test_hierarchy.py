@@ -130,6 +130,39 @@ def test_unstored_nodes(tree, seed):
     assert (grad[:, ~stored] == 0).all() and not grad.isnan().any()
 
 
+@settings(max_examples=40, deadline=None)
+@given(trees(), st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_restriction_equals_the_whole(tree, seed, some, apart):
+    at = few.log_conditionals(logits[:, few.columns])
+    assert at.isfinite().all()
+    torch.manual_seed(seed)
+    hierarchy = Hierarchy(tree)
+    stored = torch.rand(len(tree)) < 0.7 if some else None
+    nodes = torch.randint(len(tree), (6,))
+    owners = torch.tensor([0, 0, 2, 2, 2, 5]) if apart else None
+    few = hierarchy.restrict(nodes, stored, owners)
+    logits = torch.randn(6, len(tree), dtype=torch.float64)  # by image where apart, by node otherwise
+    if some:
+        logits[:, ~stored] = -torch.inf
+    whole = hierarchy.log_conditionals(logits)
+    path, which = hierarchy.stored_paths(nodes, stored)
+    assert torch.equal(few.path, path) and torch.equal(few.which, which)
+    assert torch.equal(few.columns[few.target], path)
+    assert torch.equal(few.log_conditionals(logits[:, few.columns]).isfinite(), torch.ones(len(path)).bool())
+    torch.testing.assert_close(few.log_conditionals(logits[:, few.columns]), whole[which, path])
+    if apart:
+        sums = few.log_probabilities(logits[few.owner, few.columns, None])[:, 0]
+        steps = whole[owners[which], path]
+    else:
+        assert few.columns.unique().shape == few.columns.shape
+        sums = few.log_probabilities(logits.T[few.columns])[:, 0]
+        steps = whole[0, path]
+    torch.testing.assert_close(sums, torch.zeros(6, dtype=torch.float64).index_add(0, which, steps))
+    every, of = hierarchy.paths(nodes)
+    sizes = torch.bincount(hierarchy.group_of)[hierarchy.group_of[every]]
+    assert torch.equal(hierarchy.path_widths(nodes), torch.zeros(6).long().index_add(0, of, sizes))
+
+
 def test_gradient_of_log_conditionals():
     hierarchy = Hierarchy(make_tree([-1, -1, 0, 0, 0, 2]))
     logits = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)

@@ -103,14 +103,22 @@ def test_negative_label_is_pushed_down_at_its_best_box(flat):
     assert losses["classification"] == losses["loss"]
 
 
-def test_certain_of_a_negative_label_is_still_finite_and_pushes():
+@pytest.mark.parametrize("margin", [0.0, 5.0, 12.0, 60.0])
+def test_certain_of_a_negative_label_is_still_finite(margin):
+    """The slope of -log(1 - p) along the label's logit is p, however near 1 it is, as far as float32 can
+    tell.
+    """
     loss = RegionLoss(ANCHORS, classes=3)
-    raw = torch.zeros(1, 3 * 8, 2, 2)
-    raw.view(3, 8, 2, 2)[:, 5] = 60.0
+    raw = torch.zeros(1, 3 * 8, 1, 1)
+    raw.view(3, 8)[0, 4:6] = torch.tensor([1.0, margin])
     raw.requires_grad_()
     losses = loss(raw, [{"negative_labels": torch.tensor([0])}])
-    assert losses["loss"].isfinite() and losses["loss"] > 5
-    assert torch.autograd.grad(losses["loss"], raw)[0].isfinite().all()
+    (grad,) = torch.autograd.grad(losses["loss"], raw)
+    assert losses["loss"].isfinite() and grad.isfinite().all()
+    if margin < 15:
+        p = math.exp(margin) / (math.exp(margin) + 2)
+        assert losses["loss"].item() == pytest.approx(-math.log(1 - p), rel=0.02)
+        assert grad.view(3, 8)[0, 5].item() == pytest.approx(p, rel=0.05)
 
 
 @pytest.mark.parametrize("scale", [1e4, 80.0])
@@ -144,6 +152,24 @@ def test_half_precision_and_channels_last():
     for other in (raw, raw.contiguous(memory_format=torch.channels_last)):
         assert torch.equal(loss(other, targets)["loss"], plain["loss"])
     assert plain["loss"].dtype == torch.float32
+
+
+def test_autocast_around_it_changes_nothing():
+    loss, targets = RegionLoss(ANCHORS, TREE), mixed_targets()
+    shapes = ((7, 15, 3, 3), (7, 6, 3, 3), (1, 12, 6), (1, 12))
+    out = LazyOutput(*(torch.randn(shape) for shape in shapes), None, 12, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = loss(out, targets)
+    assert torch.equal(inside["loss"], loss(out, targets)["loss"])
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_labels_looked_at_one_by_one_or_together(at_once, monkeypatch):
+    loss, targets = RegionLoss(ANCHORS, TREE), mixed_targets()
+    raw = torch.randn(7, 3 * 17, 3, 3)
+    together = loss(raw, targets)
+    monkeypatch.setattr("yolo9000.loss._LOGITS_AT_ONCE", at_once)
+    torch.testing.assert_close(loss(raw, targets)["loss"], together["loss"])
 
 
 def test_centre_on_the_border_and_a_side_beyond_the_picture():
