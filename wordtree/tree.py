@@ -1,13 +1,13 @@
 """The tree itself: identity by id, flat arrays inside, and the questions one asks of it. Immutable.
 
-Not here: files (darknet.py, treefile.py), finding a node by what people call it (lookup.py), growing a tree
-out of WordNet (growth.py).
+Not here: the rules and arrays of a tree (layout.py), files (darknet.py, treefile.py), finding a node by what
+people call it (lookup.py), growing a tree out of WordNet (growth.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wordtree.errors import TreeError
+from wordtree.layout import arrays, check_ids, check_parents, rows, texts
 
 if TYPE_CHECKING:
     import networkx
@@ -80,20 +81,20 @@ class WordTree:
     ) -> None:
         where = where or (lambda i: f"node {i}")
         ids = tuple(ids)
-        index = _check_ids(ids, where)
-        arrays = _arrays(_check_parents(parents, ids, where), ids, where)
-        for array in arrays.values():
+        index = check_ids(ids, where)
+        flat = arrays(check_parents(parents, ids, where), ids, where)
+        for array in flat.values():
             array.setflags(write=False)
         n = len(ids)
         self.__dict__.update(
-            arrays,
+            flat,
             ids=ids,
-            names=ids if names is None else _texts("names", names, n, where, may_be_empty=False),
-            glosses=None if glosses is None else _texts("glosses", glosses, n, where),
-            synsets=None if synsets is None else _texts("synsets", synsets, n, where),
-            synonyms=_rows("synonyms", synonyms, n, where),
-            sources=_rows("sources", sources, n, where),
-            hypernyms=_rows("hypernyms", hypernyms, n, where),
+            names=ids if names is None else texts("names", names, n, where, may_be_empty=False),
+            glosses=None if glosses is None else texts("glosses", glosses, n, where),
+            synsets=None if synsets is None else texts("synsets", synsets, n, where),
+            synonyms=rows("synonyms", synonyms, n, where),
+            sources=rows("sources", sources, n, where),
+            hypernyms=rows("hypernyms", hypernyms, n, where),
             about=dict(about or {}),
             _index=index,
         )
@@ -334,115 +335,3 @@ class WordTree:
         from wordtree.lookup import Lookup
 
         return Lookup(self)
-
-
-def _check_ids(ids: tuple[str, ...], where: Callable[[int], str]) -> dict[str, int]:
-    if not ids:
-        raise TreeError("a tree needs at least one node")
-    index: dict[str, int] = {}
-    for i, node in enumerate(ids):
-        if not isinstance(node, str) or not node or not node.isprintable():
-            raise TreeError(f"{where(i)}: an id is a non-empty printable text, not {node!r}")
-        if node in index:
-            raise TreeError(f"{where(i)}: the id {node!r} was already given at {where(index[node])}")
-        index[node] = i
-    return index
-
-
-def _check_parents(parents: Iterable[int], ids: tuple[str, ...], where: Callable[[int], str]) -> list[int]:
-    parents = list(parents.tolist() if isinstance(parents, np.ndarray) else parents)
-    n = len(ids)
-    if len(parents) != n:
-        raise TreeError(f"{n} ids but {len(parents)} parents: every node needs one")
-    for i, parent in enumerate(parents):
-        if isinstance(parent, bool) or not isinstance(parent, int | np.integer):
-            raise TreeError(f"{where(i)}: the parent is the index of a node or -1, not {parent!r}")
-        if parent == i:
-            raise TreeError(f"{where(i)}: {ids[i]!r} is its own parent")
-        if not -1 <= parent < n:
-            raise TreeError(
-                f"{where(i)}: {ids[i]!r} has the parent {parent}, but the nodes are 0 to {n - 1} (-1: a root)"
-            )
-        if parent > i:
-            cycle = _cycle(parents, i)
-            found = (
-                f"a cycle through {', '.join(repr(ids[k]) for k in cycle[:5])}"
-                if cycle
-                else "a forward parent"
-            )
-            raise TreeError(
-                f"{where(i)}: {ids[i]!r} has the parent {parent} ({ids[parent]!r} at {where(parent)}), "
-                f"{found}; a parent comes before its children"
-            )
-    return parents
-
-
-def _cycle(parents: Sequence[int], start: int) -> list[int]:
-    """The nodes of the cycle that `start` is on, else []."""
-    seen, k = [start], parents[start]
-    while isinstance(k, int) and 0 <= k < len(parents) and len(seen) <= len(parents):
-        if k == start:
-            return seen
-        seen.append(k)
-        k = parents[k]
-    return []
-
-
-def _arrays(parents: list[int], ids: tuple[str, ...], where: Callable[[int], str]) -> dict[str, np.ndarray]:
-    n = len(parents)
-    parent_of = np.array(parents, dtype=np.int64)
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(parent_of)) + 1, [n]]).astype(np.int64)
-    group_parent = parent_of[starts[:-1]]
-    child_group = np.full(n, -1, dtype=np.int64)
-    seen: dict[int, int] = {}
-    depth_of_group = np.zeros(len(group_parent), dtype=np.int64)
-    group_of = np.repeat(np.arange(len(group_parent), dtype=np.int64), np.diff(starts))
-    for g, parent in enumerate(group_parent.tolist()):
-        i = int(starts[g])
-        if parent in seen:
-            last = int(starts[seen[parent] + 1]) - 1
-            whose = "the roots" if parent < 0 else f"the children of {ids[parent]!r}"
-            raise TreeError(
-                f"{where(i)}: {ids[i]!r} belongs to {whose}, whose run ended at {where(last)}; "
-                "siblings lie side by side"
-            )
-        seen[parent] = g
-        if parent >= 0:
-            child_group[parent] = g
-            depth_of_group[g] = depth_of_group[group_of[parent]] + 1
-    return {
-        "parents": parent_of,
-        "group_of": group_of,
-        "group_starts": starts,
-        "group_parent": group_parent,
-        "child_group": child_group,
-        "depths": depth_of_group[group_of],
-    }
-
-
-def _texts(
-    what: str, texts: Iterable[str], n: int, where: Callable[[int], str], may_be_empty: bool = True
-) -> tuple[str, ...]:
-    texts = tuple(texts)
-    if len(texts) != n:
-        raise TreeError(f"{n} nodes but {len(texts)} {what}: every node needs one")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) or not (text or may_be_empty) or "\n" in text or "\r" in text:
-            raise TreeError(f"{where(i)}: {what} holds one line of text per node, not {text!r}")
-    return texts
-
-
-def _rows(
-    what: str, rows: Iterable[Iterable[str]] | None, n: int, where: Callable[[int], str]
-) -> tuple[tuple[str, ...], ...] | None:
-    if rows is None:
-        return None
-    rows = tuple(rows)
-    if len(rows) != n:
-        raise TreeError(f"{n} nodes but {len(rows)} {what}: every node needs one, if only an empty one")
-    if {type(row) for row in rows} <= {list, tuple} and {type(text) for row in rows for text in row} <= {str}:
-        return tuple(map(tuple, rows))  # the usual case in one sweep: the default tree loads at each start
-    for i, row in enumerate(rows):
-        if isinstance(row, str) or not isinstance(row, Iterable) or not all(isinstance(t, str) for t in row):
-            raise TreeError(f"{where(i)}: {what} holds a list of texts per node, not {row!r}")
-    return tuple(map(tuple, rows))

@@ -1,0 +1,129 @@
+"""The rules every tree keeps and the flat arrays that follow from them; messages say where one is broken.
+
+Not here: the tree that holds these arrays (tree.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from wordtree.errors import TreeError
+
+Where = Callable[[int], str]  # how to name node i in a message: "node 3", "9k.tree:4"
+
+
+def check_ids(ids: tuple[str, ...], where: Where) -> dict[str, int]:
+    """Index of each id. TreeError on none at all, an empty or unprintable one, or one given twice."""
+    if not ids:
+        raise TreeError("a tree needs at least one node")
+    index: dict[str, int] = {}
+    for i, node in enumerate(ids):
+        if not isinstance(node, str) or not node or not node.isprintable():
+            raise TreeError(f"{where(i)}: an id is a non-empty printable text, not {node!r}")
+        if node in index:
+            raise TreeError(f"{where(i)}: the id {node!r} was already given at {where(index[node])}")
+        index[node] = i
+    return index
+
+
+def check_parents(parents: Iterable[int], ids: tuple[str, ...], where: Where) -> list[int]:
+    """The parents as a list. TreeError on a wrong type or number, a cycle, an unknown or forward parent."""
+    parents = list(parents.tolist() if isinstance(parents, np.ndarray) else parents)
+    n = len(ids)
+    if len(parents) != n:
+        raise TreeError(f"{n} ids but {len(parents)} parents: every node needs one")
+    for i, parent in enumerate(parents):
+        if isinstance(parent, bool) or not isinstance(parent, int | np.integer):
+            raise TreeError(f"{where(i)}: the parent is the index of a node or -1, not {parent!r}")
+        if parent == i:
+            raise TreeError(f"{where(i)}: {ids[i]!r} is its own parent")
+        if not -1 <= parent < n:
+            raise TreeError(
+                f"{where(i)}: {ids[i]!r} has the parent {parent}, but the nodes are 0 to {n - 1} (-1: a root)"
+            )
+        if parent > i:
+            cycle = _cycle(parents, i)
+            found = (
+                f"a cycle through {', '.join(repr(ids[k]) for k in cycle[:5])}"
+                if cycle
+                else "a forward parent"
+            )
+            raise TreeError(
+                f"{where(i)}: {ids[i]!r} has the parent {parent} ({ids[parent]!r} at {where(parent)}), "
+                f"{found}; a parent comes before its children"
+            )
+    return parents
+
+
+def _cycle(parents: Sequence[int], start: int) -> list[int]:
+    """The nodes of the cycle that `start` is on, else []."""
+    seen, k = [start], parents[start]
+    while isinstance(k, int) and 0 <= k < len(parents) and len(seen) <= len(parents):
+        if k == start:
+            return seen
+        seen.append(k)
+        k = parents[k]
+    return []
+
+
+def arrays(parents: list[int], ids: tuple[str, ...], where: Where) -> dict[str, np.ndarray]:
+    """WordTree's int64 arrays by name. TreeError on siblings that do not lie side by side."""
+    n = len(parents)
+    parent_of = np.array(parents, dtype=np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(parent_of)) + 1, [n]]).astype(np.int64)
+    group_parent = parent_of[starts[:-1]]
+    child_group = np.full(n, -1, dtype=np.int64)
+    seen: dict[int, int] = {}
+    depth_of_group = np.zeros(len(group_parent), dtype=np.int64)
+    group_of = np.repeat(np.arange(len(group_parent), dtype=np.int64), np.diff(starts))
+    for g, parent in enumerate(group_parent.tolist()):
+        i = int(starts[g])
+        if parent in seen:
+            last = int(starts[seen[parent] + 1]) - 1
+            whose = "the roots" if parent < 0 else f"the children of {ids[parent]!r}"
+            raise TreeError(
+                f"{where(i)}: {ids[i]!r} belongs to {whose}, whose run ended at {where(last)}; "
+                "siblings lie side by side"
+            )
+        seen[parent] = g
+        if parent >= 0:
+            child_group[parent] = g
+            depth_of_group[g] = depth_of_group[group_of[parent]] + 1
+    return {
+        "parents": parent_of,
+        "group_of": group_of,
+        "group_starts": starts,
+        "group_parent": group_parent,
+        "child_group": child_group,
+        "depths": depth_of_group[group_of],
+    }
+
+
+def texts(
+    what: str, texts: Iterable[str], n: int, where: Where, may_be_empty: bool = True
+) -> tuple[str, ...]:
+    texts = tuple(texts)
+    if len(texts) != n:
+        raise TreeError(f"{n} nodes but {len(texts)} {what}: every node needs one")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not (text or may_be_empty) or "\n" in text or "\r" in text:
+            raise TreeError(f"{where(i)}: {what} holds one line of text per node, not {text!r}")
+    return texts
+
+
+def rows(
+    what: str, rows: Iterable[Iterable[str]] | None, n: int, where: Where
+) -> tuple[tuple[str, ...], ...] | None:
+    if rows is None:
+        return None
+    rows = tuple(rows)
+    if len(rows) != n:
+        raise TreeError(f"{n} nodes but {len(rows)} {what}: every node needs one, if only an empty one")
+    if {type(row) for row in rows} <= {list, tuple} and {type(text) for row in rows for text in row} <= {str}:
+        return tuple(map(tuple, rows))  # the usual case in one sweep: the default tree loads at each start
+    for i, row in enumerate(rows):
+        if isinstance(row, str) or not isinstance(row, Iterable) or not all(isinstance(t, str) for t in row):
+            raise TreeError(f"{where(i)}: {what} holds a list of texts per node, not {row!r}")
+    return tuple(map(tuple, rows))
