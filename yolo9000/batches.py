@@ -158,9 +158,9 @@ class Batches(Dataset):
         targets, names, skipped = [], [], []
         places = [self.places(number, p) for p in range(len(self.parts))]
         for row, (p, k) in enumerate(mine):
-            random = np.random.Generator(
-                np.random.Philox(key=[self.config.seed, number * 65536 + p * 8192 + k])
-            )
+            # The high words of the counter: a picture's draws move the low ones.
+            bits = np.random.Philox(key=[self.config.seed, number], counter=[0, 0, p, k])
+            random = np.random.Generator(bits)
             target, name, bad = self._picture(p, places[p][k], canvas[row], random)
             draws[row] = random.random(3)
             targets.append(target)

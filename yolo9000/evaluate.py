@@ -314,12 +314,13 @@ class _Naming:
             columns |= self._top()
         result: dict[str, Any] = {"pictures": len(self.rows)}
         for key, values in columns.items():
-            result[key] = _nanmean(values)
-            if self.settings.resamples:
+            known = values[~np.isnan(values)]
+            result[key] = float(known.mean()) if len(known) else None
+            if self.settings.resamples and len(known):
                 random = np.random.default_rng(0)
-                picks = random.integers(len(values), size=(self.settings.resamples, len(values)))
-                means = [_nanmean(values[pick]) for pick in picks]
-                result[f"{key}_interval"] = [float(v) for v in np.nanpercentile(means, [2.5, 97.5])]
+                picks = random.integers(len(known), size=(self.settings.resamples, len(known)))
+                means = [known[pick].mean() for pick in picks]
+                result[f"{key}_interval"] = [float(v) for v in np.percentile(means, [2.5, 97.5])]
         return result
 
     def _top(self) -> dict[str, np.ndarray]:
@@ -366,7 +367,8 @@ def format_table(result: dict[str, Any]) -> str:
             if key in labels:
                 interval = labels.get(f"{key}_interval")
                 shown = f"   {interval[0]:.3f}..{interval[1]:.3f}" if interval else ""
-                lines.append(f"  {title:48}{labels[key]:8.3f}{shown}")
+                value = "       -" if labels[key] is None else f"{labels[key]:8.3f}"
+                lines.append(f"  {title:48}{value}{shown}")
     return "\n".join(lines)
 
 
@@ -407,8 +409,3 @@ def _detections(place: int, kinds: np.ndarray, boxes: np.ndarray, scores: np.nda
 def _paths_by_node(hierarchy: Hierarchy) -> Any:
     starts, nodes = hierarchy.path_starts.cpu().numpy(), hierarchy.path_nodes.cpu().numpy()
     return lambda node: nodes[starts[node] : starts[node + 1]]
-
-
-def _nanmean(values: np.ndarray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float("nan")

@@ -102,8 +102,8 @@ def train(
     optimiser = make_optimiser(net, config.optimiser)
     average = Average(net, config.ema) if config.ema else None
     start = _restore(load_checkpoint(out), config, net, optimiser, average) if resuming else 0
-    out.mkdir(parents=True, exist_ok=True)
     task = task or make_task(config, net, tree)
+    out.mkdir(parents=True, exist_ok=True)
     run = _Run(config, net, task, optimiser, average, out, start, len(batches))
     run.describe(stores, batches, resuming)
     with _signals() as caught:

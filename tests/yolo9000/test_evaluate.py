@@ -1,0 +1,209 @@
+"""Scores of networks whose output is known beforehand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from data_prep import Sample, Store, StoreWriter
+from tests.yolo9000 import toys
+from wordtree import WordTree
+from yolo9000 import augment
+from yolo9000.cli.eval import command
+from yolo9000.errors import TrainingError
+from yolo9000.evaluate import EvalSettings, _Pairs, _Pictures, _Truth, _unletterboxed, evaluate, format_table
+from yolo9000.head import LazyOutput
+from yolo9000.hierarchy import Hierarchy
+from yolo9000.modelfile import save_model
+from yolo9000.network import Network
+from yolo9000.spec import Convolution, NetworkSpec, Region
+
+QUICK = EvalSettings(workers=0, resamples=10, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    path = tmp_path_factory.mktemp("toys") / "v.h5"
+    with StoreWriter(path, toys.TREE) as writer:
+        for k in range(20):
+            writer.add(toys.square_sample(2 * k, 48))  # even numbers have one square, so none hides another
+        for k in range(10):
+            writer.add(toys.square_sample(100_000 + k, 48, boxed=False))
+    return Store(path)
+
+
+class Oracle(Network):
+    """A detector of 8 x 8 cells that is told what to answer for the pictures, in their order."""
+
+    def __init__(
+        self,
+        answers: list[Sample],
+        certainty: float = 8.0,
+        wrong: bool = False,
+        tree: WordTree = toys.TREE,
+    ):
+        region = Region(((1.0, 1.0),), len(tree), boxes=0, features=0)
+        conv = Convolution(5, 3, stride=8, activation="linear", batch_normalize=False)
+        super().__init__(NetworkSpec(64, 64, (conv, region)), tree)
+        self.answers, self.certainty, self.wrong, self.at = answers, certainty, wrong, 0
+
+    def lazy(self, images: torch.Tensor) -> LazyOutput:
+        n, nodes = len(images), len(toys.TREE)
+        boxes = torch.zeros(n, 5, 8, 8)
+        boxes[:, 4] = -20
+        features = torch.zeros(n, nodes, 8, 8)
+        for k, sample in enumerate(self.answers[self.at : self.at + n]):
+            places = sample.boxes_cxcywh if sample.boxed else np.array([[0.5, 0.5, 0.4, 0.4]])
+            for (cx, cy, w, h), label in zip(places, sample.nodes, strict=True):
+                i, j = int(cx * 8), int(cy * 8)
+                raw = [cx * 8 - i, cy * 8 - j]
+                boxes[k, :2, j, i] = torch.tensor(raw).clamp(1e-4, 1 - 1e-4).logit()
+                boxes[k, 2:4, j, i] = torch.tensor([w * 8, h * 8]).log()
+                boxes[k, 4, j, i] = 5
+                # On the way to the label, or (wrong) to its sibling.
+                at = int(label) ^ 1 if self.wrong else int(label)
+                features[k, :, j, i] = 0
+                features[k, at, j, i] = self.certainty
+                features[k, toys.TREE.parents[at], j, i] = self.certainty
+        self.at += n
+        return LazyOutput(boxes, features, torch.eye(nodes)[None], torch.zeros(1, nodes), None, nodes, 1)
+
+
+def samples(store: Store) -> list[Sample]:
+    return [store[i] for i in range(len(store))]
+
+
+def test_the_truth_scores_one(store: Store) -> None:
+    result = evaluate(Oracle(samples(store)), [store], QUICK, {"warm": ["red", "yellow"], "x": ["nothing"]})
+    boxes, labels = result["boxes"], result["labels"]
+    assert boxes["AP50"] == pytest.approx(1.0) and boxes["any_class"]["AP50"] == pytest.approx(1.0)
+    assert boxes["AP"] > 0.95 and boxes["classes"] == 4 and boxes["truths"] == 20
+    assert boxes["groups"]["warm"]["classes"] == 2 and boxes["groups"]["x"]["AP50"] == -1
+    assert labels["pictures"] == 10 and labels["greedy"] == labels["answer"] == 1.0
+    assert labels["answer_depth"] == 1.0
+    assert json.loads(json.dumps(result)) == result
+    table = format_table(result)
+    assert "warm (2)" in table and "whatever the class" in table and "1.000" in table
+
+
+def test_the_wrong_name_at_the_right_place(store: Store) -> None:
+    result = evaluate(Oracle(samples(store), wrong=True), [store], QUICK)
+    assert result["boxes"]["any_class"]["AP50"] == pytest.approx(1.0)
+    # The right name is still given, at almost no score: it comes after all the wrong ones.
+    assert 0.2 < result["boxes"]["AP50"] < 0.7
+    assert result["labels"]["greedy"] == result["labels"]["answer"] == 0.0
+    assert result["labels"]["answer_depth"] is None and "-" in format_table(result)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_an_unsure_answer_is_the_parent(store: Store) -> None:
+    # Certain of warm or cold, undecided between the colours: the rule stops above, the greedy walk does not.
+    net = Oracle(samples(store))
+    net.certainty = 0.0
+    result = evaluate(net, [store], EvalSettings(workers=0, resamples=0, tree_threshold=0.3))
+    assert result["labels"]["answer_depth"] == 0.0
+    assert 0 < result["labels"]["answer"] < 1
+
+
+def test_objectness_below_the_threshold_is_no_answer(store: Store) -> None:
+    settings = EvalSettings(workers=0, resamples=0, threshold=0.999)
+    result = evaluate(Oracle(samples(store)), [store], settings)
+    assert result["labels"]["greedy"] == result["labels"]["answer"] == 0.0
+
+
+def test_pairs_equal_the_dense_way(store: Store) -> None:
+    """Scores of (box, node) pairs from a few groups equal objectness x Pr(node) over the whole tree."""
+    torch.manual_seed(0)
+    truth = _Truth([store], _Pictures([store], 64, QUICK).where, Oracle([]), toys.TREE)
+    hierarchy = Hierarchy(toys.TREE)
+    pairs = _Pairs(truth, hierarchy, QUICK)
+    logits = torch.randn(7, len(toys.TREE))
+    few = pairs.few.log_probabilities(logits[:, pairs.few.columns].T).exp().T
+    dense = hierarchy.log_probabilities(hierarchy.log_conditionals(logits)).exp()
+    torch.testing.assert_close(few, dense[:, list(truth.kinds)])
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 48), (30, 90), (200, 40), (1, 500)])
+def test_letterboxed_boxes_come_back(width: int, height: int) -> None:
+    placement = augment.letterbox(width, height, (0, 0, 96, 96))
+    boxes = np.array([[0.5, 0.5, 0.4, 0.6], [0.2, 0.8, 0.1, 0.1]], np.float32)
+    canvas, _ = augment.carry(boxes, placement, (96, 96))
+    found = _unletterboxed(canvas / 96, placement, (width, height))
+    corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+    np.testing.assert_allclose(found, corners * [width, height, width, height], atol=width * height * 1e-4)
+
+
+def test_a_network_of_another_tree_is_scored_by_ids(store: Store) -> None:
+    """Nodes in another order and one unknown: the classes it has score the same, the other 0."""
+    other = WordTree(["cold", "warm", "green", "red", "yellow"], [-1, -1, 0, 1, 1])
+
+    class Renamed(Oracle):
+        def lazy(self, images: torch.Tensor) -> LazyOutput:
+            out = super().lazy(images)
+            keep = torch.tensor([toys.TREE.index(i) for i in other.ids])
+            weight, bias = out.weight[:, keep], out.bias[:, keep]
+            return LazyOutput(out.boxes, out.features, weight, bias, None, len(other), 1)
+
+    net = Renamed(samples(store), tree=other)
+    result = evaluate(net, [store], QUICK)
+    assert result["boxes"]["unknown"] == ["blue"] and result["boxes"]["per_class"]["blue"] == 0.0
+    assert result["boxes"]["per_class"]["red"] == pytest.approx(1.0)
+    assert "not in the model's tree" in format_table(result)
+
+
+def test_crowds_and_difficult_boxes_do_not_count(tmp_path: Path) -> None:
+    found = []
+    with StoreWriter(tmp_path / "c.h5", toys.TREE) as writer:
+        for k in range(6):
+            sample = toys.square_sample(2 * k, 48)  # even numbers have one square
+            flag = np.array([k < 3])
+            sample = Sample(**{**vars(sample), "crowd" if k % 2 else "difficult": flag})
+            writer.add(sample)
+            found.append(sample)
+    result = evaluate(Oracle(found[3:] * 2), [Store(tmp_path / "c.h5")], QUICK)
+    # The first three pictures are answered wrongly, which costs nothing only where a box lies on the crowd.
+    assert result["boxes"]["truths"] == 6
+    assert evaluate(Oracle(found), [Store(tmp_path / "c.h5")], QUICK)["boxes"]["AP50"] == pytest.approx(1.0)
+
+
+def test_what_cannot_be_scored(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="multiple of the network's stride"):
+        evaluate(Oracle([]), [store], EvalSettings(size=60))
+    net = Oracle([], tree=WordTree.flat(["a", "b", "c"]))
+    net.tree = None
+    with pytest.raises(TrainingError, match="3 classes and no tree"):
+        evaluate(net, [store], QUICK)
+    with StoreWriter(tmp_path / "none.h5", toys.TREE) as writer:
+        sample = toys.square_sample(1, 48, boxed=False)
+        writer.add(Sample(**{**vars(sample), "image_labels": np.zeros(0, np.int64)}))
+    with pytest.raises(TrainingError, match="neither boxes nor labels"):
+        evaluate(Oracle([]), [Store(tmp_path / "none.h5")], QUICK)
+
+
+def test_the_command_prints_a_table_or_json(store: Store, tmp_path: Path) -> None:
+    stem = Convolution(4, 3, stride=8)
+    conv = Convolution(2 * 11, 1, activation="linear", batch_normalize=False)
+    net = Network(NetworkSpec(64, 64, (stem, conv, Region(((1.0, 1.0), (2.0, 2.0)), 6))), toys.TREE)
+    save_model(net, tmp_path / "m.safetensors")
+    (tmp_path / "groups.json").write_text('{"warm": ["red", "yellow"]}')
+    arguments = [
+        str(tmp_path / "m.safetensors"),
+        "--data",
+        str(store.path),
+        "--resamples",
+        "0",
+        "--workers",
+        "0",
+    ]
+    found = CliRunner().invoke(command, [*arguments, "--classes", str(tmp_path / "groups.json")])
+    assert found.exit_code == 0 and "warm (2)" in found.output
+    result = json.loads(CliRunner().invoke(command, [*arguments, "--json", "--limit", "5"]).output)
+    assert result["pictures"] == 5
+    (tmp_path / "groups.json").write_text("[1]")
+    with pytest.raises(TrainingError, match="object of lists"):
+        CliRunner().invoke(
+            command, [*arguments, "--classes", str(tmp_path / "groups.json")], catch_exceptions=False
+        )

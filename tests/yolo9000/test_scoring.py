@@ -1,0 +1,130 @@
+"""Average precision against pycocotools and counting by hand; suppression against one box at a time."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolo9000.scoring import Boxes, Matches, _run_coco, average_precision, suppress, weighted_ap
+
+
+def boxes(rows: list[tuple]) -> Boxes:
+    """Rows of (picture, kind, x0, y0, x1, y1, score, ignored)."""
+    table = np.array(rows, float).reshape(-1, 8)
+    return Boxes(
+        table[:, 0].astype(int),
+        table[:, 1].astype(int),
+        table[:, 2:6],
+        table[:, 6],
+        table[:, 7].astype(bool),
+    )
+
+
+def random_boxes(random: np.random.Generator, images: int, kinds: int, each: int, scored: bool) -> Boxes:
+    rows = []
+    for image in range(images):
+        for _ in range(int(random.integers(0, each + 1))):
+            x, y = random.integers(0, 40, 2)
+            w, h = random.integers(8, 40, 2)
+            score = random.integers(1, 20) / 20 if scored else 1
+            rows.append(
+                (
+                    image,
+                    random.integers(kinds),
+                    x,
+                    y,
+                    x + w,
+                    y + h,
+                    score,
+                    not scored and random.random() < 0.1,
+                )
+            )
+    return boxes(rows)
+
+
+def test_one_right_one_wrong_one_missed() -> None:
+    truth = boxes([(0, 0, 0, 0, 10, 10, 1, 0), (1, 0, 0, 0, 10, 10, 1, 0)])
+    found = boxes([(0, 0, 50, 50, 60, 60, 0.9, 0), (0, 0, 0, 0, 10, 10, 0.8, 0)])
+    result = average_precision(truth, found, 2, [0])
+    # Precision 1/2 up to recall 1/2, nothing beyond: 51 of 101 points at 1/2.
+    assert result["AP50"] == pytest.approx(0.5 * 51 / 101)
+    assert result["AP"] == pytest.approx(result["AP50"]) and result["AR100"] == pytest.approx(0.5)
+
+
+def test_nothing_found_nothing_true_and_ignored_truth() -> None:
+    truth = boxes([(0, 0, 0, 0, 10, 10, 1, 0), (0, 1, 0, 0, 10, 10, 1, 1)])
+    none = Boxes.join([])
+    assert average_precision(truth, none, 1, [0, 1])["AP50"] == 0.0
+    assert average_precision(none, boxes([(0, 0, 0, 0, 5, 5, 0.5, 0)]), 1, [0])["AP50"] == -1.0
+    # A crowd is neither to be found nor wrong to find, so the kind has no truth at all.
+    result = average_precision(truth, boxes([(0, 1, 0, 0, 10, 10, 0.9, 0)]), 1, [0, 1])
+    assert result["per_class"] == {0: 0.0, 1: -1.0} and result["AP50"] == 0.0
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_weighted_ap_with_weights_of_one_is_pycocotools(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    images, kinds = 6, [0, 1, 2]
+    truth = random_boxes(random, images, 3, 4, scored=False)
+    found = random_boxes(random, images, 3, 8, scored=True)
+    coco, matches = _run_coco(truth, found, images, kinds)
+    for k, one in enumerate(matches):
+        wanted = coco.eval["precision"][0, :, k, 0, -1]
+        wanted = wanted[wanted > -1].mean() if (wanted > -1).any() else -1.0
+        assert weighted_ap(one, np.ones(images, int)) == pytest.approx(wanted)
+
+
+def test_a_picture_counted_twice_is_a_picture_that_is_there_twice() -> None:
+    random = np.random.default_rng(3)
+    truth, found = random_boxes(random, 4, 1, 4, False), random_boxes(random, 4, 1, 8, True)
+    _, (once,) = _run_coco(truth, found, 4, [0])
+    moved = [Boxes(b.image + 4, b.kind, b.boxes_xyxy, b.score, b.ignored) for b in (truth, found)]
+    both = [Boxes.join([a, b]) for a, b in zip((truth, found), moved, strict=True)]
+    _, (twice,) = _run_coco(*both, 8, [0])
+    # Equal scores are ordered by picture, and the order of the doubled pictures differs between the two.
+    assert weighted_ap(once, np.full(4, 2)) == pytest.approx(weighted_ap(twice, np.ones(8, int)), abs=0.03)
+    assert weighted_ap(once, np.zeros(4, int)) == -1.0
+
+
+def test_intervals_hold_the_mean_and_groups_their_kinds() -> None:
+    random = np.random.default_rng(5)
+    truth, found = random_boxes(random, 40, 3, 3, False), random_boxes(random, 40, 3, 6, True)
+    result = average_precision(truth, found, 40, [0, 1, 2], {"first": [0], "rest": [1, 2], "none": [7]}, 50)
+    low, high = result["AP50_interval"]
+    assert low <= result["AP50"] <= high and low < high
+    groups = result["groups"]
+    assert groups["first"]["AP50"] == pytest.approx(result["per_class"][0])
+    assert groups["rest"]["AP50"] == pytest.approx((result["per_class"][1] + result["per_class"][2]) / 2)
+    assert groups["none"]["AP50"] == -1.0 and groups["none"]["classes"] == 0
+
+
+def greedy(boxes_xyxy: np.ndarray, kinds: np.ndarray, overlap: float) -> list[int]:
+    kept: list[int] = []
+    for i, (a, kind) in enumerate(zip(boxes_xyxy, kinds, strict=True)):
+        for j in kept:
+            b = boxes_xyxy[j]
+            w = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+            h = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+            union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - w * h
+            if kinds[j] == kind and w * h > overlap * union:
+                break
+        else:
+            kept.append(i)
+    return kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 3), st.floats(0.1, 0.9), st.integers(0, 10_000))
+def test_suppression_equals_one_box_at_a_time(count: int, kinds: int, overlap: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    corner = random.random((count, 2)) * 10
+    found = np.concatenate([corner, corner + 1 + random.random((count, 2)) * 10], axis=1)
+    kind = random.integers(0, kinds, count)
+    assert suppress(found, kind, overlap).tolist() == greedy(found, kind, overlap)[:100]
+    assert len(suppress(found, kind, overlap, most=2)) <= 2
+
+
+def test_no_detections_of_a_kind() -> None:
+    empty = Matches(np.zeros(0, int), np.zeros(0, bool), np.array([0, 1]))
+    assert weighted_ap(empty, np.ones(2, int)) == 0.0
