@@ -114,7 +114,7 @@ class ConvolutionUnit(nn.Module):
 
 
 class LogSumExpUnit(nn.Module):
-    """weight (rows, D), bias (rows,); x (N, D, H, W) -> (N, sets, H, W), full precision but for the sums."""
+    """weight (rows, D), bias (rows,); x (N, D, H, W) -> (N, sets, H, W), always in full precision."""
 
     def __init__(self, spec: LogSumExp, channels: int, init: bool) -> None:
         super().__init__()
@@ -128,13 +128,16 @@ class LogSumExpUnit(nn.Module):
             initialise(self.weight, self.bias, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.at(x.movedim(1, -1)).movedim(-1, 1)
+
+    def at(self, x: Tensor) -> Tensor:
+        """The same for single cells: (..., D) -> (..., sets)."""
         with torch.autocast(x.device.type, enabled=False):
-            values = F.linear(x.movedim(1, -1).to(self.weight.dtype), self.weight, self.bias)
+            values = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
             highest = values.detach().amax(-1, keepdim=True)
-            powers = (values - highest).exp()
-        # Shares of 0..1 lose nothing that matters in half precision, where autocast computes this product.
-        totals = (powers @ self.sums).float().clamp_min(1e-30)
-        return (totals.log() + highest).movedim(-1, 1)
+            # Below this share of the largest, 69 in logits, a sum says no more than "far away".
+            totals = ((values - highest).exp() @ self.sums).clamp_min(1e-30)
+            return totals.log() + highest
 
 
 class ClassRows(nn.Module):

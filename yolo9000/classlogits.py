@@ -43,7 +43,6 @@ class LazyLogits:
             self.stored[out.stored] = True
             self.position = self.stored.new_zeros(out.classes, dtype=torch.long)
             self.position[out.stored] = torch.arange(len(out.stored), device=out.stored.device)
-        self.features = out.features.detach()
         self.weight, self.bias = out.weight.detach(), out.bias.detach()
 
     def at(self, image: Tensor, anchor: Tensor, row: Tensor, column: Tensor, classes: Tensor) -> Tensor:
@@ -57,12 +56,18 @@ class LazyLogits:
             self.weight.index_select(1, rows),
             self.bias.index_select(1, rows),
         )  # (A or 1, U, D), (.., U)
-        features = self.features.flatten(2)  # (N, D, H, W) -> (N, D, H*W)
+        features = self.out.features.detach().flatten(2)  # (N, D, H, W) -> (N, D, H*W)
         logits = weight.new_empty((*weight.shape[:2], features.shape[2]))
         first = 0
         pictures, counts = image.unique_consecutive(return_counts=True)
         for b, count in zip(pictures.tolist(), counts.tolist(), strict=True):
             mine = slice(first, first + count)
-            torch.matmul(weight[:, mine], features[b].to(weight.dtype), out=logits[:, mine])
+            cells = features[b] if self.out.expand is None else self._expanded(features[b])
+            torch.matmul(weight[:, mine], cells.to(weight.dtype), out=logits[:, mine])
             first += count
         return logits.add_(bias.unsqueeze(2)).transpose(0, 1)
+
+    @torch.no_grad()
+    def _expanded(self, features: Tensor) -> Tensor:
+        """(D0, H*W) -> (D, H*W)."""
+        return self.out.expand(features.T).T

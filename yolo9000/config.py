@@ -27,8 +27,9 @@ class ModelConfig:
     preset: name of a function in yolo9000.presets, called with `arguments`; start: model file or checkpoint
     to go on from; cfg, weights: Darknet files. With `preset`, `trunk` names files (a model file, a
     checkpoint, or cfg + weights separated by a space) whose first layers are copied as far as the layers
-    agree. tree: "default", a tree file, "flat" (one sibling group of all classes that the data names), or ""
-    (that of the data). stored: "labels" gives class rows only to nodes on the paths of the data's labels,
+    agree. known: the classes of `trunk`, a classifier, as WordNet ids (a table of wordtree.class_map, or a
+    file); then the class rows begin as what that classifier knows (yolo9000.distill). tree: "default", a tree
+    file, "flat" (one sibling group of all classes that the data names), or "" (that of the data). stored: "labels" gives class rows only to nodes on the paths of the data's labels,
     "all" to every node.
     """
 
@@ -41,8 +42,10 @@ class ModelConfig:
     trunk: str = ""
     tree: str = ""
     stored: str = "all"
+    known: str = ""
     shared_rows: bool = False  # one set of class rows for all anchors
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
+    fold: bool = False  # fold the frozen layers' batch norms into their convolutions: the same outputs, faster
 
     def __post_init__(self) -> None:
         given = [name for name in ("preset", "start", "cfg") if getattr(self, name)]
@@ -51,6 +54,8 @@ class ModelConfig:
                 f"[model] needs exactly one of preset, start and cfg; it has {given or 'none'}"
             )
         _choice("model.stored", self.stored, ("all", "labels"))
+        if self.known and not (self.preset and self.trunk):
+            raise TrainingError("model.known names the classes of model.trunk, the start of a preset")
         if self.weights and not self.cfg:
             raise TrainingError("model.weights is read with model.cfg; for a model file use model.start")
         if self.freeze < 0:

@@ -72,7 +72,7 @@ class LazyConditionals:
         returned."""
         self._at = (image, anchor, row, column)
         self._output = output
-        self._features = output.features[image, :, row, column].float()  # (M, D)
+        self._features = output.at(image, row, column).float()  # (M, D)
         self._anchor = anchor if len(output.weight) > 1 else torch.zeros_like(anchor)
         self._place = None  # (C,) the row of each node, -1 without one; None: row k is node k
         if output.stored is not None:

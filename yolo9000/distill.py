@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from wordtree import TreeError, WordTree
 from yolo9000.errors import ModelError, TrainingError
+from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, soft_tree_cross_entropy, tree_cross_entropy
 from yolo9000.network import Network
 from yolo9000.presets import known_below
@@ -166,6 +167,8 @@ class DistillTask:
         self.windows, self.per_picture, self.trust = tuple(windows), per_picture, trust
         self.label_weight, self.teacher_weight = label_weight, teacher_weight
         self.averaged, self.joined = class_branch(net)
+        if self.joined != net.feature_layer:
+            raise TrainingError("the task distill needs class rows on an average plus a difference")
         stored = range(len(tree)) if net.spec.region.stored is None else net.spec.region.stored
         device = net.anchors.device
         self.teacher = Teacher(classifier, labels, tree, stored).to(device)
@@ -186,19 +189,29 @@ class DistillTask:
                 trunk = net.outputs(batch.images, (net.spec.inputs(self.averaged)[0],))
             maps = next(iter(trunk.values())).float()
             given = self._windows(maps)  # (N, P, D): the whole picture first
-            flat = given.flatten(0, 1)[:, :, None, None]  # (N*P, D, 1, 1)
-            wide = net.outputs(None, (region.features,), given={self.joined: flat})[region.features]
-            logits = rows_of(net, wide.flatten(1).float())
-            return self._judge(batch, given, logits.unflatten(0, given.shape[:2]), {})
-        found = net.outputs(batch.images, (region.boxes, region.features, self.averaged))
-        out = net.lazy_of(found[region.boxes].float(), found[region.features].float())
+            blank = given.new_zeros(1, 5 * len(region.anchors), 1, given.shape[0] * given.shape[1])
+            line = given.flatten(0, 1).T[None, :, None]  # (N, P, D) -> (1, D, 1, N*P)
+            return self._judge(batch, given, self._logits(net.lazy_from(blank, line), given.shape[:2]), {})
+        found = net.outputs(batch.images, (region.boxes, self.joined, self.averaged))
+        out = net.lazy_from(found[region.boxes].float(), found[self.joined].float())
         with torch.autocast(batch.images.device.type, enabled=False):
             parts = self.region(out, batch.targets, images_seen=batch.seen)
-            seen, wide = found[self.averaged].float().flatten(2), found[region.features].float().flatten(2)
+            seen, joined = found[self.averaged].float().flatten(2), out.features.flatten(2)
             cells = torch.randint(seen.shape[2], (len(seen), 1, self.per_picture), device=seen.device)
-            pick = [t.gather(2, cells.expand(-1, t.shape[1], -1)).transpose(1, 2) for t in (seen, wide)]
-            logits = rows_of(net, pick[1].flatten(0, 1)).unflatten(0, pick[1].shape[:2])
-            return self._judge(batch, pick[0], logits, parts)
+            seen, joined = (
+                t.gather(2, cells.expand(-1, t.shape[1], -1)).transpose(1, 2) for t in (seen, joined)
+            )
+            line = joined.flatten(0, 1).T[None, :, None]  # (N, P, D) -> (1, D, 1, N*P)
+            return self._judge(
+                batch, seen, self._logits(net.lazy_from(out.boxes, line), seen.shape[:2]), parts
+            )
+
+    def _logits(self, line: LazyOutput, shape: tuple[int, int]) -> Tensor:
+        """All stored rows' logits of a one-picture, one-row output: (1, D, 1, N*P) -> (N, P, K)."""
+        if len(line.weight) != 1:
+            raise TrainingError("the task distill needs class rows that all anchors share")
+        features = line.expanded().features[0, :, 0].T  # (N*P, D)
+        return F.linear(features, line.weight[0], line.bias[0]).unflatten(0, shape)
 
     def _windows(self, maps: Tensor) -> Tensor:
         """maps (N, D, H, W) -> (N, P, D): the picture's average, then random windows' averages."""
@@ -253,14 +266,6 @@ def class_branch(net: Network) -> tuple[int, int]:
                 if isinstance(net.spec.layers[j], Add) and i in net.spec.inputs(j):
                     return i, j
     raise TrainingError("the task distill needs class features that are an average plus a difference")
-
-
-def rows_of(net: Network, features: Tensor) -> Tensor:
-    """Class logits (M, K) of features (M, D), by rows that all anchors share."""
-    rows = net.layers[-1].rows
-    if len(rows.weight) != 1:
-        raise TrainingError("the task distill needs class rows that all anchors share")
-    return F.linear(features, rows.weight[0], rows.bias[0])
 
 
 def stored_tree(tree: WordTree, stored: Sequence[int]) -> WordTree:

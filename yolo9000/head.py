@@ -7,7 +7,8 @@ them on demand, exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,8 @@ class LazyOutput:
     boxes: (N, A*5, H, W) raw x, y, w, h, objectness, anchor-major. features: (N, D, H, W). weight: (A or 1,
     K, D) and bias: (A or 1, K): the class rows, one set per anchor or one for all. stored: (K,) int64, the
     class that each row stands for, or None if K is all of them; a class without a row has logit -inf.
+    expand: turns a cell's features (..., D0) into the (..., D) that rows are applied to, None where they are
+    the same: layers without neighbours run only where someone asks; `features` then has D0 channels.
     classes: C. anchors: A. Everything is differentiable with respect to boxes, features, weight and bias.
     """
 
@@ -31,6 +34,7 @@ class LazyOutput:
     stored: Tensor | None
     classes: int
     anchors: int
+    expand: Callable[[Tensor], Tensor] | None = None
 
     def dense(self) -> Tensor:
         """All channels, as `Network.forward` gives them: (N, A*(5+C), H, W), [anchor][x, y, w, h, objectness,
@@ -51,7 +55,7 @@ class LazyOutput:
 
         image, anchor, row, col: (M,) int64 indices of the boxes. nodes: (K',) int64 classes, or None for all.
         """
-        features = self.features[image, :, row, col].to(self.weight.dtype)  # (M, D)
+        features = self.at(image, row, col).to(self.weight.dtype)  # (M, D)
         weight, bias, known = (self.weight, self.bias, None) if nodes is None else self._rows(nodes)
         if weight.shape[0] == 1:
             logits = F.linear(features, weight[0], bias[0])
@@ -72,6 +76,18 @@ class LazyOutput:
             return full.index_copy(1, self.stored, logits)
         return logits
 
+    def at(self, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        """What class rows are applied to at M cells: (M, D)."""
+        features = self.features[image, :, row, col]
+        return features if self.expand is None else self.expand(features)
+
+    def expanded(self) -> LazyOutput:
+        """The same with the features of every cell computed: `features` is (N, D, H, W), `expand` None."""
+        if self.expand is None:
+            return self
+        features = self.expand(self.features.movedim(1, -1)).movedim(-1, 1)
+        return replace(self, features=features, expand=None)
+
     def logits_of(self, nodes: Tensor) -> Tensor:
         """Logits of a few classes everywhere: nodes (K',) int64 -> (N, A, K', H, W)."""
         weight, bias, known = self._rows(nodes)
@@ -80,13 +96,13 @@ class LazyOutput:
 
     def select(self, images: Tensor | slice) -> LazyOutput:
         """The same for some of the images: an index tensor, mask or slice over N."""
-        rows = (self.weight, self.bias, self.stored, self.classes, self.anchors)
-        return LazyOutput(self.boxes[images], self.features[images], *rows)
+        return replace(self, boxes=self.boxes[images], features=self.features[images])
 
     def detach(self) -> LazyOutput:
         """The same without a gradient."""
-        tensors = (t.detach() for t in (self.boxes, self.features, self.weight, self.bias))
-        return LazyOutput(*tensors, self.stored, self.classes, self.anchors)
+        names = ("boxes", "features", "weight", "bias")
+        expand = self.expand and (lambda features: self.expand(features).detach())
+        return replace(self, **{name: getattr(self, name).detach() for name in names}, expand=expand)
 
     def _rows(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Rows of these classes: (A or 1, K', D), (A or 1, K'), and (K',) bool for which of them exist, None
@@ -100,6 +116,8 @@ class LazyOutput:
 
     def _everywhere(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Rows applied to every cell: (A or 1, K, D), (A or 1, K) -> (N, A, K, H, W)."""
+        if self.expand is not None:
+            return self.expanded()._everywhere(weight, bias)
         sets, rows, _ = weight.shape
         if not rows:  # a convolution without outputs is an error in PyTorch
             n, _, h, w = self.features.shape

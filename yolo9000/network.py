@@ -135,14 +135,21 @@ class Network(nn.Module):
             return self.forward(images)
         return self.outputs(images, (index,))[index]
 
-    def fuse(self) -> Network:
-        """A copy in evaluation mode with batch norm folded into the convolutions; equal but for rounding."""
-        folded = (replace(s, batch_normalize=False) if isinstance(s, Convolution) else s for s in self.spec)
-        spec = replace(self.spec, layers=tuple(folded))
-        copy = Network(spec, self.tree, external=self.external, init=False)
+    def fuse(self, layers: int | None = None) -> Network:
+        """A copy in evaluation mode with batch norm folded into the convolutions before it; outputs agree to
+        rounding. layers: fold only in the first so many layers, as for a trunk that stays frozen.
+        """
+        end = len(self.spec) if layers is None else layers
+        folded = [
+            replace(s, batch_normalize=False) if isinstance(s, Convolution) and i < end else s
+            for i, s in enumerate(self.spec)
+        ]
+        copy = Network(
+            replace(self.spec, layers=tuple(folded)), self.tree, external=self.external, init=False
+        )
         with torch.no_grad():
-            for ours, theirs in zip(self.layers, copy.layers, strict=True):
-                if isinstance(ours, ConvolutionUnit) and ours.norm is not None:
+            for i, (ours, theirs) in enumerate(zip(self.layers, copy.layers, strict=True)):
+                if i < end and isinstance(ours, ConvolutionUnit) and ours.norm is not None:
                     scale = ours.norm.weight / ours.norm.variance().sqrt()
                     theirs.conv.weight = nn.Parameter(ours.conv.weight * scale[:, None, None, None])
                     theirs.conv.bias = nn.Parameter(ours.norm.bias - ours.norm.running_mean * scale)
@@ -190,8 +197,9 @@ class Network(nn.Module):
             raise ModelError("only a detector has a lazy output; this network does not end in a region layer")
         count = len(region.anchors)
         if region.features is not None:
-            found = self.outputs(images, (region.boxes, region.features))
-            return self.lazy_from(found[region.boxes], found[region.features])
+            layer = self.feature_layer
+            found = self.outputs(images, (region.boxes, layer))
+            return self.lazy_from(found[region.boxes], found[layer])
         last = len(self.spec) - 2
         conv = self.spec.layers[last]
         wanted = {"size": 1, "stride": 1, "padding": 0, "groups": 1, "activation": "linear"}
@@ -210,13 +218,32 @@ class Network(nn.Module):
         return LazyOutput(boxes, features, weight[:, 5:], bias[:, 5:], None, self.classes, count)
 
     def lazy_from(self, boxes: Tensor, features: Tensor) -> LazyOutput:
-        """A `LazyOutput` of this network's own class rows from outputs of its boxes and features layers."""
+        """A `LazyOutput` of this network's own class rows, from its boxes layer and its `feature_layer`."""
         region = self.spec.region
         if region is None or region.features is None:
             raise ModelError("only a region layer that owns class rows makes a lazy output by itself")
         rows = self.layers[-1].rows
         count = len(region.anchors)
-        return LazyOutput(boxes, features, rows.weight, rows.bias, self.stored, self.classes, count)
+        expand = None if self.feature_layer == region.features else self._expand
+        return LazyOutput(boxes, features, rows.weight, rows.bias, self.stored, self.classes, count, expand)
+
+    @property
+    def feature_layer(self) -> int:
+        """The layer whose output `lazy` gives as features: the region's, or, where that only joins a layer
+        to its own log-sum-exp, that layer; the sums are then computed cell by cell where they are asked for.
+        """
+        last = self.spec.region.features
+        match self.spec.layers[last]:
+            case Route(layers=(source, sums)) if isinstance(self.spec.layers[sums], LogSumExp):
+                if self.spec.inputs(sums) == (source,):
+                    return source
+        return last
+
+    def _expand(self, features: Tensor) -> Tensor:
+        """(..., D0) of `feature_layer` -> (..., D) of the region's features."""
+        sums = self.layers[self.spec.layers[self.spec.region.features].layers[1]]
+        features = features.to(sums.weight.dtype)
+        return torch.cat((features, sums.at(features)), -1)
 
     def outputs(
         self, images: Tensor | None, wanted: tuple[int, ...], given: dict[int, Tensor] | None = None

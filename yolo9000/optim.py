@@ -39,7 +39,8 @@ def make_optimiser(net: nn.Module, config: OptimiserConfig) -> torch.optim.Optim
         return torch.optim.SGD(
             lists, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov and config.momentum > 0
         )
-    return torch.optim.AdamW(lists, lr=config.lr, betas=(config.momentum, config.beta2))
+    # fused: one pass over memory for all of its steps, several times as fast as one operation after another
+    return torch.optim.AdamW(lists, lr=config.lr, betas=(config.momentum, config.beta2), fused=True)
 
 
 def rate_factor(config: ScheduleConfig, batch: int, total: int) -> float:

@@ -38,6 +38,8 @@ def build_network(
             copy_trunk(source, net)
             if known:
                 copy_class_rows(source, [tree.index(wnid) for wnid in known], net, tree)
+        if config.fold:
+            net = net.fuse(config.freeze)
     else:
         net = (
             load_any(config.start)
