@@ -125,16 +125,22 @@ def suppress(
     than `overlap`; repeated until nothing changes, that is at most as often as suppressions hang on one
     another.
     """
-    low = np.maximum(boxes_xyxy[:, None, :2], boxes_xyxy[None, :, :2])
-    high = np.minimum(boxes_xyxy[:, None, 2:], boxes_xyxy[None, :, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=2)  # (n, n)
+    order = np.argsort(kinds, kind="stable")  # boxes of one kind side by side, best first
+    sorted_kinds = np.asarray(kinds)[order]
+    after = np.searchsorted(sorted_kinds, sorted_kinds, side="right") - np.arange(len(order)) - 1
+    first = np.repeat(np.arange(len(order)), after)  # every pair of one kind: (earlier, later)
+    step = np.arange(len(first)) - np.repeat(np.cumsum(after) - after, after)
+    earlier, later = order[first], order[first + 1 + step]
+    a, b = boxes_xyxy[earlier], boxes_xyxy[later]
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    common = np.clip(sides[:, 0], 0, None) * np.clip(sides[:, 1], 0, None)
     area = np.prod(np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0, None), axis=1)
-    rivals = common > overlap * (area[:, None] + area[None, :] - common)
-    rivals &= kinds[:, None] == kinds[None, :]
-    rivals = np.triu(rivals, 1)  # [earlier, later]
-    stays = np.ones(len(kinds), bool)
+    rivals = common > overlap * (area[earlier] + area[later] - common)
+    earlier, later = earlier[rivals], later[rivals]
+    stays = np.ones(len(order), bool)
     while True:
-        now = ~rivals[stays].any(axis=0) if stays.any() else stays
+        now = np.ones_like(stays)
+        now[later[stays[earlier]]] = False
         if (now == stays).all():
             return np.flatnonzero(stays)[:most]
         stays = now
