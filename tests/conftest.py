@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-_SHARED = Path(__file__).resolve().parents[2] / "shared"  # reference results lie beside the checkout, never inside it
+# Reference results lie beside the checkout, never inside it.
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")

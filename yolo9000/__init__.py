@@ -1,10 +1,13 @@
-"""YOLO9000: detection over thousands of categories arranged in a tree. Names are imported when first used, so `import yolo9000` is light."""
+"""YOLO9000: detection over thousands of categories arranged in a tree.
+
+Names are imported when first used, so `import yolo9000` is light.
+"""
 
 import importlib
 
 __version__ = "0.1.0"
 
-# Public name -> module that defines it. The module is imported at first use: torch takes seconds, `--help` must not.
+# Public name -> module that defines it, imported at first use: torch takes seconds, `--help` must not.
 _HOME = {
     "ModelError": "yolo9000.errors",
     "ImageError": "yolo9000.errors",

@@ -29,8 +29,9 @@ class ModelConfig:
     checkpoint, or cfg + weights separated by a space) whose first layers are copied as far as the layers
     agree. known: the classes of `trunk`, a classifier, as WordNet ids (a table of wordtree.class_map, or a
     file); then the class rows begin as what that classifier knows (yolo9000.distill). tree: "default", a tree
-    file, "flat" (one sibling group of all classes that the data names), or "" (that of the data). stored: "labels" gives class rows only to nodes on the paths of the data's labels,
-    "all" to every node.
+    file, "flat" (one sibling group of all classes that the data names), or "" (that of the data). stored:
+    "labels" gives class rows only to nodes on the paths of the data's labels and of `known`, "all" to every
+    node.
     """
 
     preset: str = ""
@@ -45,7 +46,9 @@ class ModelConfig:
     known: str = ""
     shared_rows: bool = False  # one set of class rows for all anchors
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
-    fold: bool = False  # fold the frozen layers' batch norms into their convolutions: the same outputs, faster
+    fold: bool = (
+        False  # fold the frozen layers' batch norms into their convolutions: the same outputs, faster
+    )
 
     def __post_init__(self) -> None:
         given = [name for name in ("preset", "start", "cfg") if getattr(self, name)]
@@ -93,7 +96,7 @@ class AugmentConfig:
         _ordered("augment.tiles", self.tiles, 1, 16)
         if self.layout == "resized_crop" and self.scale[1] > 1:
             raise TrainingError(
-                f"augment.scale of a resized_crop is a share of the picture's area, at most 1; it is {self.scale}"
+                f"augment.scale of a resized_crop is a share of the area, at most 1; it is {self.scale}"
             )
         _within("augment.aspect", self.aspect, 0, 4)
         for name in ("flip", "mosaic_share", "min_visible"):

@@ -1,8 +1,8 @@
-"""The errors this package raises on purpose. The command line prints each as one line; anything else is a bug."""
+"""The errors this package raises on purpose. The command line prints each as one line; others are bugs."""
 
 
 class ModelError(Exception):
-    """A network description, weight file or model file that cannot be used; says what was wanted and what was found."""
+    """A network description, weight or model file that cannot be used; says what was wanted and found."""
 
 
 class ImageError(Exception):

@@ -68,7 +68,7 @@ def build_network(
         missing = sorted(set(named) - set(tree.ids))
         if missing:
             raise TrainingError(
-                f"{len(missing)} labels of the data are no nodes of the network's tree: {', '.join(missing[:8])}"
+                f"{len(missing)} labels of the data are not in the network's tree: {', '.join(missing[:8])}"
                 + (" ..." if len(missing) > 8 else "")
             )
     return net, tree, maps
@@ -210,9 +210,7 @@ def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool) -> N
     return replace(spec, layers=(*spec.layers[:-2], boxes, rows))
 
 
-def _from_preset(
-    config: ModelConfig, tree: WordTree, named: Sequence[str], known: Sequence[str]
-) -> Network:
+def _from_preset(config: ModelConfig, tree: WordTree, named: Sequence[str], known: Sequence[str]) -> Network:
     """Calls the preset with the configuration's arguments and, where it has such parameters, with tree,
     classes and stored nodes."""
     preset = _preset(config.preset)
