@@ -5,7 +5,7 @@ The arithmetic of average precision is scoring.py's; walking down the tree desce
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.network import Network
+from yolo9000.options import Options
 from yolo9000.scoring import Boxes, average_precision, suppress
 from yolo9000.tasks import full_precision
 from yolo9000.train import wants_bfloat16
@@ -29,11 +30,11 @@ from yolo9000.train import wants_bfloat16
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """size: side of the square input in pixels, 0 = the network's own. objectness: boxes below are not looked
+    """size: side of the square input in pixels, 0 = the model's own. objectness: boxes below are not looked
     at. pairs: (box, node) pairs of a picture that suppression looks at, the best ones; nms: overlap above
     which of two boxes with one node the worse goes. threshold, tree_threshold, rule: of the answer for
-    pictures with labels only (the best box counts if its objectness reaches threshold). resamples: of the
-    bootstrap. limit: pictures at most, 0 = all.
+    pictures with labels only, None = as the model's detector has them; the best box counts if its objectness
+    exceeds the threshold. resamples: of the bootstrap. limit: pictures at most, 0 = all.
     """
 
     size: int = 0
@@ -41,13 +42,26 @@ class EvalSettings:
     objectness: float = 0.001
     pairs: int = 600
     nms: float = 0.45
-    threshold: float = 0.0
-    tree_threshold: float = 0.5
-    rule: str = "threshold"
+    threshold: float | None = None
+    tree_threshold: float | None = None
+    rule: str | None = None
     resamples: int = 200
     precision: str = "auto"
     workers: int = 1
     limit: int = 0
+
+    def of_model(self, net: Network) -> "EvalSettings":
+        """With everything that is left open as the model's own detector has it."""
+        own = dict(getattr(net, "defaults", None) or {})
+        size = own.get("size") or net.spec.width
+        options = Options()
+        filled = {
+            name: own.get(name, getattr(options, name))
+            for name in ("threshold", "tree_threshold", "rule")
+            if getattr(self, name) is None
+        }
+        size = self.size or int(size if isinstance(size, int) else size[0])
+        return replace(self, size=size, **filled)
 
 
 def evaluate(
@@ -65,10 +79,10 @@ def evaluate(
     "any_class": the same with all boxes one class, score = objectness. "labels": see `_Naming`. Raises
     TrainingError where nothing can be scored.
     """
-    settings = settings or EvalSettings()
+    settings = (settings or EvalSettings()).of_model(net)
     if net.spec.region is None and net.spec.softmax is None:
         raise TrainingError("this network is neither a detector nor a classifier; there is nothing to score")
-    size = settings.size or net.spec.width
+    size = settings.size
     if size % max(1, net.stride):
         raise TrainingError(f"size {size} is not a multiple of the network's stride, {net.stride}")
     tree = net.tree or WordTree.flat([str(k) for k in range(net.classes)])
@@ -256,10 +270,10 @@ class _Pairs:
 class _Naming:
     """How pictures with labels only are named.
 
-    A detector answers for its box of highest objectness (no box at or above the threshold: wrong). "greedy":
-    share whose descent to the bottom passes through the truth; "answer": share for which the node answered by
-    the rule is the truth or above it, "answer_depth" its mean depth among those (roots: 0). A classifier:
-    "top1" and "top5" by Pr(node) over the nodes that occur as truth, and the same two.
+    A detector answers for its box of highest objectness; none above the threshold is wrong, "boxed" the share
+    that has one. "greedy": share whose descent to the bottom passes through the truth; "answer": share for
+    which the node answered by the rule is the truth or above it, "answer_depth" its mean depth among those
+    (roots: 0). A classifier: "top1" and "top5" by Pr(node) over the nodes that occur as truth, and the two.
     """
 
     def __init__(self, hierarchy: Hierarchy, settings: EvalSettings, detector: bool):
@@ -279,7 +293,7 @@ class _Naming:
         conditionals = descent.LazyConditionals(out, *at)
         greedy, answer = self._walk(conditionals)
         for k, row in enumerate(chosen):
-            seen = bool(best[k] >= self.settings.threshold)
+            seen = bool(best[k] > self.settings.threshold)
             self._add(greedy[k], answer[k], truth.labels[places[row]], seen)
 
     def add_logits(self, logits: Tensor, truth: _Truth, places: np.ndarray) -> None:
@@ -304,7 +318,8 @@ class _Naming:
         right = seen and any(label in self.path(greedy) for label in labels)
         above = seen and any(answer in self.path(label) for label in labels)
         depth = float(self.hierarchy.depths[answer]) if above else np.nan
-        self.rows.append({"greedy": float(right), "answer": float(above), "answer_depth": depth})
+        row = {"greedy": float(right), "answer": float(above), "answer_depth": depth}
+        self.rows.append(row | {"boxed": float(seen)} if self.detector else row)
 
     def scores(self) -> dict[str, Any]:
         if not self.rows:
@@ -359,6 +374,7 @@ def format_table(result: dict[str, Any]) -> str:
             "greedy": "descent to the bottom passes through the truth",
             "answer": "answer is the truth or above it",
             "answer_depth": "mean depth of those answers",
+            "boxed": "a box above the threshold",
             "top1": "top-1",
             "top5": "top-5",
         }

@@ -110,8 +110,15 @@ def test_an_unsure_answer_is_the_parent(store: Store) -> None:
 
 def test_objectness_below_the_threshold_is_no_answer(store: Store) -> None:
     settings = EvalSettings(workers=0, resamples=0, threshold=0.999)
-    result = evaluate(Oracle(samples(store)), [store], settings)
-    assert result["labels"]["greedy"] == result["labels"]["answer"] == 0.0
+    labels = evaluate(Oracle(samples(store)), [store], settings)["labels"]
+    assert labels["greedy"] == labels["answer"] == labels["boxed"] == 0.0
+    # What is not given is the model's own.
+    net = Oracle(samples(store))
+    net.defaults = {"threshold": 0.999, "rule": "greedy", "size": [96, 96]}
+    assert evaluate(net, [store], EvalSettings(workers=0, resamples=0, size=64))["labels"] == labels
+    assert EvalSettings().of_model(net) == EvalSettings(
+        size=96, threshold=0.999, rule="greedy", tree_threshold=0.5
+    )
 
 
 def test_pairs_equal_the_dense_way(store: Store) -> None:
