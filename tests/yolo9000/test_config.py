@@ -82,7 +82,7 @@ def test_mistakes_are_named_with_file_key_and_remedy(small: Path, text: str, wor
         ("images = 1\ndata = [{share=1, augment={layout='mosaics'}}]\n[model]\npreset='a'", "mosaic"),
         (
             "images = 1\ndata = [{share=1, augment={layout='resized_crop'}}]\n[model]\npreset='a'",
-            "share of the picture",
+            "share of the area",
         ),
         ("images = 1\ndata = [{share=1, augment={scale=[2, 1]}}]\n[model]\npreset='a'", "rising pair"),
         ("images = = 1", "not a readable TOML"),
