@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from yolo9000 import boxes as box_math
+from yolo9000.blocks import LogSumExpUnit
 from yolo9000.descent import (
     Conditionals,
     DenseConditionals,
@@ -127,6 +128,9 @@ class Detector:
             if probe is not None:  # class rows stay float32: they are applied to a few boxes only
                 self._rows = (probe.weight.clone(), probe.bias.clone())
             fused = fused.to(torch.bfloat16)
+            for module in fused.modules():
+                if isinstance(module, LogSumExpUnit):  # and so are sums of evidence
+                    module.float()
         self._running = fused.to(memory_format=torch.channels_last).eval()
 
     @classmethod

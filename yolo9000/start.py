@@ -174,8 +174,8 @@ def known_nodes(
     maps: Sequence[np.ndarray | None],
     tree: WordTree | None,
 ) -> dict[str, list[int]]:
-    """The nodes that boxes ("boxes") and labels of whole pictures ("labels") were given for in training,
-    ascending.
+    """The nodes that boxes ("boxes") and labels of whole pictures ("labels") were given for in training, and
+    those that a trunk's own classes lie at or below ("teacher"), ascending.
     """
     found: dict[str, set[int]] = {"boxes": set(), "labels": set()}
     for part in parts:
@@ -190,6 +190,8 @@ def known_nodes(
                 nodes = nodes if maps[s] is None else maps[s][nodes]
                 where = "labels" if part.config.ignore_boxes or config.task == "classify" else key
                 found[where].update(int(n) for n in nodes if n >= 0)
+    if config.model.known and tree is not None:
+        found["teacher"] = set(stored_nodes(tree, class_labels(config.model.known)))
     return {key: sorted(nodes) for key, nodes in found.items()}
 
 
