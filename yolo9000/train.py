@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from yolo9000.batches import Batch, Batches, load_batches, open_store
+from yolo9000.batches import Batch, Batches, Samples, load_batches, open_store
 from yolo9000.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, write_atomically
 from yolo9000.config import TrainConfig, to_dict
+from yolo9000.distributed import World, join_world, running_buffers
 from yolo9000.errors import TrainingError
 from yolo9000.network import Network
 from yolo9000.optim import Average, make_optimiser, rate_factor, set_rate
@@ -86,15 +87,31 @@ def train(
     resuming = resume and bool(list_checkpoints(out))
     if not resuming and (list_checkpoints(out) or (out / MODEL_NAME).exists()):
         raise TrainingError(f"{out}: holds another run; go on with --resume, or choose another folder")
+    stores = [open_store(Path(path)) for path in data]
+    if not stores:
+        raise TrainingError("no packed data given (--data)")
+    world = join_world(config.device)
+    try:
+        return _train(config, stores, out, resuming, progress and world.leads, task, world)
+    finally:
+        world.leave()
+
+
+def _train(
+    config: TrainConfig,
+    stores: Sequence[Samples],
+    out: Path,
+    resuming: bool,
+    progress: bool,
+    task: Task | None,
+    world: World,
+) -> Result:
     device = _device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    stores = [open_store(Path(path)) for path in data]
-    if not stores:
-        raise TrainingError("no packed data given (--data)")
     net, tree, label_maps = build_network(config.model, stores)
-    batches = Batches(config, stores, label_maps)
+    batches = Batches(config, stores, label_maps, world.rank, world.ranks)
     net.to(device, memory_format=torch.channels_last)
     net.freeze(config.model.freeze)
     net.train()
@@ -104,14 +121,15 @@ def train(
     start = _restore(load_checkpoint(out), config, net, optimiser, average) if resuming else 0
     task = task or make_task(config, net, tree)
     out.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, net, task, optimiser, average, out, start, len(batches))
+    run = _Run(config, net, task, optimiser, average, out, start, len(batches), world)
     run.describe(stores, batches, resuming)
     with _signals() as caught:
         run.loop(load_batches(batches, start, config.workers, device), caught, progress)
-    result = run.result(caught[0] if caught else None)
+    result = run.result()
     if result.stopped is None:
         record = {"nodes": known_nodes(config, stores, batches.parts, label_maps, tree)}
         result.model = run.export(out / MODEL_NAME, record, stores)
+    world.wait()
     return result
 
 
@@ -128,12 +146,14 @@ class _Run:
         out: Path,
         start: int,
         total: int,
+        world: World,
     ):
-        self.config, self.net, self.task, self.out = config, net, task, out
+        self.config, self.net, self.task, self.out, self.world = config, net, task, out, world
         self.optimiser, self.average = optimiser, average
         self.done, self.total = start, total
         self.saved = start
         self.skipped = 0
+        self.stopped: str | None = None
         self.seconds = 0.0
         self.losses: dict[str, float] = {}
         device = next(net.parameters()).device
@@ -156,6 +176,7 @@ class _Run:
             "bfloat16": self.half,
             "device": self.device,
             "threads": torch.get_num_threads(),
+            "processes": self.world.ranks,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "parameters": sum(p.numel() for p in self.net.parameters()),
@@ -163,6 +184,8 @@ class _Run:
         }
         self.log(facts)
         text = json.dumps(to_dict(self.config), indent=1)
+        if not self.world.leads:
+            return
         write_atomically(self.out / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def loop(self, batches: Iterator[Batch], caught: list[str], progress: bool) -> None:
@@ -182,7 +205,8 @@ class _Run:
             for batch in batches:
                 waited += time.monotonic() - before
                 self._report_skipped(batch)
-                meter.add(self.step(batch))
+                parts, stop = self.step(batch, bool(caught))
+                meter.add(parts)
                 counted += self.config.batch
                 self.done += 1
                 bar.update(self.config.batch)
@@ -197,7 +221,8 @@ class _Run:
                     self.log(line)
                     bar.set_postfix({k: f"{v:.3g}" for k, v in self.losses.items()}, refresh=False)
                     last_log, waited, counted = now, 0.0, 0
-                if caught:
+                if stop or (caught and self.world.ranks == 1):
+                    self.stopped = caught[0] if caught else "SIGTERM"  # of another process
                     break
                 if now - last_save > log.checkpoint_seconds:
                     self.save()
@@ -206,36 +231,47 @@ class _Run:
         self.seconds = time.monotonic() - begun
         if self.saved != self.done or not list_checkpoints(self.out):
             self.save()
-        if caught:
-            self.log({"event": "stopped", "signal": caught[0], "batch": self.done, "time": _now()})
+        if self.stopped:
+            self.log({"event": "stopped", "signal": self.stopped, "batch": self.done, "time": _now()})
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One update of the weights; TrainingError, before any update, where loss or gradient is not
-        finite.
+    def step(self, batch: Batch, stop: bool = False) -> tuple[dict[str, Tensor], bool]:
+        """One update of the weights; TrainingError, before any update, where loss or gradient is not finite.
+
+        stop: this process wants to end; returned beside the parts of the loss: whether any process does.
         """
         config = self.config.optimiser
         set_rate(self.optimiser, config.lr * rate_factor(self.config.schedule, self.done, self.total))
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
             parts = self.task.loss(self.net, batch)
         loss = parts["loss"]
-        if not torch.isfinite(loss):
+        finite = bool(torch.isfinite(loss))
+        if not finite and self.world.ranks == 1:
             self._stop(batch, "loss")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        groups = self.optimiser.param_groups
-        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        learning = [p for group in self.optimiser.param_groups for p in group["params"]]
+        if self.world.ranks > 1:
+            for p in learning:  # all processes exchange the same, used or not
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            share = len(batch.names) / self.config.batch
+            gradients = [p.grad for p in learning]
+            stop = self.world.average(gradients, running_buffers(self.net), share, stop)
+        gradients = [p.grad for p in learning if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
-            self._stop(batch, "gradient")
+            self._stop(batch, "gradient" if finite else "loss")
         if config.clip:
             torch._foreach_mul_(gradients, (config.clip / (norm + 1e-6)).clamp(max=1.0))
         self.optimiser.step()
         if self.average:
             self.average.update(self.net)
-        return {key: value.detach() for key, value in parts.items()} | {"gradient": norm}
+        return {key: value.detach() for key, value in parts.items()} | {"gradient": norm}, stop
 
     def save(self) -> None:
-        """A checkpoint of everything that the next batch depends on."""
+        """A checkpoint of everything that the next batch depends on; all processes have the same."""
+        self.saved = self.done
+        if not self.world.leads:
+            return
         state = {
             "config": to_dict(self.config),
             "batch": self.done,
@@ -247,12 +283,13 @@ class _Run:
             "random": torch.get_rng_state(),
         }
         save_checkpoint(self.out, self.done, state, self.config.log.keep)
-        self.saved = self.done
 
     def export(self, path: Path, record: dict[str, Any], stores: Sequence[Any]) -> Path:
         """The averaged (or plain) weights as a model file."""
         from yolo9000.modelfile import save_model
 
+        if not self.world.leads:
+            return path
         if self.average:
             self.average.copy_to(self.net)
         self.net.eval()
@@ -269,11 +306,13 @@ class _Run:
         self.log({"event": "model", "file": path.name, "time": _now()})
         return path
 
-    def result(self, stopped: str | None) -> Result:
+    def result(self) -> Result:
         images = self.done * self.config.batch
-        return Result(self.done, images, self.seconds, self.losses, None, stopped, self.skipped)
+        return Result(self.done, images, self.seconds, self.losses, None, self.stopped, self.skipped)
 
     def log(self, line: dict[str, Any]) -> None:
+        if not self.world.leads and line["event"] not in ("skipped", "not finite"):
+            return
         with (self.out / LOG_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -299,7 +338,8 @@ class _Run:
             if bad:
                 blamed.append(name)
         self.net.train()
-        names = blamed or batch.names
+        # With several processes the fault may lie in another's pictures, which that one names.
+        names = blamed or (batch.names if self.world.ranks == 1 else ["those of another process"])
         self.log({"event": "not finite", "what": what, "batch": batch.number, "pictures": names})
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise TrainingError(
