@@ -40,7 +40,7 @@ class World:
         share: float,
         stop: bool,
     ) -> bool:
-        """Makes `gradients` the sum over all processes of share x gradient, `buffers` the mean over processes.
+        """Makes `gradients` the sum over processes of share x gradient, `buffers` the mean over them.
 
         share: this process's part of the whole batch, 0..1; all add up to 1. Both lists have the same tensors
         in the same order in every process. Returns whether any process wants to stop.
