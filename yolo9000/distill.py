@@ -23,7 +23,6 @@ from yolo9000.errors import ModelError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, soft_tree_cross_entropy, tree_cross_entropy
 from yolo9000.network import Network
-from yolo9000.presets import known_below
 from yolo9000.spec import Add, AveragePool, GlobalAveragePool, LogSumExp
 
 if TYPE_CHECKING:
@@ -43,6 +42,23 @@ def class_labels(name: str) -> list[str]:
         raise TrainingError(
             f"labels {name}: neither a readable file of ids nor a table of wordtree: {error}"
         ) from None
+
+
+def known_below(
+    tree: WordTree, known: Sequence[int], stored: Sequence[int] | None = None
+) -> dict[int, list[int]]:
+    """For every inner node at or above one of `known`, ascending: the positions in `known` at or below it.
+
+    stored: leave out nodes that are not among these.
+    """
+    kept = None if stored is None else set(stored)
+    below: dict[int, list[int]] = {}
+    for k, node in enumerate(known):
+        while node >= 0:
+            if tree.child_group[node] >= 0 and (kept is None or node in kept):
+                below.setdefault(int(node), []).append(k)
+            node = int(tree.parents[node])
+    return dict(sorted(below.items()))
 
 
 def last_rows(classifier: Network) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,6 @@ from yolo9000.spec import (
     Region,
     Reorg,
     Route,
-    Softmax,
 )
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ class Network(nn.Module):
         """A copy in evaluation mode with batch norm folded into the convolutions before it; outputs agree to
         rounding. layers: fold only in the first so many layers, as for a trunk that stays frozen.
         """
-        end = len(self.spec) if layers is None else layers
+        end = len(self.spec) if layers is None else self._first(layers, "fold")
         folded = [
             replace(s, batch_normalize=False) if isinstance(s, Convolution) and i < end else s
             for i, s in enumerate(self.spec)
@@ -162,9 +161,7 @@ class Network(nn.Module):
 
     def freeze(self, layers: int) -> Network:
         """Stops the first `layers` layers from learning, batch norm's statistics included. Returns self."""
-        if not 0 <= layers <= len(self.spec):
-            raise ModelError(f"cannot freeze {layers} of {len(self.spec)} layers")
-        self.frozen = layers
+        self.frozen = self._first(layers, "freeze")
         for i, layer in enumerate(self.layers):
             layer.requires_grad_(i >= layers)
         return self.train(self.training)
@@ -175,6 +172,11 @@ class Network(nn.Module):
         for layer in self.layers[: self.frozen]:
             layer.eval()
         return self
+
+    def _first(self, layers: int, what: str) -> int:
+        if not 0 <= layers <= len(self.spec):
+            raise ModelError(f"cannot {what} {layers} of {len(self.spec)} layers")
+        return layers
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         """(N, C) logits -> probabilities over all classes, equal groups or sibling groups."""
@@ -370,7 +372,5 @@ def _module(spec: NetworkSpec, index: int, init: bool) -> nn.Module:
             channels = spec.outputs[layer.features].channels
             sets = 1 if layer.shared_rows else len(layer.anchors)
             return RegionRows(ClassRows(sets, layer.rows, channels, init))
-        case Region() | Softmax():
-            return nn.Identity()
         case _:
             return nn.Identity()

@@ -215,6 +215,8 @@ def tiny9000(
     if known:
         if tree is None:
             raise ModelError("tiny9000 needs the tree to place what is known")
+        from yolo9000.distill import known_below  # needs torch, as no other description does
+
         sets = tuple(tuple(below) for below in known_below(tree, known, stored).values())
         layers += [LogSumExp(len(known), sets), Route((features, len(layers)))]
         features = len(layers) - 1
@@ -223,23 +225,6 @@ def tiny9000(
         Region(tuple(anchors), classes, boxes=boxes, features=features, stored=nodes, shared_rows=shared_rows)
     )
     return NetworkSpec(image_size, image_size, tuple(layers), bn=bn)
-
-
-def known_below(
-    tree: WordTree, known: Sequence[int], stored: Sequence[int] | None = None
-) -> dict[int, list[int]]:
-    """For every inner node at or above one of `known`, ascending: the positions in `known` at or below it.
-
-    stored: leave out nodes that are not among these.
-    """
-    kept = None if stored is None else set(stored)
-    below: dict[int, list[int]] = {}
-    for k, node in enumerate(known):
-        while node >= 0:
-            if tree.child_group[node] >= 0 and (kept is None or node in kept):
-                below.setdefault(int(node), []).append(k)
-            node = int(tree.parents[node])
-    return dict(sorted(below.items()))
 
 
 def _scaled(filters: int, slim: float) -> int:
