@@ -9,6 +9,7 @@ a learnt difference: presets.tiny9000.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,10 +89,15 @@ def copy_class_rows(classifier: Network, known: Sequence[int], net: Network, tre
         raise ModelError(f"the classifier has {len(weight)} classes, {len(known)} nodes are given for them")
     if rows is None or rows.weight.shape[-1] < weight.shape[1]:
         raise ModelError("class rows are copied to a region layer that owns rows over the trunk's channels")
-    stored = range(net.classes) if net.spec.region.stored is None else net.spec.region.stored
+    repeated = {node for node, count in Counter(known).items() if count > 1}
+    if repeated:
+        raise ModelError(f"the node {tree.ids[min(repeated)]} stands for 2 or more of the classes")
+    stored = net.spec.region.nodes
     place = {node: k for k, node in enumerate(stored)}
     sums = [i for i, layer in enumerate(net.spec) if isinstance(layer, LogSumExp)]
     inner = known_below(tree, known, stored) if sums else {}
+    if any(net.spec.layers[i].sets != tuple(map(tuple, inner.values())) for i in sums):
+        raise ModelError("the network's sums of evidence were made for other known classes")
     with torch.no_grad():
         rows.weight.zero_()  # a node that the classifier does not know starts with no evidence at all
         rows.bias.zero_()
@@ -185,13 +191,15 @@ class DistillTask:
         self.averaged, self.joined = class_branch(net)
         if self.joined != net.feature_layer:
             raise TrainingError("the task distill needs class rows on an average plus a difference")
-        stored = range(len(tree)) if net.spec.region.stored is None else net.spec.region.stored
+        if not net.spec.region.shared_rows:
+            raise TrainingError("the task distill needs class rows that all anchors share")
+        stored = net.spec.region.nodes
         device = net.anchors.device
         self.teacher = Teacher(classifier, labels, tree, stored).to(device)
         self.hierarchy = Hierarchy(stored_tree(tree, stored)).to(device)
         place = torch.full((len(tree),), -1, dtype=torch.int64)
-        place[torch.tensor(list(stored))] = torch.arange(len(place[torch.tensor(list(stored))]))
-        self.place = place.to(device)
+        place[list(stored)] = torch.arange(len(stored))
+        self.place = place.to(device)  # (C,) the row of each node, -1 without one
         self.region = None
         if boxes:
             from yolo9000.tasks import DetectTask
@@ -224,8 +232,6 @@ class DistillTask:
 
     def _logits(self, line: LazyOutput, shape: tuple[int, int]) -> Tensor:
         """All stored rows' logits of a one-picture, one-row output: (1, D, 1, N*P) -> (N, P, K)."""
-        if len(line.weight) != 1:
-            raise TrainingError("the task distill needs class rows that all anchors share")
         features = line.expanded().features[0, :, 0].T  # (N*P, D)
         return F.linear(features, line.weight[0], line.bias[0]).unflatten(0, shape)
 

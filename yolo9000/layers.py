@@ -7,6 +7,7 @@ blocks.py). No torch here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -298,7 +299,12 @@ class Region(Layer):
     @property
     def rows(self) -> int:
         """Number of class rows an anchor has."""
-        return self.classes if self.stored is None else len(self.stored)
+        return len(self.nodes)
+
+    @property
+    def nodes(self) -> Sequence[int]:
+        """The classes that have a row, ascending."""
+        return range(self.classes) if self.stored is None else self.stored
 
 
 @dataclass(frozen=True)
