@@ -3,20 +3,34 @@
 Works alone: no torch, and WordNet itself only to build a tree, never to load or query one.
 """
 
-from wordtree.errors import LookupTreeError, TreeError
-from wordtree.tree import WordTree
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = ["LookupTreeError", "TreeError", "WordTree", "build", "class_map"]
+from wordtree.errors import LookupTreeError, TreeError
+
+if TYPE_CHECKING:
+    from wordtree.classes import class_map
+    from wordtree.difference import diff
+    from wordtree.growth import build
+    from wordtree.tree import WordTree
+
+# Public name -> module that defines it, imported when first used: `--help`, here and in the packages that
+# build on this one, must not wait for numpy, nltk and the tables.
+_HOME = {
+    "WordTree": "wordtree.tree",
+    "build": "wordtree.growth",
+    "class_map": "wordtree.classes",
+    "diff": "wordtree.difference",
+}
+
+__all__ = ["LookupTreeError", "TreeError", "WordTree", "build", "class_map", "diff"]
 
 
 def __getattr__(name: str):
-    # Building needs nltk and the tables need reading: both are loaded when first asked for.
-    if name == "build":
-        from wordtree.growth import build
-
-        return build
-    if name == "class_map":
-        from wordtree.classes import class_map
-
-        return class_map
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""The `wordtree` command: build, show, path, search, lca, check. Text for people, --json for programs.
+"""The `wordtree` command: build, show, path, search, lca, diff, check. Text for people, --json for programs.
 
 Not here: any answer; each sub-command asks the library one question and prints it.
 """
@@ -6,37 +6,40 @@ Not here: any answer; each sub-command asks the library one question and prints 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from wordtree.console import run
 from wordtree.errors import LookupTreeError, TreeError
+from wordtree.files import check_target, read_lines
 from wordtree.tree import WordTree
+
+# More digits than any tree has nodes are a name; int() itself fails on thousands of digits.
+_INDEX = re.compile(r"-?[0-9]{1,18}")
 
 
 def open_tree(path: Path | None) -> WordTree:
-    """The default tree, a .json(.gz) of ours, or Darknet's .tree with the .names beside it, if any."""
-    if path is None:
-        return WordTree.default()
-    if path.suffix != ".tree":
-        return WordTree.load(path)
-    names = path.with_suffix(".names")
-    return WordTree.from_darknet(path, names if names.is_file() else None)
+    """The tree of a file, or the default one."""
+    return WordTree.default() if path is None else WordTree.load(path)
 
 
 _tree = click.option(
     "--tree",
     "path",
     type=click.Path(path_type=Path),
-    help="A tree file (.json, .json.gz, .tree); default: 9,418 nodes.",
+    help="A tree file (.json, .json.gz, .tree).  [default: the 9,418 nodes built in]",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(epilog="Example: wordtree path husky")
+@click.version_option(package_name="yolo9000")
 def cli() -> None:
     """A tree of things one can photograph: look into it, check one, build one.
 
@@ -51,10 +54,12 @@ def cli() -> None:
     "--from",
     "source",
     type=click.Path(path_type=Path),
-    help="A file with one WordNet id or synset name per line.",
+    help="A file with one WordNet id or synset name per line; what follows it on the line is a remark.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write this .json or .json.gz; default: print the tree."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write this .json or .json.gz.  [default: print the tree]",
 )
 @click.option(
     "--darknet", type=click.Path(path_type=Path), help="Write .tree, .names and .labels into this folder."
@@ -78,13 +83,19 @@ def build(
     keep_only_children: bool,
     as_json: bool,
 ) -> None:
-    """Build the tree of some WordNet nouns: LABELS and --from. Needs WordNet (scripts/get_wordnet)."""
-    from wordtree.darknet import read_lines
+    """Build the tree of some WordNet nouns: LABELS and --from.
+
+    A label is a WordNet id (n02084071) or a synset name (dog.n.01). Each gets the one of its hypernym paths
+    that makes the tree grow least. Needs WordNet 3.0: scripts/get_wordnet.
+    """
     from wordtree.growth import build as build_tree
 
-    wanted = [*labels, *(line.split()[0] for line in (read_lines(source) if source else ()))]
+    wanted = [*labels, *(labels_of(source) if source else ())]
     if not wanted:
         raise click.UsageError("no labels: name some, or a file of them with --from")
+    for target in (out, darknet and darknet / "wordtree.tree"):
+        if target:
+            check_target(target)
     tree = build_tree(wanted, root=root, promotion=not keep_only_children, progress=sys.stderr.isatty())
     if out:
         tree.save(out)
@@ -105,7 +116,7 @@ def build(
 @_tree
 @_json
 def show(node: str | None, depth: int, path: Path | None, as_json: bool) -> None:
-    """What a node is and what lies below it; without NODE, what the tree is."""
+    """Show NODE and what lies below it, or the whole tree."""
     tree = open_tree(path)
     if node is None:
         facts = summary(tree)
@@ -149,7 +160,10 @@ def path_(node: str, path: Path | None, as_json: bool) -> None:
 @_tree
 @_json
 def search(text: str, limit: int, path: Path | None, as_json: bool) -> None:
-    """Nodes with TEXT in a name, synonym or id, the closest match first. Exit status 1 if there are none."""
+    """Find nodes with TEXT in a name, synonym or id.
+
+    The closest match comes first. Exit status 1 if there is none.
+    """
     tree = open_tree(path)
     found = tree.search(text)
     if as_json:
@@ -170,7 +184,10 @@ def search(text: str, limit: int, path: Path | None, as_json: bool) -> None:
 @_tree
 @_json
 def lca(a: str, b: str, path: Path | None, as_json: bool) -> None:
-    """The lowest node that is above (or is) both A and B. Exit status 1 if they lie under different roots."""
+    """The lowest node that is above (or is) both A and B.
+
+    Exit status 1 if they lie under different roots.
+    """
     tree = open_tree(path)
     found = tree.lca(find(tree, a), find(tree, b))
     if as_json:
@@ -189,15 +206,16 @@ def lca(a: str, b: str, path: Path | None, as_json: bool) -> None:
 @click.option("--map", "map_file", type=click.Path(path_type=Path), help="A .map file into it.")
 @_json
 def check(file: Path, names: Path | None, labels: Path | None, map_file: Path | None, as_json: bool) -> None:
-    """Read a tree FILE (.json, .json.gz or Darknet's .tree) strictly; say what it holds or what is wrong."""
+    """Check a tree FILE and say what it holds.
+
+    Reads .json, .json.gz or Darknet's .tree strictly. The first fault is named with its file and line: exit
+    status 1.
+    """
     from wordtree.darknet import read_map
 
-    if file.suffix == ".tree":
-        tree = WordTree.from_darknet(file, names, labels)
-    elif names or labels:
+    if (names or labels) and file.suffix != ".tree":
         raise click.UsageError("--names and --labels go with Darknet's .tree")
-    else:
-        tree = WordTree.load(file)
+    tree = WordTree.from_darknet(file, names, labels) if names or labels else WordTree.load(file)
     facts = summary(tree)
     if map_file:
         facts["mapped"] = len(read_map(map_file, len(tree)))
@@ -209,9 +227,59 @@ def check(file: Path, names: Path | None, labels: Path | None, map_file: Path | 
     return None
 
 
+@cli.command("diff", epilog="Example: wordtree diff 9k.tree")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path), required=False)
+@_json
+def diff_(old: Path, new: Path | None, as_json: bool) -> None:
+    """What must change in the tree OLD to get NEW (the built-in one).
+
+    Nodes are compared by id: - removed, + added, > under another parent, ~ under another name. Exit status 1
+    if there is a difference.
+    """
+    from wordtree.difference import diff
+
+    before, after = open_tree(old), open_tree(new)
+    found = diff(before, after)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        for mark, tree, nodes in (("-", before, found.removed), ("+", after, found.added)):
+            for node in nodes:
+                click.echo(f"{mark} {tree.lookup.line(tree.index(node))}")
+        for node, was, now in found.moved:
+            name, was, now = (
+                tree.names[tree.index(n)] if n else "(root)"
+                for tree, n in ((after, node), (before, was), (after, now))
+            )
+            click.echo(f"> {node}  {name}: {was} -> {now}")
+        for node, was, now in found.renamed:
+            click.echo(f"~ {node}  {was} -> {now}")
+        order = "another order" if found.reordered else "the same order"
+        click.echo(
+            f"{len(found.removed):,} removed, {len(found.added):,} added, {len(found.moved):,} moved, "
+            f"{len(found.renamed):,} renamed; {order}"
+        )
+    if found:
+        sys.exit(1)
+
+
 def find(tree: WordTree, text: str) -> int:
     """A node as people type it: digits are an index."""
-    return tree.index(int(text) if text.isdecimal() and len(text) < 10 and text not in tree else text)
+    return tree.index(int(text) if _INDEX.fullmatch(text) and text not in tree else text)
+
+
+def labels_of(path: Path) -> list[str]:
+    """The first word of each line, which has to be a noun. TreeError names file and line."""
+    from wordtree import wordnet
+
+    labels = [line.split()[0] for line in read_lines(path)]
+    for number, label in enumerate(labels, 1):
+        try:
+            wordnet.synset(label)
+        except wordnet.NoNounError as error:
+            raise TreeError(f"{path}:{number}: {error}") from error
+    return labels
 
 
 def record(tree: WordTree, i: int) -> dict[str, Any]:
@@ -266,23 +334,8 @@ def _print_json(value: object) -> None:
 
 
 def main() -> None:
-    """Entry point: TreeError is a line on stderr and exit status 1; a name of no or several nodes is 2."""
-    try:
-        cli(standalone_mode=False)
-    except LookupTreeError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except TreeError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    """Entry point of the console command."""
+    run(cli, TreeError, usage=(LookupTreeError,))
 
 
 if __name__ == "__main__":

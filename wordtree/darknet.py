@@ -1,51 +1,26 @@
 """Darknet's text files .tree, .names, .labels and .map: read strictly, written byte for byte.
 
-Not here: what the lines mean together (tree.py checks that), and data sets' class lists (classes.py).
+Not here: what the lines mean together (tree.py checks that), bytes and lines (files.py), and data sets'
+class lists (classes.py).
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wordtree.errors import TreeError
+from wordtree.files import read_lines, write_whole
 
 if TYPE_CHECKING:
     from wordtree.tree import WordTree
 
 # Nine digits are more nodes than memory holds; int() itself fails on thousands of digits.
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, none of them blank. TreeError names file and line."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TreeError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not data:
-        raise TreeError(f"{path}: the file is empty")
-    if data.startswith(b"\xef\xbb\xbf"):
-        raise TreeError(f"{path}:1: starts with a byte order mark; save it as UTF-8 without one")
-    lines = []
-    for number, raw in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
-        try:
-            line = raw.removesuffix(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise TreeError(
-                f"{path}:{number}: not UTF-8 text ({error.reason}, byte {error.start + 1})"
-            ) from None
-        if not line.strip():
-            raise TreeError(f"{path}:{number}: a blank line; every line is one node")
-        lines.append(line)
-    return lines
 
 
 def read(tree: str | Path, names: str | Path | None = None, labels: str | Path | None = None) -> WordTree:
@@ -132,17 +107,3 @@ def read_map(path: str | Path, n: int) -> np.ndarray:
 def write_map(path: str | Path, nodes: Sequence[int]) -> None:
     """Write a .map file."""
     write_whole(Path(path), "".join(f"{int(node)}\n" for node in nodes).encode())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that an interrupted program leaves the old one or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise TreeError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):  # gone already, or its folder is none
-            temporary.unlink()

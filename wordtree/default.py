@@ -5,18 +5,21 @@ Not here: how a tree grows from its labels (growth.py), and loading the tree tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from wordtree.classes import class_map, table
-from wordtree.darknet import read_lines
 from wordtree.errors import TreeError
+from wordtree.files import read_lines
 from wordtree.growth import PHYSICAL_ENTITY, Paths, build, default_grafts
 from wordtree.tree import WordTree
 
 # Darknet's 9k.tree holds the ImageNet synsets with at least this many pictures in Fall 2011: the paper's "top
 # 9,000".
 FEWEST_PICTURES = 777
+
+_COUNT = re.compile(r"n[0-9]{8}\t[0-9]{1,9}")
 
 
 def read_counts(path: str | Path) -> dict[str, int]:
@@ -26,8 +29,8 @@ def read_counts(path: str | Path) -> dict[str, int]:
         fields = line.split("\t")
         if number == 1 and fields == ["wnid", "images"]:
             continue
-        if len(fields) != 2 or not fields[1].isdecimal() or fields[0] in counts:
-            raise TreeError(f"{path}:{number}: wanted `wnid TAB images`, each id once, found {line!r}")
+        if not _COUNT.fullmatch(line) or fields[0] in counts:
+            raise TreeError(f"{path}:{number}: wanted `wnid TAB images`, each id once, found {line[:80]!r}")
         counts[fields[0]] = int(fields[1])
     return counts
 

@@ -1,6 +1,6 @@
 """Growing one tree out of WordNet's many hypernym paths, and pruning it: growth, contraction, promotion.
 
-Not here: reading WordNet (wordnet.py) and which labels the default tree has (scripts/build_default_tree).
+Not here: reading WordNet (wordnet.py) and which labels the default tree has (default.py).
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def build(
     Raises:
         TreeError: no labels, no such noun, a label that is not below `root`, or no WordNet.
     """
+    if isinstance(labels, str):
+        raise TreeError(f"wanted a list of labels, not the one text {labels!r}")
     tags = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, ("label",))
     sources: dict[str, tuple[str, ...]] = {}
     for label, tag in tqdm(tags.items(), "labels", disable=not progress):
@@ -58,7 +60,8 @@ def build(
     if not sources:
         raise TreeError("a tree needs at least one label")
     paths = Paths(root, default_grafts() if grafts is None else grafts)
-    outside = sorted(node for node in tqdm(sources, "paths", disable=not progress) if not paths.of(node))
+    # The root has a path too, the empty one, but is no node.
+    outside = sorted(n for n in tqdm(sources, "paths", disable=not progress) if not any(paths.of(n)))
     if outside:
         shown = ", ".join(f"{node} ({wordnet.synset(node).name()})" for node in outside[:5])
         more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
@@ -86,13 +89,17 @@ class Paths:
         self._root = wordnet.wnid(wordnet.synset(root))
         self._known: dict[str, list[tuple[str, ...]]] = {self._root: [()]}
         self._names: dict[str, str] = {}
+        self._open: set[str] = set()  # nodes whose paths are being looked for: a circle comes back to one
 
     def of(self, node: str) -> list[tuple[str, ...]]:
         """The paths to a node, itself last, in alphabetical order of synset names; [] if outside."""
+        if node in self._open:
+            raise TreeError(f"the hypernyms of {node} lead back to it; a graft hangs something below itself")
         if node not in self._known:
-            self._known[node] = []  # a graft below itself would go round for ever
+            self._open.add(node)
             found = {(*path, node) for hypernym in self._hypernyms(node) for path in self.of(hypernym)}
             self._known[node] = sorted(found, key=lambda path: [self._name(step) for step in path])
+            self._open.discard(node)
         return self._known[node]
 
     def _hypernyms(self, node: str) -> list[str]:

@@ -5,11 +5,15 @@ Not here: the tree that holds these arrays (tree.py).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
 from wordtree.errors import TreeError
+
+_BREAK = re.compile(r"[\n\r]")  # a name has a line of its own in Darknet's files
 
 Where = Callable[[int], str]  # how to name node i in a message: "node 3", "9k.tree:4"
 
@@ -102,28 +106,45 @@ def arrays(parents: list[int], ids: tuple[str, ...], where: Where) -> dict[str, 
 
 
 def texts(
-    what: str, texts: Iterable[str], n: int, where: Where, may_be_empty: bool = True
+    what: str, values: Iterable[str], n: int, where: Where, may_be_empty: bool = True
 ) -> tuple[str, ...]:
-    texts = tuple(texts)
-    if len(texts) != n:
-        raise TreeError(f"{n} nodes but {len(texts)} {what}: every node needs one")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) or not (text or may_be_empty) or "\n" in text or "\r" in text:
+    """One line of text per node as a tuple. TreeError on another number or type, or what no file can hold."""
+    values = _as_many(what, values, n)
+    sound = _are_texts(values)
+    for i, text in enumerate(values):
+        if not (sound or _are_texts((text,))) or not (text.strip() or may_be_empty) or _BREAK.search(text):
             raise TreeError(f"{where(i)}: {what} holds one line of text per node, not {text!r}")
-    return texts
+    return values
 
 
 def rows(
-    what: str, rows: Iterable[Iterable[str]] | None, n: int, where: Where
+    what: str, values: Iterable[Iterable[str]] | None, n: int, where: Where
 ) -> tuple[tuple[str, ...], ...] | None:
-    if rows is None:
+    """Some texts per node as tuples, None as None. TreeError as for `texts`."""
+    if values is None:
         return None
-    rows = tuple(rows)
-    if len(rows) != n:
-        raise TreeError(f"{n} nodes but {len(rows)} {what}: every node needs one, if only an empty one")
-    if {type(row) for row in rows} <= {list, tuple} and {type(text) for row in rows for text in row} <= {str}:
-        return tuple(map(tuple, rows))  # the usual case in one sweep: the default tree loads at each start
-    for i, row in enumerate(rows):
-        if isinstance(row, str) or not isinstance(row, Iterable) or not all(isinstance(t, str) for t in row):
+    values = _as_many(what, values, n)
+    for i, row in enumerate(values):
+        if type(row) not in (list, tuple) and (isinstance(row, str) or not isinstance(row, Iterable)):
             raise TreeError(f"{where(i)}: {what} holds a list of texts per node, not {row!r}")
-    return tuple(map(tuple, rows))
+    values = tuple(map(tuple, values))
+    if not _are_texts(chain.from_iterable(values)):
+        i = next(i for i, row in enumerate(values) if not _are_texts(row))
+        raise TreeError(f"{where(i)}: {what} holds a list of texts per node, not {values[i]!r}")
+    return values
+
+
+def _as_many(what: str, values: Iterable, n: int) -> tuple:
+    values = tuple(values)
+    if len(values) != n:
+        raise TreeError(f"{n} nodes but {len(values)} {what}: every node needs one, if only an empty one")
+    return values
+
+
+def _are_texts(values: Iterable) -> bool:
+    """Whether all are texts, and such as UTF-8 can hold: JSON's escape of half a character is none."""
+    try:
+        "".join(values).encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    return True

@@ -6,6 +6,7 @@ Not here: ids and indices, which `WordTree.index` answers by itself.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 from wordtree.errors import LookupTreeError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _MOST_CANDIDATES = 12  # what fits on a screen
 _SIMILAR = 0.75  # difflib's ratio; below it the suggestions are other words altogether
+_WORST = 5.0  # rank of a node that only its id or synset name brings up: behind all of _rank
+_SYNSET = re.compile(r"(.+)\.[nvasr]\.[0-9]+")
 
 
 def plain(text: str) -> str:
@@ -57,7 +60,9 @@ class Lookup:
                     dict.fromkeys([*found, *self._names.get(word, ()), *self._synonyms.get(word, ())])
                 )
                 raise LookupTreeError(f"{text!r} may be any of\n{self.list(every)}", every)
-        similar = self.similar(word)
+        # Of a synset that the tree lacks ("pug.n.01") the word is what was meant.
+        synset = _SYNSET.fullmatch(text)
+        similar = self.similar(plain(synset[1]) if synset else word)
         if similar:
             raise LookupTreeError(f"no node is called {text!r}; did you mean\n{self.list(similar)}", similar)
         raise LookupTreeError(f"no node is called {text!r}")
@@ -71,31 +76,28 @@ class Lookup:
                     nodes.setdefault(part, []).extend(found)
         close = difflib.get_close_matches(word, nodes, _MOST_CANDIDATES, _SIMILAR)
         found = [i for key in close for i in nodes[key]]
-        return tuple(dict.fromkeys([*found, *self.search(word, _MOST_CANDIDATES)]))[:_MOST_CANDIDATES]
+        found += [i for *_, i in sorted(self._ranked(word))]
+        return tuple(dict.fromkeys(found))[:_MOST_CANDIDATES]
 
     def search(self, text: str, limit: int | None = None) -> tuple[int, ...]:
         """Nodes with `text` in a name, synonym, synset name or id: whole names first, then whole words."""
-        word = plain(text)
-        if not word:
-            return ()
-        tree = self._tree
-        ranked = []
+        tree, ranked = self._tree, self._ranked(plain(text))
+        named, code = {i for *_, i in ranked}, text.strip().casefold()
+        for i, node in enumerate(tree.ids):
+            codes = (node, tree.synsets[i]) if tree.synsets else (node,)
+            if code and i not in named and any(code in c.casefold() for c in codes):
+                ranked.append((_WORST, len(tree.names[i]), i))
+        return tuple(i for *_, i in sorted(ranked)[:limit])
+
+    def _ranked(self, word: str) -> list[tuple[float, int, int]]:
+        """How well, length of name, and index, of the nodes with `word` in a name or synonym."""
+        tree, ranked = self._tree, []
         for i, name in enumerate(tree.names):
             words = [plain(name), *map(plain, tree.synonyms[i] if tree.synonyms else ())]
-            codes = [tree.ids[i].casefold(), tree.synsets[i].casefold() if tree.synsets else ""]
-            best = min(
-                (
-                    _rank(candidate, word) + (0.5 if k else 0.0)
-                    for k, candidate in enumerate(words)
-                    if word in candidate
-                ),
-                default=None,
-            )
-            if best is None and any(text.casefold() in code for code in codes):
-                best = 5.0
-            if best is not None:
-                ranked.append((best, len(name), i))
-        return tuple(i for *_, i in sorted(ranked)[:limit])
+            ranks = [_rank(w, word) + (0.5 if k else 0.0) for k, w in enumerate(words) if word and word in w]
+            if ranks:
+                ranked.append((min(ranks), len(name), i))
+        return ranked
 
     def list(self, nodes: tuple[int, ...]) -> str:
         """One line a node: id, synset name, name and gloss."""

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class WordTree:
             synonyms=rows("synonyms", synonyms, n, where),
             sources=rows("sources", sources, n, where),
             hypernyms=rows("hypernyms", hypernyms, n, where),
-            about=dict(about or {}),
+            about=MappingProxyType(dict(about or {})),
             _index=index,
         )
 
@@ -116,7 +117,10 @@ class WordTree:
 
     @classmethod
     def load(cls, path: str | Path) -> WordTree:
-        """Read a tree that `save` wrote. TreeError names the file and what is wrong with it."""
+        """Read a tree that `save` wrote, or a Darknet .tree with the .names beside it.
+
+        TreeError names the file and what is wrong with it.
+        """
         from wordtree.treefile import load
 
         return load(path)
@@ -158,6 +162,8 @@ class WordTree:
     @classmethod
     def flat(cls, names: Iterable[str], ids: Iterable[str] | None = None) -> WordTree:
         """A plain class list as a tree: all are roots of one group, so one softmax runs over them all."""
+        if isinstance(names, str):
+            raise TreeError(f"wanted a list of class names, not the one text {names!r}")
         names = tuple(names)
         return cls(names if ids is None else ids, [-1] * len(names), names)
 

@@ -14,15 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from wordtree.darknet import write_whole
 from wordtree.errors import TreeError
+from wordtree.files import MOST_BYTES, read_whole, write_whole
 from wordtree.tree import COLUMNS, WordTree
 
 FORMAT = "wordtree"
 VERSION = 1
 _GZIP = b"\x1f\x8b"
-# A million nodes with glosses are about 150 MB of text; far above that a .gz was made to fill memory.
-_MOST_BYTES = 1 << 30
 
 
 def to_dict(tree: WordTree) -> dict[str, Any]:
@@ -48,7 +46,7 @@ def from_dict(columns: Mapping[str, Any], where: str = "tree") -> WordTree:
 
     Args:
         columns: what `to_dict` gave, perhaps by way of JSON.
-        where: what to call it in errors.
+        where: what to call it in errors, the file for one.
 
     Raises:
         TreeError: another format or version, a column that is missing or of the wrong type or length, a tree
@@ -66,14 +64,16 @@ def from_dict(columns: Mapping[str, Any], where: str = "tree") -> WordTree:
             raise TreeError(f"{where}: {name!r} is missing or not a list")
     if not isinstance(columns.get("about", {}), Mapping):
         raise TreeError(f"{where}: 'about' is not an object")
-    tree = WordTree(
-        columns["ids"],
-        columns["parents"],
-        columns["names"],
-        **{name: columns.get(name) for name in COLUMNS},
-        about=columns.get("about"),
-        where=lambda i: f"{where}: node {i}",
-    )
+    try:
+        tree = WordTree(
+            columns["ids"],
+            columns["parents"],
+            columns["names"],
+            **{name: columns.get(name) for name in COLUMNS},
+            about=columns.get("about"),
+        )
+    except TreeError as error:
+        raise TreeError(f"{where}: {error}") from error
     if columns.get("fingerprint") != tree.fingerprint:
         raise TreeError(
             f"{where}: ids and parents do not give their fingerprint {columns.get('fingerprint')!r}; "
@@ -83,39 +83,50 @@ def from_dict(columns: Mapping[str, Any], where: str = "tree") -> WordTree:
 
 
 def load(path: str | Path) -> WordTree:
-    """Read a .json or .json.gz file that `save` wrote."""
+    """Read a file that `save` wrote, or Darknet's .tree with the .names beside it, if any."""
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TreeError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return _parse(data, str(path))
+    if path.suffix == ".tree":
+        names = path.with_suffix(".names")
+        return WordTree.from_darknet(path, names if names.is_file() else None)
+    return _parse(read_whole(path), str(path))
 
 
 def save(tree: WordTree, path: str | Path) -> None:
     """Write the tree; a name that ends in .gz is compressed. The same tree always gives the same bytes."""
     path = Path(path)
-    text = json.dumps(to_dict(tree), ensure_ascii=False, separators=(",", ":")) + "\n"
-    data = text.encode()
+    if path.suffix == ".tree":
+        raise TreeError(f"{path}: .tree is Darknet's format, this is JSON; name it .json or use to_darknet")
+    try:
+        text = json.dumps(to_dict(tree), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+        data = text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TreeError(f"{path}: `about` of the tree cannot be written as JSON ({error})") from error
     # mtime=0: the time of writing would make the same tree give other bytes.
     write_whole(path, gzip.compress(data, 9, mtime=0) if path.suffix == ".gz" else data)
 
 
 def _parse(data: bytes, where: str) -> WordTree:
     try:
-        if data.startswith(_GZIP):
-            unpack = zlib.decompressobj(wbits=31)  # 31: a gzip header and the largest window
-            data = unpack.decompress(data, _MOST_BYTES)
-            if not unpack.eof:
-                raise TreeError(
-                    f"{where}: the compressed file ends early or holds over {_MOST_BYTES >> 20} MiB"
-                )
-        columns = json.loads(data)
+        columns = json.loads((_unpack(data, where) if data.startswith(_GZIP) else data).decode())
+    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and over-long integers
+        raise TreeError(f"{where}: not JSON in UTF-8 ({error})") from error
+    return from_dict(columns, where)
+
+
+def _unpack(data: bytes, where: str) -> bytes:
+    """gzip data, all of it and not too much."""
+    stream = zlib.decompressobj(wbits=31)  # 31: a gzip header and the largest window
+    try:
+        unpacked = stream.decompress(data, MOST_BYTES)
     except zlib.error as error:
         raise TreeError(f"{where}: damaged gzip data ({error})") from error
-    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and over-long integers
-        raise TreeError(f"{where}: not JSON text ({error})") from error
-    return from_dict(columns, where)
+    if stream.unconsumed_tail:
+        raise TreeError(f"{where}: unpacks to over {MOST_BYTES >> 20} MiB; that is no tree")
+    if not stream.eof:
+        raise TreeError(f"{where}: the compressed file ends early; fetch or make it again")
+    if stream.unused_data:
+        raise TreeError(f"{where}: {len(stream.unused_data)} bytes follow the end of the gzip data")
+    return unpacked
 
 
 @cache

@@ -80,8 +80,12 @@ def reader() -> WordNetCorpusReader:
     return opened
 
 
+class NoNounError(TreeError):
+    """A text that is no noun of WordNet."""
+
+
 def synset(node: str) -> Synset:
-    """The synset of a WordNet id ("n02084071") or a synset name ("dog.n.01"). TreeError if there is none."""
+    """The synset of a WordNet id ("n02084071") or synset name ("dog.n.01"). NoNounError if there is none."""
     match = _ID.fullmatch(node)
     try:
         if match:
@@ -90,7 +94,7 @@ def synset(node: str) -> Synset:
                 found = reader().synset_from_pos_and_offset("n", int(match[1]))
             if found is not None:
                 return found
-            raise TreeError(f"WordNet 3.0 has no noun {node!r}")
+            raise NoNounError(f"WordNet 3.0 has no noun {node!r}")
         if node.count(".") >= 2:
             found = reader().synset(node)
             if found.pos() == "n":
@@ -98,8 +102,10 @@ def synset(node: str) -> Synset:
     except TreeError:
         raise
     except Exception as error:  # nltk raises whatever parsing at a wrong offset runs into
-        raise TreeError(f"WordNet 3.0 has no noun {node!r}") from error
-    raise TreeError(f"{node!r} is neither the id of a WordNet noun (n02084071) nor a synset name (dog.n.01)")
+        raise NoNounError(f"WordNet 3.0 has no noun {node!r}") from error
+    raise NoNounError(
+        f"{node!r} is neither the id of a WordNet noun (n02084071) nor a synset name (dog.n.01)"
+    )
 
 
 def wnid(of: Synset) -> str:

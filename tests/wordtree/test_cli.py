@@ -1,6 +1,7 @@
 """The `wordtree` command, as a program of its own where exit statuses matter."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -54,6 +55,11 @@ def test_ambiguous_name():
     [
         (["path", "huskyy"], 2, "did you mean"),
         (["path", "99999"], 1, "the nodes 0 to 9417"),
+        (["path", "--", "-5"], 1, "the nodes 0 to 9417"),
+        (["path", "pug.n.77"], 2, "pug"),
+        (["diff", "no/such.tree"], 1, "cannot be read"),
+        (["path", "\udcff"], 2, "no node is called"),
+        (["show", "--tree", "/dev/null"], 1, "/dev/null: not JSON"),
         (["path"], 2, "Missing argument"),
         (["lca", "dog", "snow"], 1, "different roots"),
         (["search", "qqqq"], 1, "nothing in the tree"),
@@ -70,7 +76,7 @@ def test_what_goes_wrong_is_a_line_and_a_status(arguments, status, says):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["build", "show", "path", "search", "lca", "check"])
+@pytest.mark.parametrize("name", ["build", "show", "path", "search", "lca", "check", "diff"])
 def test_every_command_has_an_example_that_runs(name):
     text = CliRunner().invoke(cli, [name, "--help"]).output
     assert "Example: wordtree " + name in text
@@ -136,11 +142,7 @@ def test_digits_are_an_index_unless_they_are_an_id():
         find(tree, "9" * 5000)
 
 
-def test_build(tmp_path):
-    try:
-        wordnet.find()
-    except TreeError as error:
-        pytest.skip(str(error))
+def test_build(tmp_path, needs_wordnet):
     (tmp_path / "labels.txt").write_text("n02084071 dog\nwolf.n.01\n")
     out = tmp_path / "pets.json.gz"
     done = run(
@@ -159,7 +161,16 @@ def test_build(tmp_path):
         *(tmp_path / f"wordtree.{ending}" for ending in ("tree", "names", "labels"))
     )
     assert again == WordTree.load(out)
-    assert "dog  n02084071" in run("build", "dog.n.01", "cat.n.01").stdout
+    assert "dog  n02084071" in CliRunner().invoke(cli, ["build", "dog.n.01", "cat.n.01"]).output
+
+
+def test_labels_of_a_file_are_faulted_by_file_and_line(tmp_path, needs_wordnet):
+    path = tmp_path / "labels.txt"
+    path.write_text("n02084071 dog\nwulf.n.01\n")
+    error = CliRunner().invoke(cli, ["build", "--from", str(path)]).exception
+    assert isinstance(error, TreeError)
+    assert str(error).startswith(f"{path}:2: ")
+    assert "wulf.n.01" in str(error)
 
 
 def test_build_without_wordnet_says_what_helps(monkeypatch, tmp_path):
@@ -173,3 +184,45 @@ def test_build_without_wordnet_says_what_helps(monkeypatch, tmp_path):
         wordnet.reader.cache_clear()
     assert isinstance(result.exception, TreeError)
     assert "scripts/get_wordnet" in str(result.exception)
+
+
+def test_diff(tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    WordTree(["a", "b", "c", "d"], [-1, 0, 0, 1], ["A", "B", "C", "D"]).save(old)
+    WordTree(["a", "c", "b", "e"], [-1, 0, 1, 1], ["A", "See", "B", "E"]).save(new)
+    result = CliRunner().invoke(cli, ["diff", str(old), str(new)])
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        "- d  D",
+        "+ e  E",
+        "> b  B: A -> See",
+        "~ c  C -> See",
+        "1 removed, 1 added, 1 moved, 1 renamed; another order",
+    ]
+    facts = json.loads(CliRunner().invoke(cli, ["diff", str(old), str(new), "--json"]).output)
+    assert (facts["removed"], facts["added"], facts["moved"]) == (["d"], ["e"], [["b", "a", "c"]])
+    assert CliRunner().invoke(cli, ["diff", str(old), str(old)]).exit_code == 0
+
+
+def test_names_that_no_terminal_shows_are_escaped(tmp_path):
+    path = tmp_path / "t.json"
+    WordTree(["a"], [-1], ["ŷ"]).save(path)
+    done = subprocess.run(
+        [sys.executable, "-m", "wordtree.cli", "show", "a", "--tree", str(path)],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\u0177" in done.stdout
+
+
+def test_a_tree_of_the_extremes_is_shown(tmp_path):
+    chain, group = tmp_path / "chain.json", tmp_path / "group.json"
+    WordTree([f"n{i}" for i in range(5000)], range(-1, 4999)).save(chain)
+    WordTree([f"n{i}" for i in range(10_001)], [-1] + [0] * 10_000).save(group)
+    lines = CliRunner().invoke(cli, ["path", "n4999", "--tree", str(chain)]).output.splitlines()
+    assert [line.strip() for line in lines] == [f"n{i}" for i in range(5000)]
+    found = json.loads(CliRunner().invoke(cli, ["show", "n0", "--tree", str(group), "--json"]).output)
+    assert len(found["children"]) == 10_000

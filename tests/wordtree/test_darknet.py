@@ -49,6 +49,7 @@ def test_written_and_read_again(tmp_path, tree):
         (b"a -1\n\xff\xfe 0\n", 2, "not UTF-8"),
         (b"\xef\xbb\xbfa -1\n", 1, "byte order mark"),
         (b"a\x00b -1\n", 1, "printable"),
+        (b"a -1\rb 0\r", 1, "carriage return"),
         ("a -1\n".encode("utf-16"), 1, "not UTF-8"),
     ],
 )
@@ -74,6 +75,7 @@ def test_no_final_newline_and_carriage_returns_are_read(tmp_path):
         ("names", b"x\ny\nz\n", "t.names: 3 lines"),
         ("names", b"x\n\n", "t.names:2: a blank line"),
         ("names", b"x\n\xff\n", "t.names:2: not UTF-8"),
+        ("names", b"x\ny\rz\n", "t.names:2: a carriage return"),
         ("labels", b"a\nc\n", "t.labels:2: 'c', but .*t.tree:2 has 'b'"),
         ("labels", b"a\n", "t.labels: 1 lines"),
     ],

@@ -7,16 +7,9 @@ import sys
 import pytest
 
 from wordtree import TreeError, WordTree, wordnet
+from wordtree.classes import table
 from wordtree.default import FEWEST_PICTURES, build_default, default_labels, read_counts
 from wordtree.growth import build
-
-
-@pytest.fixture(scope="session")
-def needs_wordnet():
-    try:
-        wordnet.find()
-    except TreeError as error:
-        pytest.skip(str(error))
 
 
 def test_figures():
@@ -71,6 +64,13 @@ def test_loading_needs_neither_wordnet_nor_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_importing_the_package_or_its_console_loads_nothing_heavy():
+    code = (
+        "import sys, wordtree, wordtree.console; sys.exit(any(m in sys.modules for m in ('torch', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.reference
 def test_made_again_from_public_facts_it_is_identical(shared, needs_wordnet):
     counts = read_counts(shared / "data" / "imagenet" / "fall2011_counts.tsv")
@@ -93,6 +93,15 @@ def test_labels_are_counted_right(shared, needs_wordnet):
     assert set(labels) <= set(tree.ids)
     for node, tags in labels.items():
         assert ("imagenet" in tags) == (counts.get(node, 0) >= FEWEST_PICTURES)
+
+
+@pytest.mark.reference
+def test_no_line_of_the_labels_left_out_is_idle(shared, needs_wordnet, monkeypatch):
+    counts = read_counts(shared / "data" / "imagenet" / "fall2011_counts.tsv")
+    left_out = {node for node, *_ in table("left_out.tsv", 3)}
+    with_them = set(default_labels(counts)) | left_out
+    monkeypatch.setattr("wordtree.default.table", lambda *_: ())
+    assert set(default_labels(counts)) == with_them
 
 
 @pytest.mark.reference
@@ -125,7 +134,18 @@ def test_hypernym_paths_are_wordnets_but_for_the_grafts(needs_wordnet, shared):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "wnid\timages\nn1\n", "n1\t-5\n", "n1\t5\nn1\t6\n", "n1 5\n", "n1\tmany\n", "n1\t5\n\n"]
+    "content",
+    [
+        "",
+        "wnid\timages\nn1\n",
+        "n1\t-5\n",
+        "n1\t5\nn1\t6\n",
+        "n1 5\n",
+        "n1\tmany\n",
+        "n1\t5\n\n",
+        "n1\t800\n",
+        "n02084071\t" + "9" * 5000,
+    ],
 )
 def test_faults_of_counts(tmp_path, content):
     path = tmp_path / "counts.tsv"

@@ -15,7 +15,7 @@ class ToyPaths(Paths):
     """Paths over a given dict node -> hypernyms instead of WordNet; names are the ids."""
 
     def __init__(self, hypernyms: dict[str, list[str]]) -> None:
-        self._root, self._grafts, self._names = "top", {}, {}
+        self._root, self._grafts, self._names, self._open = "top", {}, {}, set()
         self._known = {"top": [()]}
         self._toy = hypernyms
 
@@ -129,14 +129,6 @@ def test_a_chain_of_promotions():
     assert promote({"a": None, "b": "a", "c": "b", "d": "c"}) == {"a": None, "b": "a", "c": "b", "d": "b"}
 
 
-@pytest.fixture(scope="module")
-def needs_wordnet():
-    try:
-        wordnet.find()
-    except TreeError as error:
-        pytest.skip(str(error))
-
-
 def test_small_trees_out_of_wordnet(needs_wordnet):
     tree = build(["dog.n.01", "n02114100", "cat.n.01", "dog.n.01"])
     assert tree.names == ("carnivore", "canine", "cat", "dog", "wolf")
@@ -169,7 +161,9 @@ def test_tags_of_labels_are_kept(needs_wordnet):
         (["n99999999"], "no noun 'n99999999'"),
         (["n02084072"], "no noun 'n02084072'"),
         (["love.n.01", "dog.n.01"], r"not below physical_entity\.n\.01: n07543288 \(love\.n\.01\)"),
-        (["physical_entity.n.01"], "not below|at least"),
+        (["physical_entity.n.01"], r"not below physical_entity\.n\.01: n00001930"),
+        (["physical_entity.n.01", "dog.n.01"], r"not below physical_entity\.n\.01: n00001930"),
+        ("dog.n.01", "not the one text 'dog.n.01'"),
     ],
 )
 def test_labels_that_cannot_be(needs_wordnet, labels, says):
@@ -192,3 +186,9 @@ def test_nearest_node_of_the_tree(needs_wordnet):
     assert wordnet.nearest(tree, "pug.n.01") == tree.index("dog.n.01")
     assert wordnet.nearest(tree, "bear.n.01") == tree.index("carnivore.n.01")
     assert wordnet.nearest(tree, "tree.n.01") is None
+
+
+@pytest.mark.parametrize("labels", [["dog.n.01", "eskimo_dog.n.01"], ["eskimo_dog.n.01", "dog.n.01"]])
+def test_a_graft_that_goes_round_in_a_circle(needs_wordnet, labels):
+    with pytest.raises(TreeError, match="lead back to it; a graft"):
+        build(labels, grafts={"n02084071": "n02109961"})  # dog below Eskimo dog

@@ -53,7 +53,15 @@ def test_several_nodes_are_listed_with_ids_and_glosses(tree, text, candidates):
 
 @pytest.mark.parametrize(
     ("text", "meant"),
-    [("huskyy", 3), ("siberan husky", 4), ("domestic dgo", 2), ("anima", 0), ("famliaris", 2), ("n", 0)],
+    [
+        ("huskyy", 3),
+        ("siberan husky", 4),
+        ("domestic dgo", 2),
+        ("anima", 0),
+        ("famliaris", 2),
+        ("n", 0),
+        ("dog.n.99", 2),
+    ],
 )
 def test_misspelt(tree, text, meant):
     with pytest.raises(LookupTreeError, match="did you mean") as caught:
@@ -112,3 +120,10 @@ def test_every_id_and_index_is_found(tree):
     assert len(tree) not in tree
     assert "nobody" not in tree
     assert None not in tree
+
+
+def test_ids_are_searched_but_never_suggested(tree):
+    assert tree.search("n5") == (4,)
+    with pytest.raises(LookupTreeError) as caught:
+        tree.index("5")
+    assert caught.value.candidates == ()

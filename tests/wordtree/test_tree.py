@@ -190,6 +190,9 @@ def test_what_is_no_tree(ids, parents, says):
         ("synonyms", [(), "word"], "node 1: synonyms holds a list"),
         ("sources", [(), (1,)], "node 1: sources holds a list"),
         ("sources", [(), 7], "node 1: sources holds a list"),
+        ("names", ["x", " "], "node 1: names holds one line"),
+        ("names", ["x", "\ud800"], "node 1: names holds one line"),
+        ("sources", [(), ("\udcff",)], "node 1: sources holds a list"),
     ],
 )
 def test_columns_have_a_value_per_node(column, value, says):
@@ -218,3 +221,18 @@ def test_hypernym_path_names_what_was_left_out():
     assert tree.hypernym_path("d") == ("w", "z", "d")
     with pytest.raises(TreeError, match="circle"):
         WordTree(["a", "b"], [-1, 0], hypernyms=[("b",), ("a",)]).hypernym_path("a")
+
+
+def test_columns_may_be_any_iterable():
+    tree = WordTree(iter(["a", "b"]), iter([-1, 0]), synonyms=(iter(w) for w in (["x"], ["y", "z"])))
+    assert tree.synonyms == (("x",), ("y", "z"))
+
+
+def test_one_text_is_no_list_of_classes():
+    with pytest.raises(TreeError, match="not the one text 'cat'"):
+        WordTree.flat("cat")
+
+
+def test_facts_about_a_tree_cannot_be_changed():
+    with pytest.raises(TypeError):
+        WordTree(["a"], [-1], about={"x": 1}).about["x"] = 2

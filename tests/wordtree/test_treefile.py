@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +23,7 @@ def test_saved_and_loaded(tmp_path, tree, data, ending):
     full = WordTree(
         tree.ids,
         tree.parents,
-        names=data.draw(st.lists(TEXT.filter(bool), min_size=n, max_size=n)),
+        names=data.draw(st.lists(TEXT.filter(str.strip), min_size=n, max_size=n)),
         glosses=data.draw(st.none() | texts),
         synsets=data.draw(st.none() | texts),
         synonyms=data.draw(st.none() | rows),
@@ -96,6 +97,12 @@ def test_missing_columns(columns, missing):
         b"\x1f\x8b garbage after a gzip magic",
         gzip.compress(b"{}"),
         gzip.compress(json.dumps(WordTree(["a"], [-1]).to_dict()).encode())[:-9],
+        gzip.compress(json.dumps(WordTree(["a"], [-1]).to_dict()).encode()) + b"more",
+        json.dumps(WordTree(["a"], [-1]).to_dict()).encode("utf-16"),
+        b"\xef\xbb\xbf" + json.dumps(WordTree(["a"], [-1]).to_dict()).encode(),
+        json.dumps({**WordTree(["a"], [-1]).to_dict(), "ids": []}).encode(),
+        json.dumps({**WordTree(["a"], [-1]).to_dict(), "names": []}).encode(),
+        json.dumps({**WordTree(["a"], [-1]).to_dict(), "names": ["\ud800"]}).encode(),
     ],
 )
 def test_files_that_are_none(tmp_path, content):
@@ -116,10 +123,10 @@ def test_a_truncated_file_never_passes(tmp_path):
 
 
 def test_an_unpacking_that_never_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("wordtree.treefile._MOST_BYTES", 1 << 16)
+    monkeypatch.setattr("wordtree.treefile.MOST_BYTES", 1 << 16)
     path = tmp_path / "t.json.gz"
     path.write_bytes(gzip.compress(b" " * (1 << 20)))
-    with pytest.raises(TreeError, match="ends early or holds over"):
+    with pytest.raises(TreeError, match="unpacks to over"):
         WordTree.load(path)
 
 
@@ -142,3 +149,41 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         WordTree(["b"], [-1]).save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
+
+
+def test_a_file_far_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr("wordtree.files.MOST_BYTES", 100)
+    (tmp_path / "t.json").write_bytes(b" " * 101)
+    for path in (tmp_path / "t.json", tmp_path / "t.tree"):
+        path.write_bytes(b" " * 101)
+        with pytest.raises(TreeError, match="no file of a tree"):
+            WordTree.load(path)
+
+
+@pytest.mark.parametrize("about", [{"x": float("nan")}, {"x": object()}, {"x": "\ud800"}])
+def test_facts_that_json_cannot_hold(tmp_path, about):
+    with pytest.raises(TreeError, match="`about` of the tree"):
+        WordTree(["a"], [-1], about=about).save(tmp_path / "t.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_ending_tree_is_darknets(tmp_path):
+    tree = WordTree(["a", "b"], [-1, 0], ["big a", "little b"])
+    path, names, _ = tree.to_darknet(tmp_path, "t")
+    assert WordTree.load(path) == tree
+    names.unlink()
+    assert WordTree.load(path).names == ("a", "b")
+    before = path.read_bytes()
+    with pytest.raises(TreeError, match="Darknet's format"):
+        tree.save(path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_plain_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    for name in ("pipe.json", "folder.json"):
+        with pytest.raises(TreeError, match="no plain file"):
+            WordTree(["a"], [-1]).save(tmp_path / name)
+    assert (tmp_path / "pipe.json").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.json", "pipe.json"]

@@ -1,0 +1,63 @@
+"""What the command lines of all packages share: sub-commands imported when asked for, and how a run ends.
+
+Not here: any command. Imports nothing but click, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+
+class LazyGroup(click.Group):
+    """A group whose sub-command x is `command` of the module <package>.x, imported when asked for."""
+
+    def __init__(self, *args, package: str, lines: dict[str, str], **settings) -> None:
+        """`lines`: sub-command -> the line that `--help` shows for it."""
+        super().__init__(*args, **settings)
+        self._package, self._lines = package, lines
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._lines)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self._lines:
+            return None
+        return importlib.import_module(f"{self._package}.{name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._lines.items()))
+
+
+def run(
+    command: click.Command, *errors: type[Exception], usage: tuple[type[Exception], ...] = ()
+) -> NoReturn:
+    """Run a command and leave the program: an error of our own is one message on stderr, never a traceback.
+
+    Args:
+        command: what to run.
+        errors: exceptions raised on purpose: exit status 1.
+        usage: those of them that say what was typed means nothing: exit status 2, as click's own.
+
+    Ctrl-C is status 130; anything else is a bug and keeps its traceback.
+    """
+    # A file name or class name may hold bytes that are no text: print them escaped rather than fail.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        # Outside its standalone mode click returns the status of click.exceptions.Exit instead of leaving.
+        status = command(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except errors as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2 if isinstance(error, usage) else 1)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,45 @@
+"""Where two trees differ, node by node. By id: indices of two trees do not correspond."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wordtree.tree import WordTree
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is to be changed in an old tree to get a new one, by id, in the order of the tree that has it.
+
+    removed, added: nodes of only one of the two. moved: id, old parent, new parent (None: a root) of nodes of
+        both. renamed: id, old name, new name. reordered: whether the nodes of both come in another order, so
+        that their indices differ even where nothing else does.
+    """
+
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+    moved: tuple[tuple[str, str | None, str | None], ...]
+    renamed: tuple[tuple[str, str, str], ...]
+    reordered: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.removed or self.added or self.moved or self.renamed or self.reordered)
+
+
+def diff(old: WordTree, new: WordTree) -> Difference:
+    """How `new` differs from `old`."""
+    both = [node for node in old.ids if node in new]
+    parents = [(node, _parent(old, node), _parent(new, node)) for node in both]
+    names = [(node, old.names[old.index(node)], new.names[new.index(node)]) for node in both]
+    return Difference(
+        removed=tuple(node for node in old.ids if node not in new),
+        added=tuple(node for node in new.ids if node not in old),
+        moved=tuple(row for row in parents if row[1] != row[2]),
+        renamed=tuple(row for row in names if row[1] != row[2]),
+        reordered=both != [node for node in new.ids if node in old],
+    )
+
+
+def _parent(tree: WordTree, node: str) -> str | None:
+    parent = tree.parent(node)
+    return None if parent < 0 else tree.ids[parent]
