@@ -4,7 +4,6 @@ docs/darknet.md.
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 import sys
@@ -18,15 +17,15 @@ from torch import Tensor
 
 from yolo9000 import cfg as cfg_file
 from yolo9000.errors import ModelError
+from yolo9000.files import written_whole
 from yolo9000.network import ConvolutionUnit, Network
 from yolo9000.spec import Convolution, External, NetworkSpec
 
 if TYPE_CHECKING:
     from wordtree import WordTree
 
-_BLOCK = (
-    2**20
-)  # values converted at a time when writing, so that a 116 MB layer needs no second copy of itself
+# Values converted at a time when writing, so that a 116 MB layer needs no second copy of itself.
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -113,24 +112,16 @@ def save(
     seen: likewise. The file appears whole or not at all. Raises ModelError for a network that no weight file
     can hold.
     """
-    path = Path(path)
     layers = len(net.spec) if partial is None else _layers(net.spec, partial)
     _darknet_only(net.spec)
     header = Header(*(version or net.version), seen=net.seen if seen is None else seen)
     start = header.to_bytes()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            stream.write(start)
-            for _, tensor in _tensors(net, layers):
-                flat = tensor.detach().reshape(-1)
-                for block in flat.split(_BLOCK):
-                    stream.write(block.to("cpu", torch.float32).numpy().astype("<f4", copy=False).tobytes())
-        part.replace(path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path, ModelError) as part, part.open("wb") as stream:
+        stream.write(start)
+        for _, tensor in _tensors(net, layers):
+            flat = tensor.detach().reshape(-1)
+            for block in flat.split(_BLOCK):
+                stream.write(block.to("cpu", torch.float32).numpy().astype("<f4", copy=False).tobytes())
 
 
 def partial_layers(path: str | Path) -> int:

@@ -3,8 +3,6 @@ pictures whole."""
 
 import colorsys
 import hashlib
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from yolo9000.errors import ImageError
+from yolo9000.files import written_whole
 
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
@@ -76,18 +75,9 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or kind not in Image.SAVE:
         raise ImageError(f"{path}: the suffix {path.suffix!r} names no picture format; use .jpg or .png")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            options = {"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
-            picture.save(part, format=kind, **options)
-            part.replace(path)
-        finally:
-            with suppress(OSError):  # its folder may not be one
-                part.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be written ({error})") from error
+    options = {"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
+    with written_whole(path, ImageError) as part:
+        picture.save(part, format=kind, **options)
     return path
 
 

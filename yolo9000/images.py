@@ -29,8 +29,8 @@ _BACKGROUND = (255, 255, 255)
 
 _ORIENTATION = 0x0112  # EXIF's tag
 
-# Values above which samples of a picture must be wider than 8 bits, and what white then is.
-_WHITE = ((1.0, 1.0), (255.0, 255.0), (65535.0, 65535.0))
+# What white may be in samples whose type does not tell.
+_WHITES = (1.0, 255.0, 65535.0)
 
 
 def read_image(
@@ -86,26 +86,25 @@ def suffixes() -> frozenset[str]:
 
 
 def _expand(path: Path) -> tuple[list[Path], str | None]:
-    if not str(path).isprintable():
-        return [], f"{str(path)!r}: no such file or folder"
+    typed = str(path)
+    shown = typed if typed.isprintable() else repr(typed)
     try:
         if path.is_dir():
             found = _pictures_below(path)
-            return found, None if found else f"{path}: no pictures in this folder"
+            return found, None if found else f"{shown}: no pictures in this folder"
         if path.exists():
             return [path], None
     except (OSError, ValueError) as error:  # a name too long, a zero byte
-        return [], f"{str(path)!r}: {error}"
-    pattern = str(path)
-    if not any(sign in pattern for sign in "*?["):
-        return [], f"{path}: no such file or folder"
+        return [], f"{shown}: {getattr(error, 'strerror', None) or error}"
+    if not any(sign in typed for sign in "*?["):
+        return [], f"{shown}: no such file or folder"
     root = Path(path.anchor) if path.anchor else Path()
     try:
-        matches = sorted(root.glob(str(path.relative_to(path.anchor)) if path.anchor else pattern))
+        matches = sorted(root.glob(str(path.relative_to(path.anchor)) if path.anchor else typed))
     except (OSError, ValueError, NotImplementedError) as error:
-        return [], f"{pattern}: not a pattern ({error})"
+        return [], f"{shown}: not a pattern ({error})"
     files = [file for match in matches for file in (_pictures_below(match) if match.is_dir() else [match])]
-    return files, None if files else f"{pattern}: nothing matches this pattern"
+    return files, None if files else f"{shown}: nothing matches this pattern"
 
 
 def _pictures_below(folder: Path) -> list[Path]:
@@ -144,8 +143,10 @@ def _decode(file: Any, name: str, max_pixels: int) -> np.ndarray:
                 return _from_pil(picture, name, max_pixels)
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: too large ({error})") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit lies above the one here by default
+        raise ImageError(
+            f"{name}: far more pixels than the limit of {max_pixels:,}; scale it down"
+        ) from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(f"{name}: {_what_it_is(start)}") from error
     except Exception as error:  # Pillow's readers raise whatever damaged bytes lead them to
@@ -197,15 +198,13 @@ def _upright(picture: Image.Image) -> Image.Image:
 def _from_wide(samples: np.ndarray, name: str) -> np.ndarray:
     """Grey samples of 16 or 32 bits (H, W) to (H, W, 3): white is 1, 255 or 65535, the least that no sample
     exceeds."""
-    if samples.dtype == np.uint16:
+    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:  # of either byte order
         white = 65535.0
     else:
         top = float(samples.max())
         if not np.isfinite(samples).all():
             raise ImageError(f"{name}: holds infinite or undefined samples")
-        whites = [
-            white for limit, white in _WHITE if top <= limit and (limit > 1 or samples.dtype.kind == "f")
-        ]
+        whites = [white for white in _WHITES if top <= white and (white > 1 or samples.dtype.kind == "f")]
         if not whites or float(samples.min()) < 0:
             raise ImageError(
                 f"{name}: samples from {samples.min()} to {samples.max()} are no brightness known here"

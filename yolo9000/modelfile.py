@@ -21,10 +21,8 @@ Darknet's own files are darknet.py."""
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from torch import Tensor
 
 from wordtree import TreeError, WordTree
 from yolo9000.errors import ModelError
+from yolo9000.files import written_whole
 from yolo9000.network import Network
 from yolo9000.spec import External, NetworkSpec
 
@@ -119,16 +118,11 @@ def save_model(
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in net.state_dict().items()}
     digest = _digest(text, tensors)
     metadata = {KEY: f"{VERSION}\n{digest}\n{text}"}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata)
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: cannot be written ({error})") from error
-    finally:
-        with suppress(OSError):  # its folder may not be one
-            part.unlink(missing_ok=True)
+    with written_whole(path, ModelError) as part:
+        try:
+            save_file(tensors, part, metadata)
+        except SafetensorError as error:  # its word for a full disk
+            raise ModelError(f"{path}: cannot be written ({error})") from error
     return digest
 
 
@@ -171,15 +165,19 @@ def read_info(path: str | Path | None = None, verify: bool = True) -> ModelInfo:
 
 
 def _read(path: Path, weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
-    if not path.is_file():
-        if path == DEFAULT_PATH:
-            raise ModelError(
-                "no model is embedded in this build of the package; name a model file (--model x.safetensors)"
-            )
-        raise ModelError(f"{path}: no such model file")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
+    try:
+        if not path.is_file():
+            if path == DEFAULT_PATH:
+                raise ModelError(
+                    "no model is embedded in this build of the package; name a model file (--model "
+                    "x.safetensors)"
+                )
+            raise ModelError(f"{path}: no such model file")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     if len(start) < 8 or not 2 <= struct.unpack("<Q", start)[0] <= min(size - 8, _MOST_HEADER):
         raise ModelError(f"{path}: not a safetensors file, or cut off{_other_kind(path, start)}")
     try:

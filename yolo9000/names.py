@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from yolo9000.network import Network
 
 # Lists that need no file: the data sets' own class names, in their order.
-KNOWN_LISTS = ("voc", "coco", "det")
+KNOWN_LISTS = ("voc", "coco", "det", "ilsvrc")
 
 # Far above any names file: 21,842 ImageNet names are 450 kB.
 _LARGEST_FILE = 1 << 26
 
 
 def read_names(path: str | Path, classes: int) -> tuple[str, ...]:
-    """The first `classes` lines of a names file; or of the list "voc", "coco" or "det", if there is no such
-    file.
+    """The first `classes` lines of a names file; or of the list "voc", "coco", "det" or "ilsvrc", if there is
+    no such file.
 
     Longer files are usual (Darknet's imagenet list has 21,842 names, of which a network uses the first
     thousand). Raises ModelError for a file that is missing, too short, not UTF-8, or with an empty line among
     those used.
     """
     path = Path(path)
-    if not path.exists() and str(path) in KNOWN_LISTS:
+    if str(path) in KNOWN_LISTS and not path.exists():
         lines = [name for name, _ in class_map(str(path))]
     else:
         try:

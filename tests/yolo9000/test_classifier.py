@@ -101,6 +101,9 @@ def test_read_names(tmp_path):
     with pytest.raises(ModelError, match="no names there"):
         read_names(tmp_path, 1)
     assert read_names("voc", 20)[0] == "aeroplane" and len(read_names("coco", 80)) == 80
+    assert len(read_names("ilsvrc", 1000)) == 1000
+    with pytest.raises(ModelError, match="no names there"):
+        read_names("n" * 300, 1)
 
 
 def test_names_for_a_tree_change_only_what_is_shown():

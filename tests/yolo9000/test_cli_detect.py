@@ -268,6 +268,53 @@ def test_names_of_files_that_are_no_unicode(run, model, tmp_path):
     assert run("detect", tmp_path / "*.png", "--model", model)[0] == 0
 
 
+def test_names_of_files_never_break_the_lines_of_a_table(run, model, tmp_path):
+    picture().save(tmp_path / "a\n\x1b[2Jb.png")
+    (tmp_path / "c\nd.jpg").write_bytes(b"")
+    status, out, err = run("detect", tmp_path, "--model", model, "--out", tmp_path / "out", "--threshold", 1)
+    assert status == 1 and len(out.splitlines()) == 2 and len(err.splitlines()) == 1
+    assert "a\\n\\x1b[2Jb.png" in out and "c\\nd.jpg: empty" in err
+    records = json.loads((tmp_path / "out" / detect.JSON_NAME).read_text())
+    assert records["pictures"][0]["source"].endswith("a\n\x1b[2Jb.png")
+    assert records["pictures"][0]["picture"].isprintable()
+
+
+def test_a_long_name_of_many_bytes_a_letter(run, model, tmp_path):
+    name = "画" * 83 + ".png"  # 253 bytes; a name may have 255
+    picture().save(tmp_path / name)
+    assert run("detect", tmp_path / name, "--model", model, "--out", tmp_path / "out")[0] == 0
+    (drawn,) = (tmp_path / "out").glob("*.png")
+    assert name.startswith(drawn.stem)
+
+
+def test_a_reader_that_goes_away_is_no_error(model, tmp_path):
+    """As in `yolo9000 detect ... --json | head -1`."""
+    picture().save(tmp_path / "x.png")
+    code = "import sys; from yolo9000.cli import main; sys.argv = ['yolo9000', *sys.argv[1:]]; main()"
+    words = ["detect", str(tmp_path / "x.png"), "--model", str(model), "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 1
+
+
+def test_names_too_long_for_the_file_system(run, model, tmp_path):
+    picture().save(tmp_path / "x.png")
+    name = "n" * 300
+    for words in (
+        ["info", name],
+        ["detect", name, "--model", model],
+        ["detect", tmp_path / "x.png", "--model", name],
+        ["detect", tmp_path / "x.png", "--model", model, "--names", name],
+        ["detect", tmp_path / "x.png", "--model", model, "--out", tmp_path / name],
+        ["detect", tmp_path / "x.png", "--cfg", name, "--weights", name],
+        ["convert", name, tmp_path / "out"],
+    ):
+        status, out, err = run(*words)
+        assert (status, out) == (1, "") and "too long" in err and err.count("\n") == 1
+
+
 def test_choices_are_those_of_the_library():
     assert (detect.RULES, detect.NMS) == (descent.RULES, suppression.MODES)
 

@@ -117,6 +117,7 @@ def test_half_and_record(run, tmp_path):  # noqa: F811
         (["a.cfg", "a.weights", "x.txt"], 2, ".safetensors"),
         (["a", "b", "c", "d"], 2, "give x.cfg"),
         (["x.safetensors", "out", "--half"], 2, "for making"),
+        (["x.safetensors", "out", "--bn", "darknet-gpu"], 2, "for making"),
         (["no.safetensors", "out"], 1, "no such model file"),
         (["no.cfg", "no.weights", "x.safetensors"], 1, "no.cfg"),
     ],

@@ -98,6 +98,18 @@ def test_sixteen_bits_keep_their_brightness(kind):
     assert np.array_equal(found[:, :, 0], found[:, :, 2])
 
 
+def test_sixteen_bits_of_a_dark_picture_of_either_byte_order():
+    dark = np.full((5, 7), 200, np.uint16)  # a brightness that would be light grey in 8 bits
+    for order, mark in (("<", b"II*\0"), (">", b"MM\0*")):
+        entries = [(256, 7), (257, 5), (258, 16), (259, 1), (262, 1), (273, 0), (277, 1), (278, 5), (279, 70)]
+        start = 8 + 2 + 12 * len(entries) + 4
+        file = mark + struct.pack(f"{order}IH", 8, len(entries))
+        for tag, value in entries:
+            file += struct.pack(f"{order}HHII", tag, 4, 1, start if tag == 273 else value)
+        file += struct.pack(f"{order}I", 0) + dark.astype(f"{order}u2").tobytes()
+        assert np.array_equal(read_image(file), np.full((5, 7, 3), 1, np.uint8))
+
+
 def test_floating_point_pictures():
     ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     found = read_image(encode(Image.fromarray(ramp), "TIFF"))
@@ -254,6 +266,11 @@ def test_find_images(tmp_path):
     assert find_images([tmp_path / "note.txt"]) == ([tmp_path / "note.txt"], [])  # named outright: tried
     assert find_images([tmp_path / "*.jpg", tmp_path / "b.jpg"]) == ([tmp_path / "b.jpg"], [])  # once each
     assert find_images([tmp_path / "d*"])[0] == [tmp_path / "deep/er/c.webp"]
+    odd = [tmp_path / "odd" / name for name in ("a\nb.jpg", "caf\udce9.jpg")]
+    odd[0].parent.mkdir()
+    for path in odd:
+        path.write_bytes(b"x")
+        assert find_images([path]) == ([path], [])  # whatever the name, if it is there
     for bad in ("empty", "no.jpg", "*.gif", "x" * 300, "a\0b"):
         files, complaints = find_images([tmp_path / bad])
         assert files == [] and len(complaints) == 1 and "\0" not in complaints[0]

@@ -166,6 +166,8 @@ def test_missing_files_and_folders(tmp_path):
         load_model(tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match="no such model file"):
         load_model(tmp_path)
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(tmp_path / ("n" * 300))
 
 
 @settings(max_examples=40, deadline=None)

@@ -2,6 +2,7 @@
 `--help` answers at once."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -58,7 +59,10 @@ def main() -> None:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         sys.exit(130)
-    except (ModelError, ImageError, TrainingError) as error:
+    except BrokenPipeError:  # who reads the results has gone, as in `| head`: nothing left to say or flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (ModelError, ImageError, TrainingError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except Exception as error:

@@ -2,15 +2,14 @@
 ones reported, results as text and JSON."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from yolo9000.errors import ImageError
+from yolo9000.files import written_whole
 
 if TYPE_CHECKING:
     from yolo9000.network import Network
@@ -32,7 +31,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--names",
             "--labels",
             metavar="FILE",
-            help="Class names, one a line; or voc, coco, det.",
+            help="Class names, one a line; or voc, coco, det, ilsvrc.",
         ),
     )
     for option in reversed(options):
@@ -96,7 +95,7 @@ class Skipped:
 
         self.reasons.append(reason)
         with tqdm.external_write_mode():
-            click.echo(f"skipped: {reason}", err=True)
+            click.echo(f"skipped: {printable(reason)}", err=True)
 
     def finish(self) -> None:
         """Ends the command with status 1 if anything was skipped."""
@@ -130,6 +129,13 @@ def say(text: str) -> None:
         click.echo(text)
 
 
+def printable(text: str | Path) -> str:
+    """Text that came from elsewhere, a file's name: line ends, escape sequences and what is no Unicode spelt
+    out.
+    """
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(text))
+
+
 def to_json(record: Any, indent: int | None = 2) -> str:
     """JSON as text that any stream takes: what is no Unicode in a file's name is escaped."""
     text = json.dumps(record, ensure_ascii=False, indent=indent, allow_nan=False)
@@ -138,15 +144,8 @@ def to_json(record: Any, indent: int | None = 2) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises ImageError for what the file system refuses."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_whole(path, ImageError) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):  # its folder may not be one
-            part.unlink(missing_ok=True)
 
 
 def usage(error: ValueError) -> click.UsageError:

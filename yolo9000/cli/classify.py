@@ -82,7 +82,7 @@ def command(
     for file, found in _pictures.each_result(files, run, skipped):
         records.append(found.to_dict())
         if not as_json:
-            lines = [click.format_filename(file)]
+            lines = [_pictures.printable(file)]
             lines += [
                 f"  {p:6.1%}  {name}" + (f"  ({node})" if node != name else "")
                 for p, name, node in zip(found.probabilities, found.names, found.ids, strict=True)

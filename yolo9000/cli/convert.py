@@ -25,7 +25,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("target", type=_PATH)
 @click.option("--data-root", type=_PATH, help="Folder that tree= and map= in the cfg start from.")
 @click.option(
-    "--names", metavar="FILE", help="Class names for the model file, one a line; or voc, coco, det."
+    "--names", metavar="FILE", help="Class names for the model file, one a line; or voc, coco, det, ilsvrc."
 )
 @click.option(
     "--half",
@@ -35,9 +35,8 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--bn",
     type=click.Choice(("darknet-cpu", "darknet-gpu")),
-    default="darknet-cpu",
-    show_default=True,
-    help="How batch norm divides; darknet-gpu: as the GPU that trained the weights did.",
+    help="How batch norm divides; darknet-gpu: as the GPU that trained the weights did.  "
+    "[default: darknet-cpu]",
 )
 @click.option("--record", type=_PATH, help="JSON file to put into the model file: origin, licence, figures.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
@@ -47,7 +46,7 @@ def command(
     data_root: Path | None,
     names: str | None,
     half: bool,
-    bn: str,
+    bn: str | None,
     record: Path | None,
     as_json: bool,
 ) -> None:
@@ -58,10 +57,12 @@ def command(
     .tree, .labels and .map. What Darknet has no place for is an error.
     """
     if len(sources) == 2:
-        written = _to_model(*sources, target, data_root, names, half, bn, record)
+        written = _to_model(*sources, target, data_root, names, half, bn or "darknet-cpu", record)
     elif len(sources) == 1:
-        if data_root or names or half or record:
-            raise click.UsageError("--data-root, --names, --half and --record are for making a model file")
+        if data_root or names or half or bn or record:
+            raise click.UsageError(
+                "--data-root, --names, --half, --bn and --record are for making a model file"
+            )
         written = _to_darknet(sources[0], target)
     else:
         raise click.UsageError("give x.cfg x.weights x.safetensors, or x.safetensors folder/")
@@ -69,7 +70,7 @@ def command(
         click.echo(_pictures.to_json({"written": [str(path) for path in written]}))
         return
     for path in written:
-        click.echo(f"{click.format_filename(path)}  {path.stat().st_size:,} bytes")
+        click.echo(f"{_pictures.printable(path)}  {path.stat().st_size:,} bytes")
 
 
 def _to_model(

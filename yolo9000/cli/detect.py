@@ -123,9 +123,7 @@ def command(
     if out is not None:
         _pictures.write_text(out / JSON_NAME, _pictures.to_json(result) + "\n")
         if not as_json:
-            _pictures.say(
-                f"{len(records)} picture{'s' * (len(records) != 1)} in {click.format_filename(out)}"
-            )
+            _pictures.say(f"{len(records)} picture{'s' * (len(records) != 1)} in {_pictures.printable(out)}")
     if as_json:
         click.echo(_pictures.to_json(result))
     skipped.finish()
@@ -135,7 +133,7 @@ def table(found: "Detections") -> str:
     """One picture's results as text: a heading, then a line an object."""
     width, height = found.image_size
     count = f"{len(found)} object{'s' * (len(found) != 1)}"
-    lines = [f"{click.format_filename(found.source or 'picture')}  {width} x {height}  {count}"]
+    lines = [f"{_pictures.printable(found.source or 'picture')}  {width} x {height}  {count}"]
     if len(found):
         widest = max(len(one.name) for one in found)
         lines.append(f"  {'name':<{widest}}  score  objectness  {'box':<23}  path")
@@ -161,8 +159,8 @@ class _Targets:
 
     def name(self, file: Path) -> Path:
         suffix = ".png" if file.suffix.lower() == ".png" else ".jpg"
-        # What a file system may refuse, or another program misread, in a name that came from elsewhere.
-        stem = click.format_filename(file.stem)[:150] or "picture"
+        # Short in bytes, of which a name may have 255, and without what a terminal or a shell misreads.
+        stem = _pictures.printable(file.stem).encode()[:150].decode(errors="ignore")
         number, name = 1, f"{stem}{suffix}"
         while name.lower() in self.taken:
             number += 1
