@@ -103,8 +103,11 @@ class ConvolutionUnit(nn.Module):
         self.norm = BatchNorm(spec.filters, bn) if spec.batch_normalize else None
         if init:
             initialise(self.conv.weight, self.conv.bias, spec.size**2 * channels // spec.groups)
-            if spec.start == "zero":
+            if spec.start != "darknet":
                 nn.init.zeros_(self.conv.weight)
+            if spec.start == "boxes":
+                with torch.no_grad():  # (A*5,): x, y, w, h, objectness of each anchor
+                    self.conv.bias[4::5] = math.log(0.01 / 0.99)  # the prior of RetinaNet (Lin et al. 2017)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from yolo9000.errors import ModelError
 
 ACTIVATIONS = ("linear", "leaky", "relu", "logistic", "silu")  # leaky: slope 0.1 below zero, as in Darknet
-STARTS = ("darknet", "zero")
+STARTS = ("darknet", "zero", "boxes")
 REORG_ORDERS = ("darknet", "space_to_depth")
 IMAGE = -1  # the layer reference that stands for the network's input
 
@@ -70,7 +70,8 @@ class Convolution(Layer):
     """2-D convolution, then batch norm if asked (then without a bias of its own), then the activation.
 
     `padding`: pixels on every side; by default `dilation * (size // 2)`, which keeps the size at stride 1.
-    `start`: what new weights are, "darknet" (`blocks.initialise`) or "zero".
+    `start`: what new weights are, "darknet" (`blocks.initialise`), "zero", or "boxes": zero, and every fifth
+    bias, objectness, says 0.01, so that training need not first unlearn boxes everywhere.
     """
 
     kind: ClassVar[str] = "convolution"

@@ -203,12 +203,13 @@ def tiny9000(
         if i % 2:
             layers.append(Add(join))
             join = len(layers) - 1
-    end = len(layers) - 1
-    layers.append(Convolution(5 * len(anchors), 1, activation="linear", batch_normalize=False))
+    boxes = Convolution(5 * len(anchors), 1, activation="linear", batch_normalize=False, start="boxes")
+    layers.append(boxes)
     boxes = len(layers) - 1
     layers += [Route((trunk,)), AveragePool(pool, padded=True)]
     averaged = len(layers) - 1
-    layers.append(Route((end,)))
+    # A branch of its own: gradients of thousands of class rows would drown those of the boxes in the neck.
+    layers += [Route((wide,)), Convolution(128, 1), Convolution(128, 3)]
     layers.append(Convolution(128, 1, activation="linear", batch_normalize=False, start="zero"))
     layers.append(Add(averaged))
     features = len(layers) - 1
