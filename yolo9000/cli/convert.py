@@ -1,4 +1,5 @@
-"""`yolo9000 convert`: Darknet's cfg and weights into a model file, and a model file into Darknet's files."""
+"""`yolo9000 convert`: Darknet's files into a model file, a model file into Darknet's files or into a model
+file that is smaller or says more of itself."""
 
 import dataclasses
 import json
@@ -39,6 +40,13 @@ _PATH = click.Path(path_type=Path)
     "[default: darknet-cpu]",
 )
 @click.option("--record", type=_PATH, help="JSON file to put into the model file: origin, licence, figures.")
+@click.option(
+    "--default",
+    "defaults",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What the model does unless told otherwise: size=320, threshold=0.2, tree_threshold=0.5, ...",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def command(
     sources: tuple[Path, ...],
@@ -48,21 +56,27 @@ def command(
     half: bool,
     bn: str | None,
     record: Path | None,
+    defaults: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Turn Darknet's files into a model file and back.
 
     Two SOURCEs, a .cfg and its .weights, become the model file TARGET (.safetensors) with tree, map and names
     in it. One SOURCE, a model file, becomes the folder TARGET with .cfg, .weights, .names and, with a tree,
-    .tree, .labels and .map. What Darknet has no place for is an error.
+    .tree, .labels and .map. What Darknet has no place for is an error. One SOURCE, a model file or a run's
+    folder, and a TARGET .safetensors: the same model with --half, --record (added to its own) or --default.
     """
     if len(sources) == 2:
+        if defaults:
+            raise click.UsageError("--default is for a model file made from a model file")
         written = _to_model(*sources, target, data_root, names, half, bn or "darknet-cpu", record)
+    elif len(sources) == 1 and target.suffix == ".safetensors":
+        if data_root or names or bn:
+            raise click.UsageError("--data-root, --names and --bn are for reading Darknet's files")
+        written = _again(sources[0], target, half, record, defaults)
     elif len(sources) == 1:
-        if data_root or names or half or bn or record:
-            raise click.UsageError(
-                "--data-root, --names, --half, --bn and --record are for making a model file"
-            )
+        if data_root or names or half or bn or record or defaults:
+            raise click.UsageError("without a target .safetensors there are no options but --json")
         written = _to_darknet(sources[0], target)
     else:
         raise click.UsageError("give x.cfg x.weights x.safetensors, or x.safetensors folder/")
@@ -100,6 +114,29 @@ def _to_model(
     # Pictures are scaled as the program that trained the weights scales them.
     defaults = {"resize": "darknet"} if net.spec.region else {}
     save_model(net, target, about, dtype="float16" if half else "float32", defaults=defaults)
+    return [target]
+
+
+def _again(
+    source: Path, target: Path, half: bool, record: Path | None, defaults: tuple[str, ...]
+) -> list[Path]:
+    from yolo9000.modelfile import save_model
+    from yolo9000.options import check_defaults
+    from yolo9000.start import load_any
+
+    net = load_any(str(source))
+    chosen = dict(getattr(net, "defaults", None) or {})
+    for item in defaults:
+        key, equals, text = item.partition("=")
+        try:
+            chosen[key.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            chosen[key.strip()] = text.strip()
+        if not equals:
+            raise click.UsageError(f"--default {item}: wanted KEY=VALUE")
+    check_defaults({key: value for key, value in chosen.items() if key not in ("size", "resize")})
+    about = {**(getattr(net, "record", None) or {}), **(_read_record(record) if record else {})}
+    save_model(net, target, about, dtype="float16" if half else "float32", defaults=chosen)
     return [target]
 
 
