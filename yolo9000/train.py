@@ -296,7 +296,7 @@ class _Run:
         self.net.seen = self.done * self.config.batch
         record |= {
             "name": self.config.name,
-            "config": to_dict(self.config),
+            "config": _without_folders(to_dict(self.config)),
             "data": [_about(store) for store in stores],
             "images": self.net.seen,
             "losses": {key: _rounded(value) for key, value in self.losses.items()},
@@ -429,6 +429,18 @@ def _signals() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose files are named without their folders: a model is handed on, a disk is not."""
+
+    def bare(value: Any) -> Any:
+        return " ".join(Path(word).name for word in value.split()) if isinstance(value, str) else value
+
+    files = ("start", "cfg", "weights", "data_root", "trunk", "tree", "known")
+    model = {key: bare(value) if key in files else value for key, value in config["model"].items()}
+    distill = {key: bare(value) for key, value in config["distill"].items()}
+    return {**config, "model": model, "distill": distill}
 
 
 def _about(store: Any) -> dict[str, Any]:
