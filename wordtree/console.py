@@ -6,6 +6,7 @@ Not here: any command. Imports nothing but click, so that `--help` answers at on
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -57,6 +58,9 @@ def run(
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except BrokenPipeError:  # who reads the results has gone, as in `| head`: nothing is left to say or flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except errors as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, usage) else 1)

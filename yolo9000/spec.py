@@ -261,6 +261,8 @@ def _output(layer: Layer, before: list[Output]) -> Output:
         case GlobalAveragePool():
             return Output(first.channels, 0)
         case LogSumExp():
+            if layer.rows * len(layer.sets) > _MOST_VALUES:
+                raise ModelError(f"{layer.rows:,} rows and {len(layer.sets):,} sets are too many")
             return Output(len(layer.sets), first.stride)
         case Route():
             if len({out.stride for out in before}) > 1:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from tests.yolo9000.test_loss import TREE
 from wordtree import WordTree
 from yolo9000 import Network, presets
 from yolo9000.batches import Batch
@@ -27,7 +28,6 @@ from yolo9000.spec import AveragePool, LogSumExp
 from yolo9000.start import copy_trunk
 
 # 0 (3 (8, 9, 10), 4), 1 (5, 6, 7), 2; 8 (11)
-TREE = WordTree([f"n{k:08d}" for k in range(12)], [-1, -1, -1, 0, 0, 1, 1, 1, 3, 3, 3, 8])
 KNOWN = (9, 4, 6, 5, 11, 2, 10)  # leaves, in the classifier's own order; 7 is unknown to it
 LABELS = [TREE.ids[node] for node in KNOWN]
 STORED = (0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11)  # all but 7

@@ -5,36 +5,11 @@ import math
 import pytest
 import torch
 
+from tests.yolo9000.test_loss import ANCHORS, TREE, mixed_targets, sigmoid
 from wordtree import WordTree
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.loss import RegionLoss, check_finite
-
-ANCHORS = [[0.8, 1.1], [2.0, 1.0], [1.5, 3.0]]
-TREE = WordTree([f"n{k:08d}" for k in range(12)], [-1, -1, -1, 0, 0, 1, 1, 1, 3, 3, 3, 8])
-
-
-def sigmoid(v: float) -> float:
-    return 1 / (1 + math.exp(-v))
-
-
-def mixed_targets() -> list[dict]:
-    return [
-        {
-            "boxes": torch.tensor([[0.3, 0.4, 0.2, 0.5], [0.31, 0.41, 0.2, 0.5]]),
-            "labels": torch.tensor([11, 9]),
-        },
-        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)},
-        {"label": 7},
-        {"unlabelled": True},
-        {"image_labels": torch.tensor([11, 5]), "negative_labels": torch.tensor([4, 2])},
-        {
-            "boxes": torch.tensor([[0.9, 1.0, 0.4, 0.4]]),
-            "labels": torch.tensor([0]),
-            "negative_labels": torch.tensor([6]),
-        },
-        {"negative_labels": torch.tensor([10])},
-    ]
 
 
 def test_unlabelled_image_teaches_nothing_and_empty_one_background():

@@ -150,6 +150,7 @@ def test_json_gives_the_same_description_and_modules_give_the_shapes_it_says(spe
         (lambda: NetworkSpec(32, 32, (HEAD, Reorg(2))), "divisible by 4, found 14"),
         (lambda: NetworkSpec(32, 32, (HEAD, GlobalAveragePool(), HEAD)), "needs cells"),
         (lambda: NetworkSpec(32, 32, (HEAD, GlobalAveragePool(), Softmax(groups=4))), "into 4 groups"),
+        (lambda: NetworkSpec(32, 32, (LogSumExp(2**20, ((0,),) * 2**12),)), "1,048,576 rows and 4,096 sets"),
         (
             lambda: NetworkSpec(32, 32, (Convolution(2**20, 99), Convolution(2**20, 99))),
             "parameters; at most",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wordtree import WordTree
+from tests.yolo9000.test_loss import TREE
 from yolo9000 import Network, presets
 from yolo9000.blocks import BatchNorm
 from yolo9000.descent import RULES, LazyConditionals, descend
@@ -20,7 +20,6 @@ from yolo9000.modelfile import load_model, save_model
 from yolo9000.spec import AveragePool, LogSumExp, Route
 
 # 0 (3 (8, 9, 10), 4), 1 (5, 6, 7), 2; 8 (11)
-TREE = WordTree([f"n{k:08d}" for k in range(12)], [-1, -1, -1, 0, 0, 1, 1, 1, 3, 3, 3, 8])
 KNOWN = (9, 4, 6, 5, 11, 3)  # the nodes of the classifier's classes, in its own order; 3 is an inner one
 STORED = (0, 1, 2, 3, 4, 5, 6, 8, 9, 11)
 ANCHORS = ((1.5, 2.0), (3.0, 2.5))
@@ -43,6 +42,7 @@ def small(shared: bool = True, stored: tuple[int, ...] | None = None, seed: int 
             if not parameter.any():
                 parameter.normal_(0, 0.1)
         net.layers[-1].rows.weight.normal_(0, 0.5)
+        net.layers[spec.region.boxes].conv.bias.normal_()
     return net.eval()
 
 
@@ -249,7 +249,7 @@ def test_only_a_network_with_class_rows_makes_a_lazy_output_of_features():
 def test_a_detector_finds_what_the_layers_say(stored):
     net = small(stored=stored)
     with torch.no_grad():
-        net.layers[net.spec.region.boxes].conv.bias.view(2, 5)[:, 4] += 2  # enough objectness for boxes
+        net.layers[net.spec.region.boxes].conv.bias.view(2, 5)[:, 4] = 1  # enough objectness for boxes
     pictures = [torch.rand(3, 50, 60, generator=torch.Generator().manual_seed(k)) for k in range(3)]
     detector = Detector(net, precision="float32")
     found = detector(pictures, threshold=0.5, nms="none", tree_threshold=0.2)
