@@ -50,9 +50,7 @@ def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
     pads = []
     for extent in (x.shape[3], x.shape[2]):
         windows = (extent + layer.padding - layer.size) // layer.stride + 1
-        reach = (
-            windows - 1
-        ) * layer.stride + layer.size  # cells the windows cover, counted from the padded start
+        reach = (windows - 1) * layer.stride + layer.size  # cells covered, counted from the padded start
         pads += [before, max(0, reach - before - extent)]
     if any(pads):
         x = F.pad(x, pads, value=-torch.inf)

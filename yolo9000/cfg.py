@@ -31,6 +31,13 @@ from yolo9000.spec import (
 
 _LARGEST_FILE = 2**22  # bytes; yolo9000.cfg has 2,329, so anything near this is no cfg
 
+# Settings of [region]: of the layer itself; those that are only checked, or without effect here; those of the
+# loss and of the pictures trained on, which have the same names in `Region`.
+_REGION_KEYS = ("anchors", "classes", "num", "softmax", "tree", "map")
+_CHECKED_KEYS = ("coords", "background", "log", "classfix", "mask_scale", "max")
+_LOSS_KEYS = ("bias_match", "rescore", "object_scale", "noobject_scale", "class_scale", "coord_scale")
+_LOSS_KEYS += ("thresh", "jitter", "absolute", "random")
+
 # Darknet's long and short section names.
 _SECTIONS = {
     "network": "net",
@@ -233,30 +240,7 @@ def _reorg(s: Section, index: int) -> Layer:
 
 
 def _region(s: Section, index: int) -> Layer:
-    s.only(
-        *(
-            "anchors",
-            "bias_match",
-            "classes",
-            "coords",
-            "num",
-            "softmax",
-            "jitter",
-            "rescore",
-            "object_scale",
-        ),
-        *(
-            "noobject_scale",
-            "class_scale",
-            "coord_scale",
-            "mask_scale",
-            "thresh",
-            "classfix",
-            "absolute",
-            "random",
-        ),
-        *("tree", "map", "max", "log", "background"),
-    )
+    s.only(*_REGION_KEYS, *_CHECKED_KEYS, *_LOSS_KEYS)
     for key, wanted in (("coords", 4), ("background", 0), ("log", 0), ("classfix", 0)):
         if s.integer(key, wanted) != wanted:
             raise s.fail(f"{key}={s.text(key)}: only {key}={wanted} is supported", key)
@@ -363,26 +347,11 @@ def _written(index: int, layer: Layer) -> tuple[str, dict[str, object]]:
             return "reorg", {"stride": layer.stride}
         case Region(boxes=None):
             anchors = ", ".join(f"{w},{h}" for w, h in layer.anchors)
-            values = {
-                "anchors": anchors,
-                "classes": layer.classes,
-                "coords": 4,
-                "num": len(layer.anchors),
-                "softmax": 1,
-            }
-            names = (
-                "bias_match",
-                "rescore",
-                "object_scale",
-                "noobject_scale",
-                "class_scale",
-                "coord_scale",
-                "thresh",
-            )
-            values |= {name: getattr(layer, name) for name in (*names, "jitter", "absolute", "random")}
-            return "region", values | {
-                name: getattr(layer, name) for name in ("tree", "map") if getattr(layer, name)
-            }
+            values = {"anchors": anchors, "classes": layer.classes, "coords": 4}
+            values |= {"num": len(layer.anchors), "softmax": 1}
+            values |= {name: getattr(layer, name) for name in _LOSS_KEYS}
+            files = {"tree": layer.tree, "map": layer.map}
+            return "region", values | {name: file for name, file in files.items() if file}
         case Softmax():
             values = {"groups": layer.groups, "temperature": layer.temperature}
             return "softmax", values | ({"tree": layer.tree} if layer.tree else {})

@@ -104,13 +104,15 @@ class Detector:
         self.class_map = None if net.class_map is None else torch.as_tensor(net.class_map, dtype=torch.long)
         self.anchors = torch.tensor(net.spec.region.anchors, dtype=torch.float32, device=self.device)
         self.stride = net.stride
-        self.defaults: dict[str, Any] = dict(getattr(net, "defaults", None) or {})
+        self.defaults: dict[str, Any] = dict(net.defaults)
         size = self.defaults.pop("size", None) or (net.spec.width, net.spec.height)
         own_resize = self.defaults.pop("resize", "smooth")
         try:
             self.size = self.checked_size(size)
         except (TypeError, ValueError) as error:
             raise ModelError(f"the model's own size {size}: {error}") from error
+        if own_resize not in RESIZES:
+            raise ModelError(f"the model's own resize is one of {', '.join(RESIZES)}, not {own_resize!r}")
         self.resize = own_resize if resize is None else resize
         if self.resize not in RESIZES:
             raise ValueError(f"resize is one of {', '.join(RESIZES)}, not {self.resize!r}")

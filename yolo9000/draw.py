@@ -89,9 +89,8 @@ def _frame(
     left, right = (min(max(v, 0), size[0] - 1) for v in (left, max(left, right)))
     top, bottom = (min(max(v, 0), size[1] - 1) for v in (top, max(top, bottom)))
     line = min(line, max(1, min(right - left, bottom - top) // 3))
-    if (
-        line > 1 and min(right - left, bottom - top) > 4 * line
-    ):  # a thin dark rim, to be seen on a ground of the same colour
+    # A thin dark rim, to be seen on a ground of the same colour.
+    if line > 1 and min(right - left, bottom - top) > 4 * line:
         pen.rectangle((left, top, right, bottom), outline=(0, 0, 0), width=line + 1)
     pen.rectangle((left, top, right, bottom), outline=colour, width=line)
 

@@ -120,9 +120,7 @@ class Hierarchy(nn.Module):
         """Log Pr(node): sums of log conditionals along the path from the root, same shape as given."""
         values = log_conditionals.movedim(dim, 0)
         levels, first = [], 0
-        for (
-            size
-        ) in self.level_sizes:  # level by level: each node is its parent's sum plus its own conditional
+        for size in self.level_sizes:  # each node is its parent's sum plus its own conditional
             nodes = self.level_nodes[first : first + size]
             level = values.index_select(0, nodes)
             if levels:

@@ -54,9 +54,8 @@ def read_image(
         return _from_pil(picture, "PIL image", max_pixels)
     if isinstance(picture, np.ndarray):
         return _from_array(picture, "array", max_pixels)
-    if (
-        type(picture).__module__.partition(".")[0] == "torch"
-    ):  # no import of torch for those who have no tensor
+    # By its name: who has no tensor need not import torch.
+    if type(picture).__module__.partition(".")[0] == "torch":
         return _from_tensor(picture, max_pixels)
     raise ImageError(f"a picture is a path, bytes, PIL image, array or tensor, not {type(picture).__name__}")
 

@@ -97,7 +97,7 @@ def save_model(
         raise ModelError(
             "a network with an external backbone cannot be a model file: only its owner can build it again"
         )
-    names = names if names is not None else getattr(net, "names", None)
+    names = names if names is not None else net.names
     if names is not None and (net.tree is not None or len(names) != net.classes):
         raise ModelError(f"{len(names)} names for {net.classes} classes; a tree carries its own names")
     model = {
@@ -108,7 +108,7 @@ def save_model(
         "seen": int(net.seen),
         "version": [int(part) for part in net.version],
         "record": dict(record or {}),
-        "defaults": dict(defaults if defaults is not None else getattr(net, "defaults", None) or {}),
+        "defaults": dict(defaults if defaults is not None else net.defaults),
     }
     try:
         text = json.dumps(model, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -55,7 +55,7 @@ def tree_of(net: "Network", names: Sequence[str] | str | Path | None = None) -> 
     the network's.
     """
     if names is None:
-        names = getattr(net, "names", None)
+        names = net.names
     elif isinstance(names, str | Path):
         names = read_names(names, net.classes)
     if names is not None and len(names) != net.classes:

@@ -5,7 +5,7 @@ loss.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +43,9 @@ class Network(nn.Module):
     classes); external: the module behind `External` layers; init: False leaves weights unset, for a caller
     that loads them. Attributes: spec, tree, class_map ((n,) int64 data set class -> node, or None), anchors
     ((A, 2) in cells; (0, 2) for a classifier), classes, stride (pixels a cell), seen (images trained on, as
-    in a weight file), version (its header). New weights are Darknet's: normal with standard deviation sqrt(2
-    / fan in), biases zero. Raises ModelError.
+    in a weight file), version (its header); and what a model file keeps beside the weights, names (of a flat
+    list of classes, or None), record and defaults (modelfile.py). New weights are Darknet's: normal with
+    standard deviation sqrt(2 / fan in), biases zero. Raises ModelError.
     """
 
     def __init__(
@@ -69,6 +70,9 @@ class Network(nn.Module):
         self.class_map: Tensor | None = None
         self.seen = 0
         self.version = (0, 2, 0)
+        self.names: tuple[str, ...] | None = None
+        self.record: dict[str, Any] = {}
+        self.defaults: dict[str, Any] = {}
         self.frozen = 0
         self._hierarchy: Hierarchy | None = None
         self._tree: WordTree | None = None
@@ -156,7 +160,8 @@ class Network(nn.Module):
                     state = {key: value.clone() for key, value in ours.state_dict().items()}
                     theirs.load_state_dict(state, assign=True)
         copy.stored = self.stored
-        copy.class_map, copy.seen, copy.version = self.class_map, self.seen, self.version
+        for name in ("class_map", "seen", "version", "names", "record", "defaults"):
+            setattr(copy, name, getattr(self, name))
         return copy.eval()
 
     def freeze(self, layers: int) -> Network:

@@ -110,6 +110,41 @@ def test_half_and_record(run, tmp_path):  # noqa: F811
     )
 
 
+def test_a_model_file_again(run, tmp_path):  # noqa: F811
+    source, target = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
+    (tmp_path / "record.json").write_text('{"licence": "CC0"}')
+    save_model(
+        small_detector("flat"), source, {"origin": "here"}, names=list("abcdef"), defaults={"rule": "leaf"}
+    )
+    words = [
+        "--half",
+        "--record",
+        tmp_path / "record.json",
+        "--default",
+        "threshold=0.3",
+        "--default",
+        "size=96",
+    ]
+    assert run("convert", source, target, *words)[0] == 0
+    first, again = load_model(source), load_model(target)
+    assert again.record == {"origin": "here", "licence": "CC0"} and again.names == tuple("abcdef")
+    assert again.defaults == {"rule": "leaf", "threshold": 0.3, "size": 96}
+    weight = first.layers[0].conv.weight
+    assert torch.equal(again.layers[0].conv.weight, weight.half().float())
+    for default, status, message in (
+        ("threshold=2", 1, "0..1"),
+        ("colour=red", 1, "colour"),
+        ("size=100", 1, "multiple of 8"),
+        ("resize=best", 1, "resize is one of"),
+        ("threshold", 2, "wanted KEY=VALUE"),
+    ):
+        found, out, err = run("convert", source, tmp_path / "z.safetensors", "--default", default)
+        assert (found, out) == (status, "") and message in err
+    save_model(small_classifier(), source)
+    assert run("convert", source, tmp_path / "z.safetensors", "--default", "threshold=0.3")[0] == 1
+    assert not (tmp_path / "z.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

@@ -185,7 +185,9 @@ def test_orders_of_the_pass_through_differ():
 def test_fused_is_a_copy_without_batch_norm():
     net = small()
     net.seen, net.class_map = 77, torch.tensor([1])
+    net.names, net.record, net.defaults = ("a", "b", "c"), {"licence": "MIT"}, {"threshold": 0.3}
     fused = net.fuse()
+    assert (fused.names, fused.record, fused.defaults) == (net.names, net.record, net.defaults)
     assert not any(isinstance(m, BatchNorm) for m in fused.modules()) and not fused.training
     assert fused.seen == 77 and fused.class_map is net.class_map and torch.equal(fused.anchors, net.anchors)
     assert NetworkSpec.from_dict(fused.spec.to_dict()) == fused.spec

@@ -76,7 +76,9 @@ def command(
         written = _again(sources[0], target, half, record, defaults)
     elif len(sources) == 1:
         if data_root or names or half or bn or record or defaults:
-            raise click.UsageError("without a target .safetensors there are no options but --json")
+            raise click.UsageError(
+                "without a target .safetensors, which the other options are for making, there is only --json"
+            )
         written = _to_darknet(sources[0], target)
     else:
         raise click.UsageError("give x.cfg x.weights x.safetensors, or x.safetensors folder/")
@@ -120,24 +122,29 @@ def _to_model(
 def _again(
     source: Path, target: Path, half: bool, record: Path | None, defaults: tuple[str, ...]
 ) -> list[Path]:
+    from yolo9000.detector import Detector
     from yolo9000.modelfile import save_model
-    from yolo9000.options import check_defaults
     from yolo9000.start import load_any
 
+    given = dict(_default(item) for item in defaults)
     net = load_any(str(source))
-    chosen = dict(getattr(net, "defaults", None) or {})
-    for item in defaults:
-        key, equals, text = item.partition("=")
-        try:
-            chosen[key.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            chosen[key.strip()] = text.strip()
-        if not equals:
-            raise click.UsageError(f"--default {item}: wanted KEY=VALUE")
-    check_defaults({key: value for key, value in chosen.items() if key not in ("size", "resize")})
-    about = {**(getattr(net, "record", None) or {}), **(_read_record(record) if record else {})}
-    save_model(net, target, about, dtype="float16" if half else "float32", defaults=chosen)
+    net.defaults = {**net.defaults, **given}
+    if given:
+        Detector(net, precision="float32")  # refuses what is no detector or no possible default
+    about = {**net.record, **(_read_record(record) if record else {})}
+    save_model(net, target, about, dtype="float16" if half else "float32")
     return [target]
+
+
+def _default(item: str) -> tuple[str, Any]:
+    """KEY=VALUE; the value as JSON where it is some, else as text."""
+    key, equals, text = (part.strip() for part in item.partition("="))
+    if not equals or not key:
+        raise click.UsageError(f"--default {item}: wanted KEY=VALUE")
+    try:
+        return key, json.loads(text)
+    except ValueError:
+        return key, text
 
 
 def _to_darknet(source: Path, folder: Path) -> list[Path]:
@@ -172,7 +179,7 @@ def _named_files(net: "Network", stem: str) -> tuple[Any, dict[str, list[Any]]]:
     if net.class_map is not None:
         last = dataclasses.replace(last, map=f"{stem}.map")
         files[f"{stem}.map"] = net.class_map.tolist()
-    if getattr(net, "names", None):
+    if net.names is not None:
         files[f"{stem}.names"] = list(net.names)
     return dataclasses.replace(net.spec, layers=(*net.spec.layers[:-1], last)), files
 

@@ -110,12 +110,10 @@ def _network(spec: "NetworkSpec") -> dict[str, Any]:
 
 
 def _tree(tree: "WordTree | None", fingerprint: str | None) -> dict[str, Any] | None:
+    if fingerprint is None:
+        return None
     if tree is None:
-        return (
-            None
-            if fingerprint is None
-            else {"fingerprint": fingerprint, "note": "another tree than this package's"}
-        )
+        return {"fingerprint": fingerprint, "note": "another tree than this package's"}
     return {
         "nodes": len(tree),
         "groups": len(tree.group_parent),
