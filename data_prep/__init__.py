@@ -1,5 +1,7 @@
-"""Other people's data sets into checked samples in one file. Imports no torch; names are imported when first
-used."""
+"""Other people's data sets into checked samples in one file. Imports no torch.
+
+Names are imported when first used.
+"""
 
 import importlib
 

@@ -1,5 +1,7 @@
-"""Anchors: k-means over box sizes with the distance 1 - IoU about a common centre (paper, section 2,
-"Dimension clusters"). Arrays only."""
+"""Anchors: k-means over box sizes with the distance 1 - IoU about a common centre. Arrays only.
+
+Source: Redmon and Farhadi 2016, section 2, "Dimension Clusters".
+"""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
-"""Checking: every picture of a recipe's sources decoded, every box judged, every class looked up; a report by
-kind of fault. The data sets are only read."""
+"""Checking: every picture of a recipe's sources decoded, every box judged, every class looked up.
+
+The result is a report by kind of fault; the data sets are only read.
+"""
 
 import dataclasses
 from collections import Counter

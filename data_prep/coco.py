@@ -1,5 +1,7 @@
-"""COCO JSON into records, with LVIS's fields for federated annotation where they occur. No pictures are
-touched here."""
+"""COCO JSON into records, with LVIS's fields for federated annotation where they occur.
+
+No pictures are touched here.
+"""
 
 import json
 import math
@@ -141,16 +143,17 @@ def _annotation(
 
 
 def _record(name: str, image: dict, rows: list[tuple], categories: dict, faults: list[Fault]) -> Record:
-    size = (image.get("width"), image.get("height"))
-    if not all(_is_number(side) and math.isfinite(side) and side > 0 for side in size):
-        size = None
+    sides = [_float(side) if _is_number(side) else math.nan for side in map(image.get, ("width", "height"))]
+    known = all(math.isfinite(side) and side > 0 for side in sides)
     lists = {}
     for what in ("neg_category_ids", "not_exhaustive_category_ids"):
         value = image.get(what) or []
-        known = [key for key in value if _is_id(key) and key in categories] if isinstance(value, list) else []
-        if not isinstance(value, list) or len(known) < len(value):
+        listed = (
+            [key for key in value if _is_id(key) and key in categories] if isinstance(value, list) else []
+        )
+        if not isinstance(value, list) or len(listed) < len(value):
             faults.append(Fault("orphan annotation", name, f"{what} names categories that are not listed"))
-        lists[what] = tuple(known)
+        lists[what] = tuple(listed)
     return Record(
         name=name,
         boxes_xyxy=np.asarray([row[:4] for row in rows], np.float64).reshape(-1, 4),
@@ -159,7 +162,7 @@ def _record(name: str, image: dict, rows: list[tuple], categories: dict, faults:
         difficult=np.asarray([row[6] for row in rows], bool),
         negative_categories=lists["neg_category_ids"],
         not_exhaustive_categories=lists["not_exhaustive_category_ids"],
-        size=None if size is None else (int(size[0]), int(size[1])),
+        size=(int(sides[0]), int(sides[1])) if known else None,
     )
 
 

@@ -1,5 +1,4 @@
-"""The error this package raises on purpose. The command line prints it as one line; anything else is a
-bug."""
+"""What this package raises on purpose. The command line prints it as one message; anything else is a bug."""
 
 
 class DataError(Exception):

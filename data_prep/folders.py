@@ -1,5 +1,4 @@
-"""Folders or tars of labelled pictures, `<class>/<file>`, into records without boxes; and pictures without
-any label."""
+"""Folders or tars of pictures, `<class>/<file>`, into records with labels, or without any; never boxes."""
 
 from data_prep.errors import DataError
 from data_prep.pictures import Pictures, TarFolder

@@ -1,5 +1,7 @@
-"""Judging boxes: which of them are boxes in a picture at all, and what is wrong with the rest. Pure functions
-over arrays."""
+"""Judging boxes: which of them are boxes in a picture at all, and what is wrong with the rest.
+
+Pure functions over arrays.
+"""
 
 import numpy as np
 

@@ -1,5 +1,4 @@
-"""The layout of a store file (HDF5): what is written and read under which name. The reader is store.py, the
-writer writer.py.
+"""The layout of a store file (HDF5): what is written (writer.py) and read (store.py) under which name.
 
     attributes   format, version, complete, sources (JSON), about (JSON), tree_fingerprint,
                  index_crc32 (JSON: column -> crc32)

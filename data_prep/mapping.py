@@ -1,5 +1,7 @@
-"""Mapping: the classes of a data set to nodes of a tree, by WordNet id, synset name, a committed table, a
-file, or by name."""
+"""Mapping: the classes of a data set to nodes of a tree.
+
+By WordNet id, synset name, a committed table, a file, or, where asked for, by name.
+"""
 
 import csv
 import json

@@ -1,5 +1,7 @@
-"""Packing: the data sets of a recipe, judged and mapped, into one store file. Reading annotations is the
-readers', writing writer.py's."""
+"""Packing: the data sets of a recipe, judged and mapped, into one store file.
+
+Not here: reading annotations (coco.py, folders.py) and writing the file (writer.py).
+"""
 
 import dataclasses
 from collections import Counter, deque
@@ -24,6 +26,7 @@ from data_prep.sample import Sample
 from data_prep.selection import read_list, select
 from data_prep.writer import StoreWriter
 from wordtree import WordTree
+from wordtree.files import read_lines
 
 AHEAD = 64  # pictures a thread: enough to keep all threads busy, little enough memory
 
@@ -112,22 +115,23 @@ def make_tree(recipe: Recipe, loaded: Iterable[Loaded]) -> WordTree:
     if recipe.tree == "default":
         return WordTree.default()
     if recipe.tree != "flat":
-        path = recipe.root / recipe.tree
-        if path.suffix == ".tree":
-            names = path.with_suffix(".names")
-            return WordTree.from_darknet(path, names=names if names.is_file() else None)
-        return WordTree.load(path)
-    if recipe.names is None:
-        names = [c.name for source in loaded for c in source.records.categories.values()]
-    else:
-        path = recipe.root / recipe.names
-        try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: the class names cannot be read ({error})") from error
+        return WordTree.load(recipe.root / recipe.tree)
+    if recipe.names is not None:
+        return WordTree.flat(_class_names(recipe.root / recipe.names))
+    names = [c.name for source in loaded for c in source.records.categories.values()]
     if not names:
         raise DataError("a flat tree needs class names, and the sources have none")
     return WordTree.flat(dict.fromkeys(names))
+
+
+def _class_names(path: Path) -> list[str]:
+    """A class name per line; its line number is its class number, so none may be blank or there twice."""
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        first = lines.setdefault(line.strip(), number)
+        if first != number:
+            raise DataError(f"{path}:{number}: the class {line.strip()!r} was there already in line {first}")
+    return list(lines)
 
 
 def map_source(loaded: Loaded, tree: WordTree, root: Path) -> Mapping:
@@ -175,9 +179,18 @@ def pack(
         for source, mapping in zip(loaded, mappings, strict=True):
             _pack_source(source, mapping, writer, pool, jobs, decode, report, bar)
         if not len(writer):
-            first = f"; the first fault: {report.faults[0][1]}" if report.faults else ""
-            raise DataError(f"{out}: not one picture could be packed{first}")
+            raise DataError(f"{out}: not one picture could be packed{_first_reason(report)}")
     return report
+
+
+def _first_reason(report: PackReport) -> str:
+    """Why the first picture or label was left out, as the end of a sentence."""
+    for name, fault in report.faults:
+        return f"; the first fault: {name}: {fault.picture or '-'}: {fault.kind}: {fault.detail}"
+    for name, dropped in report.dropped.items():
+        for why, count in dropped.items():
+            return f"; {name}: {count:,} labels left out: {why}"
+    return ""
 
 
 def _pack_source(
@@ -275,7 +288,8 @@ def make_sample(
             ):
                 if bad:
                     kind = next((kind for kind in kinds if kind not in HARMLESS), "box empty")
-                    faults.append(Fault(kind, record.name, f"box {np.round(box, 2).tolist()} left out"))
+                    shown = [round(value, 2) for value in box.tolist()]
+                    faults.append(Fault(kind, record.name, f"box {shown} left out"))
         keep = known & sound
         boxes = set_upright(clip(boxes[keep], size), size, orientation)
         size = shape.upright

@@ -9,6 +9,7 @@ member names are only names.
 import io
 import os
 import tarfile
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +19,11 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.errors import DataError
 
+# What Pillow commonly opens; other files in a folder of pictures are notes and lists.
 SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".jp2",
-        ".avif",
-    ]
-)  # what Pillow commonly opens; other files in a folder of pictures are notes and lists
+    {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp"}
+    | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
+)
 
 # Above this a picture is an accident or an attack: 200 megapixels decode to 600 MB.
 MAX_PIXELS = 200_000_000
@@ -71,14 +59,26 @@ class Shape:
 
 
 def open_pictures(path: Path | str) -> "Folder | Tar | TarFolder":
-    """A folder of pictures, a tar, or a folder that holds nothing but tars; DataError for anything else."""
+    """A folder of pictures, a tar, or a folder of tars; DataError for anything else, or a mixture of them."""
     path = Path(path)
-    if path.is_dir():
-        tars = sorted(p for p in path.iterdir() if p.suffix == ".tar" and p.is_file())
-        return TarFolder(path, tars) if tars else Folder(path)
-    if not path.exists():
-        raise DataError(f"{path}: no such folder or tar of pictures")
-    return Tar(path)
+    if not path.is_dir():
+        if not path.is_file():
+            raise DataError(f"{path}: no such folder or tar of pictures")
+        tar = Tar(path)
+        tar.names()  # a tar that is none is no reason to miss each picture one by one
+        return tar
+    try:
+        entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    tars = [p for p in entries if p.suffix == ".tar" and p.is_file()]
+    others = [p for p in entries if p not in tars and (p.is_dir() or _is_picture(p.name))] if tars else []
+    if others:
+        raise DataError(
+            f"{path}: holds tars and beside them {others[0].name}; "
+            "put the tars and the pictures into folders of their own"
+        )
+    return TarFolder(path, tars) if tars else Folder(path)
 
 
 class Folder:
@@ -89,10 +89,13 @@ class Folder:
 
     def names(self) -> list[str]:
         found = []
-        for folder, folders, files in os.walk(self.path, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            here = Path(folder).relative_to(self.path)
-            found += [(here / name).as_posix() for name in files if _is_picture(name)]
+        for folder, folders, files in os.walk(self.path, followlinks=True, onerror=_refuse):
+            here = Path(folder)
+            folders[:] = sorted(
+                name for name in folders if not name.startswith(".") and not _leads_up(here / name)
+            )
+            inside = here.relative_to(self.path)
+            found += [(inside / name).as_posix() for name in files if _is_picture(name)]
         return sorted(found)
 
     def read(self, name: str) -> bytes:
@@ -108,29 +111,43 @@ class Folder:
             raise DataError(f"{self.path / name}: cannot be read ({error})") from error
 
 
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); its pictures would be missing")
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in: following it, one would find everything for ever."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
 class Tar:
-    """Pictures in an uncompressed tar; the list of members is read once, on first use."""
+    """Pictures in an uncompressed tar; the list of members is read once. Threads may share it."""
 
     def __init__(self, path: Path):
         self.path = path
         self._members: dict[str, tuple[int, int]] | None = None
         self._handle: int | None = None
+        self._lock = threading.Lock()
 
     def _index(self) -> dict[str, tuple[int, int]]:
-        if self._members is None:
-            members = {}
-            try:
-                with tarfile.open(self.path, "r:") as tar:
-                    for member in tar:
-                        if member.isreg() and not member.issparse():
-                            members[member.name.removeprefix("./")] = (member.offset_data, member.size)
-            except (tarfile.TarError, OSError, EOFError) as error:
-                raise DataError(
-                    f"{self.path}: not a whole, uncompressed tar ({error}); unpack .tar.gz and the like, "
-                    "or fetch it again"
-                ) from error
-            self._members = members
-        return self._members
+        with self._lock:
+            return self._read_index() if self._members is None else self._members
+
+    def _read_index(self) -> dict[str, tuple[int, int]]:
+        members = {}
+        try:
+            with tarfile.open(self.path, "r:") as tar:
+                for member in tar:
+                    if member.isreg() and not member.issparse():
+                        members[member.name.removeprefix("./")] = (member.offset_data, member.size)
+            self._handle = os.open(self.path, os.O_RDONLY)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise DataError(
+                f"{self.path}: not a whole, uncompressed tar ({error}); unpack .tar.gz and the like, "
+                "or fetch it again"
+            ) from error
+        self._members = members
+        return members
 
     def names(self) -> list[str]:
         return sorted(name for name in self._index() if _is_picture(name.rpartition("/")[2]))
@@ -144,8 +161,6 @@ class Tar:
             raise DataError(f"{name}: not in {self.path}")
         offset, size = place
         try:
-            if self._handle is None:
-                self._handle = os.open(self.path, os.O_RDONLY)
             content = os.pread(self._handle, size, offset)
         except OSError as error:
             raise DataError(f"{self.path}: reading {name} failed ({error})") from error

@@ -1,5 +1,7 @@
-"""Recipe: which data sets go into a packed file and how, as read from TOML or JSON. Nothing of the data
-itself is read here."""
+"""Recipe: which data sets go into a packed file and how, as read from TOML or JSON.
+
+Nothing of the data itself is read here.
+"""
 
 import dataclasses
 import json
@@ -17,12 +19,12 @@ KINDS = ("coco", "folders", "unlabelled")
 class Source:
     """One data set of a recipe. Paths are relative to the recipe's root.
 
-    name: what samples of it are called in the store. kind: "coco" (annotations + images), "folders"
-        (`<class>/<file>`, labels
-    only) or "unlabelled". images: a folder, a tar or a folder of tars. map: see mapping.map_categories.
-    classes: of "folders", the only classes taken (a list, see selection.read_list). only, leave_out: lists of
-        picture names.
-    holdout_*: see selection.select. drop_unmapped: go on without what cannot be mapped.
+    name: what samples of it are called in the store.
+    kind: "coco" (annotations and images), "folders" (`<class>/<file>`, labels only) or "unlabelled".
+    images: a folder, a tar or a folder of tars.
+    map: see mapping.map_categories. drop_unmapped: go on without what cannot be mapped.
+    classes: of "folders", the only classes taken (a list, see selection.read_list).
+    only, leave_out: lists of picture names. holdout_*: see selection.select.
     """
 
     name: str
@@ -52,8 +54,8 @@ class Recipe:
     """What goes into one packed file.
 
     tree: "default", "flat" (the classes of the sources, or those in the file `names`, one a line) or a file:
-        a tree's JSON or
-    Darknet's .tree. root: the folder that paths are relative to.
+        a tree's JSON or Darknet's .tree.
+    root: the folder that paths are relative to.
     """
 
     sources: tuple[Source, ...]

@@ -1,5 +1,7 @@
-"""Record: what an annotation file says of one picture, before it is judged or mapped to nodes. Readers make
-it; packing and checking take it."""
+"""Record: what an annotation file says of one picture, before it is judged or mapped to nodes.
+
+Readers (coco.py, folders.py) make it, packing.py and checking.py take it.
+"""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -9,8 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Category:
-    """A class of a data set: its name, and WordNet's synset name where the data set gives one
-    ("dog.n.01")."""
+    """A class of a data set: its name, and, where the data set gives one, its synset name ("dog.n.01")."""
 
     name: str
     synset: str | None = None

@@ -1,11 +1,15 @@
-"""Sample: one picture with all that is known about it, labels as node indices of a WordTree. No file formats
-here."""
+"""Sample: one picture with all that is known about it, labels as node indices of a WordTree.
+
+Not here: file formats (store.py, writer.py).
+"""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from data_prep.errors import DataError
+
+_LARGEST = 2**31 - 1  # pixels a side: what a column of the store holds
 
 
 def _no_nodes() -> np.ndarray:
@@ -25,8 +29,7 @@ class Sample:
     negative_labels: int64 (k,), nodes verified to be nowhere in the picture.
     not_exhaustive_labels: int64 (q,), nodes of which more may be in the picture than there are boxes (LVIS).
     boxed: the picture's boxes are given (perhaps none: background). False: nobody drew boxes here; there may
-        be
-    image_labels, or nothing at all (unlabelled).
+        be image_labels, or nothing at all (unlabelled).
     """
 
     name: str
@@ -53,9 +56,13 @@ class Sample:
         """Raise DataError unless shapes agree, boxes are finite, positive and inside, and labels are in
         0..nodes-1."""
         n = len(self.labels)
+        try:
+            self.name.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise DataError(f"{self.name!r}: the name holds half a character ({error.reason})") from error
         if not self.image:
             raise DataError(f"{self.name}: no image bytes")
-        if self.width < 1 or self.height < 1:
+        if not (1 <= self.width <= _LARGEST and 1 <= self.height <= _LARGEST):
             raise DataError(f"{self.name}: size {self.width} x {self.height} is not that of a picture")
         if self.boxes_cxcywh.shape != (n, 4) or self.crowd.shape != (n,) or self.difficult.shape != (n,):
             raise DataError(
@@ -70,7 +77,10 @@ class Sample:
             raise DataError(f"{self.name}: box {k} is {self.boxes_cxcywh[k].tolist()}, not a box inside 0..1")
         for what in ("labels", "image_labels", "negative_labels", "not_exhaustive_labels"):
             values = getattr(self, what)
-            if values.ndim != 1 or (len(values) and not (values.min() >= 0 and values.max() < nodes)):
+            inside = values.ndim == 1 and (
+                not len(values) or (values.dtype.kind in "iu" and values.min() >= 0 and values.max() < nodes)
+            )
+            if not inside:
                 raise DataError(
                     f"{self.name}: {what} {values.tolist()[:8]} are not nodes of a tree of {nodes}"
                 )

@@ -1,5 +1,7 @@
-"""Which pictures of a data set are taken: lists of names, and every n-th kept out for measuring. Pure
-functions over names."""
+"""Which pictures of a data set are taken: lists of names, and every n-th kept out for measuring.
+
+Functions over names; no picture is touched.
+"""
 
 import json
 from pathlib import Path

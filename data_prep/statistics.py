@@ -1,5 +1,7 @@
-"""Statistics of a store: what is in it by source, node and level, and how large its boxes are. Reads no
-image."""
+"""Statistics of a store: what is in it by source, node and level, and how large its boxes are.
+
+Reads no image.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise

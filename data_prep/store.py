@@ -1,5 +1,7 @@
-"""Store: reads the samples of one packed file, from any number of processes. Writing is writer.py, the layout
-layout.py."""
+"""Store: reads the samples of one packed file, from any number of processes.
+
+Not here: writing (writer.py) and the layout (layout.py).
+"""
 
 import json
 import os
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from tqdm import tqdm
 
 from data_prep.errors import DataError
 from data_prep.layout import CHUNK, COLUMNS, FORMAT, RAGGED, VERSION
@@ -31,8 +34,7 @@ class Store:
 
     Raises:
         DataError: no such file, not a store, another version, not finished, truncated or damaged. A flipped
-        bit in the index is
-            found on opening, one in an image when that image is read (or by `verify`).
+            bit in the index is found on opening, one in an image when that image is read (or by `verify`).
     """
 
     def __init__(self, path: Path | str):
@@ -305,9 +307,9 @@ class Store:
             )
         return image
 
-    def verify(self) -> None:
+    def verify(self, progress: bool = False) -> None:
         """Read every image and hold it against its checksum; DataError at the first that does not fit."""
-        for index in range(self._length):
+        for index in tqdm(range(self._length), unit=" pictures", disable=not progress):
             self._image(index)
 
     def close(self) -> None:

@@ -1,5 +1,7 @@
-"""StoreWriter: samples into one HDF5 file that appears whole or not at all. Reading is store.py, the layout
-layout.py."""
+"""StoreWriter: samples into one HDF5 file that appears whole or not at all.
+
+Not here: reading (store.py) and the layout (layout.py).
+"""
 
 import contextlib
 import errno
@@ -49,8 +51,8 @@ class StoreWriter:
         about: anything JSON-able that says where the data came from.
 
     Raises:
-        DataError: the folder is missing or cannot be written, another process is writing, or a sample is not
-        sound.
+        DataError: the folder is missing or cannot be written, another process is writing, or a sample is
+            not sound.
     """
 
     def __init__(self, path: Path | str, tree: WordTree, about: dict | None = None):
@@ -67,15 +69,21 @@ class StoreWriter:
             raise DataError(f"{self.path.parent}: no such folder to write {self.path.name} into")
         if self.path.is_dir():
             raise DataError(f"{self.path}: is a folder")
+        if self.path.exists() and not self.path.is_file():
+            raise DataError(f"{self.path}: is no plain file; replacing a device or pipe would harm everybody")
         self._reserved = 0
+        self._file: h5py.File | None = None
+        fresh = not self.partial.exists()
+        try:
+            self._open()
+        except BaseException:  # Ctrl-C too
+            if fresh or self._file is not None:  # otherwise another process may be writing it
+                self.abandon()
+            raise
+
+    def _open(self) -> None:
         with _failing_as(self.partial):
-            fresh = not self.partial.exists()
-            try:
-                self._reserve(0)
-            except OSError:
-                if fresh:  # otherwise another process may be writing it
-                    self.partial.unlink(missing_ok=True)
-                raise
+            self._reserve(0)
             # libver latest: HDF5 then keeps a checksum over each piece of its own metadata.
             self._file = h5py.File(self.partial, "w", libver="latest")
             self._reserved = 0  # HDF5 emptied the file
@@ -138,6 +146,8 @@ class StoreWriter:
         if wanted <= self._reserved:
             return
         with self.partial.open("ab") as file:
+            if not hasattr(os, "posix_fallocate"):  # macOS cannot promise room
+                return
             try:
                 os.posix_fallocate(file.fileno(), self._reserved, wanted - self._reserved)
             except OSError as error:
@@ -198,12 +208,15 @@ class StoreWriter:
         """Drop what was written; a file that was at `path` before stays."""
         # HDF5 may not be able to write its metadata (a full disk): then there is nothing more to close.
         with contextlib.suppress(*_HDF5_ERRORS):
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
         self.partial.unlink(missing_ok=True)
 
 
 # What h5py raises when the system refuses to write: the second when it notices only on closing.
 _HDF5_ERRORS = (OSError, RuntimeError)
+# What the system says of a place where nothing may be written, however empty the disk.
+_NOT_ALLOWED = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -211,7 +224,8 @@ def _failing_as(path: Path) -> Iterator[None]:
     try:
         yield
     except _HDF5_ERRORS as error:
-        raise DataError(f"{path}: writing failed ({error}); is the disk full?") from error
+        advice = "" if getattr(error, "errno", None) in _NOT_ALLOWED else "; is the disk full?"
+        raise DataError(f"{path}: writing failed ({error}){advice}") from error
 
 
 def _give_back(path: Path) -> None:

@@ -16,17 +16,29 @@ from tqdm import tqdm
 @click.option("--most", type=click.IntRange(1, 64), default=15, show_default=True, help="Try k = 1 .. this.")
 @click.option(
     "--size",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 100_000),
     default=416,
     show_default=True,
     help="Side of the square that pictures are fitted into, in pixels; 0: pixels of the pictures themselves.",
 )
 @click.option(
-    "--stride", type=click.IntRange(1), default=32, show_default=True, help="Pixels a cell, for --unit cells."
+    "--stride",
+    type=click.IntRange(1, 100_000),
+    default=32,
+    show_default=True,
+    help="Pixels a cell, for --unit cells.",
 )
-@click.option("--unit", type=click.Choice(["cells", "pixels"]), default="cells", show_default=True)
+@click.option(
+    "--unit",
+    type=click.Choice(["cells", "pixels"]),
+    default="cells",
+    show_default=True,
+    help="Of the anchors: Darknet's cfg files want cells.",
+)
 @click.option("--source", multiple=True, help="Only boxes of this source; may be repeated.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the starting points drawn."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(stores, k, most, size, stride, unit, source, seed, as_json) -> None:
     """Cluster box sizes into anchors: k-means with the distance 1 - IoU about a common centre.
@@ -48,6 +60,10 @@ def command(stores, k, most, size, stride, unit, source, seed, as_json) -> None:
     for n in tqdm(range(1, max(most, k) + 1), desc="k-means", disable=not sys.stderr.isatty()):
         curve.append(kmeans(sizes, n, seed=seed, warm=curve[-1] if curve else None))
     chosen = curve[k - 1]
+    if len(chosen.sizes) < k:
+        click.echo(
+            f"the boxes have {len(chosen.sizes)} distinct sizes, so there are no {k} anchors", err=True
+        )
     if as_json:
         content = {
             "boxes": len(sizes),

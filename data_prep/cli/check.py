@@ -1,13 +1,12 @@
 """`data-prep check`."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from data_prep.cli.sources import recipe_from, source_options
+from data_prep.cli.sources import processors, recipe_from, refuse_options, source_options
 
 _SHOWN = 5  # examples of each kind of fault; --json has them all
 
@@ -27,6 +26,7 @@ def command(path: str | None, **options) -> None:
     status 1 if anything is wrong that costs a picture, box or label.
     """
     if path is not None and Path(path).suffix in (".h5", ".hdf5"):
+        refuse_options("a packed file is whole or not: only --json goes with it", "as_json")
         _check_store(path, options["as_json"])
         return
     recipe = recipe_from(path, options)
@@ -34,8 +34,7 @@ def command(path: str | None, **options) -> None:
     from data_prep.checking import check
     from data_prep.record import HARMLESS, KINDS
 
-    jobs = options["jobs"] or len(os.sched_getaffinity(0))
-    report = check(recipe, jobs=jobs, progress=sys.stderr.isatty())
+    report = check(recipe, jobs=options["jobs"] or processors(), progress=sys.stderr.isatty())
     if options["as_json"]:
         click.echo(json.dumps(report.to_dict(), indent=1))
     else:
@@ -59,9 +58,8 @@ def _check_store(path: str, as_json: bool) -> None:
     from data_prep.store import Store
 
     store = Store(path)
-    store.verify()
-    if len(store):
-        len(store.tree)
+    len(store.tree)  # rebuilt and held against its fingerprint
+    store.verify(progress=sys.stderr.isatty())
     if as_json:
         click.echo(json.dumps({"file": path, "samples": len(store), "whole": True}))
     else:

@@ -1,13 +1,12 @@
 """`data-prep pack`."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from data_prep.cli.sources import recipe_from, source_options
+from data_prep.cli.sources import processors, recipe_from, source_options
 
 _SHOWN = 20  # faults printed one by one; --report has them all
 
@@ -39,12 +38,15 @@ def command(paths: tuple[str, ...], quick: bool, skip_bad: bool, report: Path | 
     recipe = recipe_from(paths[0] if len(paths) == 2 else None, options)
 
     from data_prep.packing import pack
+    from wordtree.files import check_target, write_whole
 
-    jobs = options["jobs"] or len(os.sched_getaffinity(0))
+    if report:
+        check_target(report)  # now, not after hours of packing
+    jobs = options["jobs"] or processors()
     result = pack(recipe, paths[-1], decode=not quick, jobs=jobs, progress=sys.stderr.isatty())
     content = {"file": paths[-1], **result.to_dict()}
     if report:
-        report.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(report, json.dumps(content, indent=1).encode() + b"\n")
     if options["as_json"]:
         click.echo(json.dumps(content, indent=1))
     else:

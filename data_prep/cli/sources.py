@@ -1,5 +1,6 @@
 """Options shared by `pack` and `check`: a recipe, or one data set given on the command line."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,11 +56,34 @@ _OPTIONS = [
 ]
 
 
+# Options that do not describe a single data set; those of `pack` itself among them.
+_ANY_SOURCE = ("tree", "flat", "names", "root", "jobs", "as_json", "quick", "skip_bad", "report")
+
+
 def source_options(command: Callable) -> Callable:
     """Add the shared options to a click command."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def refuse_options(why: str, *allowed: str) -> None:
+    """UsageError if an option that describes data was typed, other than those allowed."""
+    context = click.get_current_context()
+    typed = [
+        option.opts[0]
+        for option in context.command.params
+        if isinstance(option, click.Option)
+        and option.name not in allowed
+        and context.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if typed:
+        raise click.UsageError(f"{why}, not {', '.join(typed)}")
 
 
 def recipe_from(recipe: str | None, options: dict) -> Recipe:
@@ -69,9 +93,7 @@ def recipe_from(recipe: str | None, options: dict) -> Recipe:
     if options["flat"] and options["tree"]:
         raise click.UsageError("--flat and --tree exclude each other")
     if recipe is not None:
-        single = [k for k in ("images", "source", "map_", "classes", "only", "leave_out") if options[k]]
-        if chosen or single or options["holdout_every"] or options["drop_unmapped"]:
-            raise click.UsageError("with a recipe, what concerns one data set stands in the recipe")
+        refuse_options("with a recipe, what concerns one data set stands in the recipe", *_ANY_SOURCE)
         return _with_tree(Recipe.load(recipe, options["root"]), tree, options["names"])
     if len(chosen) != 1:
         raise click.UsageError("give a recipe, or one of --coco, --folders, --unlabelled")

@@ -176,3 +176,12 @@ def test_lvis_keeps_its_lists(shared):
         assert sum(len(getattr(record, f"{ours}_categories")) for record in found.records) == wanted > 0
     assert all(category.synset for category in found.categories.values())
     assert found.faults == ()
+
+
+@pytest.mark.parametrize("side", [0, -3, 10**400, float("nan"), float("inf"), "20", None, True])
+def test_a_size_that_is_none_is_not_known(tmp_path, side):
+    path = tmp_path / "c.json"
+    image = {"id": 1, "file_name": "a.jpg", "width": side, "height": 10}
+    path.write_text(json.dumps({"images": [image], "annotations": [], "categories": []}))
+    (record,) = read_coco(path).records
+    assert record.size is None

@@ -2,6 +2,11 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +19,8 @@ from data_prep.cli import cli
 from data_prep.packing import pack
 from data_prep.recipe import Recipe, Source
 from data_prep.store import Store
-from wordtree import WordTree
+from data_prep.writer import StoreWriter
+from wordtree import TreeError, WordTree
 
 RECIPES = Path(__file__).resolve().parents[2] / "scripts" / "recipes"
 
@@ -22,7 +28,7 @@ RECIPES = Path(__file__).resolve().parents[2] / "scripts" / "recipes"
 def run(*arguments):
     result = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=True)
     error = result.exception
-    if error is not None and not isinstance(error, SystemExit | DataError):
+    if error is not None and not isinstance(error, SystemExit | DataError | TreeError):
         raise error
     return result
 
@@ -389,3 +395,110 @@ def test_coco128s_parts_never_meet(tmp_path, shared):
     everything = sorted(path.name for path in (shared / "data" / "coco128" / "images").iterdir())
     assert names[1] == set(everything[::4])
     assert names[0] == set(everything) - names[1]
+
+
+def test_class_names_of_a_flat_tree_keep_their_line_numbers(data):
+    command = ["pack", "--coco", data / "boxes.json", "--images", data / "boxed", "--flat", data / "o.h5"]
+    wrong = {b"a\n\nb\n": "voc.names:2: a blank line", b"a\nb\na\n": "voc.names:3: the class 'a'"}
+    for content, says in wrong.items():
+        (data / "voc.names").write_bytes(content)
+        error = run(*command, "--names", data / "voc.names").exception
+        assert isinstance(error, DataError | TreeError)
+        assert says in str(error)
+        assert not (data / "o.h5").exists()
+
+
+def test_a_broken_tar_is_one_error_not_one_for_each_picture(data, tree_file):
+    (data / "broken.tar").write_bytes(b"no tar" * 200)
+    command = ["--coco", data / "boxes.json", "--images", data / "broken.tar", "--tree", tree_file]
+    for result in (run("check", *command), run("pack", *command, data / "o.h5")):
+        assert isinstance(result.exception, DataError)
+        assert "broken.tar: not a whole, uncompressed tar" in str(result.exception)
+
+
+def test_when_nothing_is_left_the_reason_is_said(data, tree_file):
+    (data / "m.csv").write_text("".join(f"n0000000{k},,not wanted\n" for k in (5, 6, 7)))
+    command = ["pack", "--folders", data / "classes", "--map", data / "m.csv", "--tree", tree_file]
+    error = run(*command, data / "o.h5").exception
+    assert isinstance(error, DataError)
+    assert "not one picture could be packed; folders: 2 labels left out: 'n00000005': not wanted" in str(
+        error
+    )
+
+
+def test_a_report_that_cannot_be_written_is_said_before_packing(data, tree_file):
+    os.mkfifo(data / "pipe")
+    command = ["pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5"]
+    assert "no plain file" in str(run(*command, "--report", data / "pipe").exception)
+    assert not (data / "o.h5").exists()
+    assert run(*command, "--report", data / "new" / "r.json").exit_code == 0
+    assert json.loads((data / "new" / "r.json").read_text())["faults"] == []
+
+
+def test_absurd_coordinates_cost_their_box_and_no_warning(data, tree_file, make, recwarn):
+    make.coco_of(
+        data / "boxes.json",
+        {"0.jpg": (20, 10)},
+        [("0.jpg", 1, [0, 0, 5, 5], {}), ("0.jpg", 1, [1e308, 1e308, 1e307, 1e307], {})],
+        {1: "n00000003"},
+    )
+    command = ["--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file]
+    assert run("pack", *command, data / "o.h5", "--skip-bad").exit_code == 0
+    assert run("check", *command).exit_code == 1
+    assert len(Store(data / "o.h5")[0].labels) == 1
+    assert not recwarn.list
+
+
+def test_names_that_are_no_text_are_reported_not_a_traceback(data, tree_file):
+    content = json.loads((data / "boxes.json").read_text())
+    content["images"][0]["file_name"] = "\ud800.jpg"
+    (data / "boxes.json").write_text(json.dumps(content))
+    command = ["--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file]
+    program = "from data_prep.cli import main; main()"
+    for arguments in (["check", *command], ["check", *command, "--json"], ["pack", *command, data / "o.h5"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "missing picture" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_empty_stores_are_counted_and_have_no_anchors(tmp_path, tree, make, samples):
+    with StoreWriter(tmp_path / "s.h5", tree) as writer:
+        for _ in range(samples):
+            writer.add(make.sample(boxes=0))
+    counts = json.loads(run("stats", tmp_path / "s.h5", "--json").stdout)[str(tmp_path / "s.h5")]
+    assert (counts["pictures"], counts["nodes"]) == (samples, {})
+    assert sum(counts["box_sides"].values()) == 0
+    assert run("stats", tmp_path / "s.h5").exit_code == 0
+    assert json.loads(run("check", tmp_path / "s.h5", "--json").stdout)["samples"] == samples
+    assert "no boxes" in str(run("anchors", tmp_path / "s.h5", "--json").exception)
+
+
+def test_options_that_would_do_nothing_are_refused(data, tree_file):
+    assert run("pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5").exit_code == 0
+    result = run("check", data / "o.h5", "--map", "coco")
+    assert (result.exit_code, "--map" in result.output) == (2, True)
+    (data / "r.toml").write_text("[[source]]\n")
+    result = run("check", data / "r.toml", "--holdout-part", "kept")
+    assert (result.exit_code, "--holdout-part" in result.output) == (2, True)
+
+
+def test_ctrl_c_leaves_nothing_behind(data, tree_file, make):
+    for k in range(300):
+        (data / "classes" / "n00000005" / f"{k}.png").write_bytes(make.picture(300, 300, "PNG"))
+    program = "from data_prep.cli import main; main()"
+    command = ["pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5", "--jobs", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, command)], stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (data / "o.h5.partial").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    assert not list(data.glob("o.h5*"))

@@ -3,6 +3,7 @@
 
 import gzip
 import io
+import os
 import struct
 import zlib
 
@@ -136,3 +137,38 @@ def _png_of_size(width, height):
 def test_what_is_no_picture(content, why, decode):
     with pytest.raises(DataError, match=why):
         inspect(content, decode)
+
+
+def test_a_link_upwards_is_not_followed_for_ever(tmp_path, make):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "x.jpg").write_bytes(make.picture())
+    (tmp_path / "a" / "b" / "up").symlink_to("../..")
+    (tmp_path / "a" / "self").symlink_to(".")
+    (tmp_path / "other").symlink_to("a/b")
+    assert open_pictures(tmp_path).names() == ["a/x.jpg"]
+    (tmp_path / "a" / "b" / "y.jpg").write_bytes(make.picture())
+    assert open_pictures(tmp_path).names() == ["a/b/y.jpg", "a/x.jpg", "other/y.jpg"]
+
+
+def test_tars_beside_pictures_are_refused_not_half_read(tmp_path, make):
+    make.tar_of(tmp_path / "n1.tar", {"x.jpg": make.picture()})
+    (tmp_path / "README.txt").write_text("notes do no harm")
+    assert open_pictures(tmp_path).names() == ["n1/x.jpg"]
+    (tmp_path / "n2").mkdir()
+    with pytest.raises(DataError, match="holds tars and beside them n2"):
+        open_pictures(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    scan = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    pictures = open_pictures(tmp_path)
+    monkeypatch.setattr("os.scandir", refusing)
+    with pytest.raises(DataError, match="a: cannot be read"):
+        pictures.names()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -294,6 +295,18 @@ def test_nowhere_to_write(tmp_path, tree):
         StoreWriter(tmp_path / "none" / "s.h5", tree)
     with pytest.raises(DataError, match="is a folder"):
         StoreWriter(tmp_path, tree)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="no plain file"):
+        StoreWriter(tmp_path / "pipe", tree)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="wants a file system that takes no files: /proc")
+def test_a_place_that_takes_no_files_is_no_full_disk(tree):
+    with pytest.raises(DataError, match="writing failed") as caught:
+        StoreWriter("/proc/s.h5", tree)
+    assert "disk full" not in str(caught.value)
 
 
 _BOX = [0.5, 0.5, 0.2, 0.2]
@@ -304,6 +317,9 @@ _BOX = [0.5, 0.5, 0.2, 0.2]
     [
         {"image": b""},
         {"width": 0},
+        {"width": 2**31},
+        {"name": "bad \ud800"},
+        {"labels": np.asarray([0.5])},
         {"labels": np.asarray([8])},
         {"labels": np.asarray([-1])},
         {"labels": np.asarray([0, 1])},
@@ -322,7 +338,7 @@ def test_an_unsound_sample_is_refused_and_leaves_no_trace(tmp_path, tree, make, 
     with StoreWriter(tmp_path / "s.h5", tree) as writer:
         writer.add(make.sample("first"))
         with pytest.raises(DataError, match="bad"):
-            writer.add(make.sample("bad", **change))
+            writer.add(make.sample(**{"name": "bad", **change}))
         writer.add(make.sample("last"))
     store = Store(tmp_path / "s.h5")
     assert [one.name for one in store] == ["first", "last"]
