@@ -248,7 +248,10 @@ def _tree(spec: NetworkSpec, roots: list[Path]) -> WordTree | None:
 
     path = _find(last.tree, roots, "tree")
     names = path.with_suffix(".names")
-    return WordTree.from_darknet(path, names=names if names.is_file() else None)
+    tree = WordTree.from_darknet(path, names=names if names.is_file() else None)
+    if len(tree) != spec.classes:
+        raise ModelError(f"{path}: a tree of {len(tree)} nodes; the cfg has {spec.classes} classes")
+    return tree
 
 
 def _class_map(spec: NetworkSpec, roots: list[Path]) -> Tensor | None:

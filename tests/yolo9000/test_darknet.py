@@ -254,7 +254,7 @@ def test_a_map_outside_the_tree_is_refused(tmp_path, mapping, says):
 
 
 def test_a_tree_of_another_size_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="tree has 3 nodes, the network 4 classes"):
+    with pytest.raises(ModelError, match=r"t\.tree: a tree of 3 nodes; the cfg has 4 classes"):
         darknet.load(cfg_with_tree(tmp_path, nodes=4))
 
 
