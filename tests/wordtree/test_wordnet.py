@@ -100,25 +100,39 @@ def test_fetching_where_nothing_can_be_reached_gives_advice(tmp_path):
     assert not (tmp_path / "to").exists()
 
 
-def test_fetching_from_debian_packages(tmp_path):
-    """The two packages' files meet in one folder, with lexnames; apt-get and dpkg are stand-ins."""
+@pytest.fixture
+def from_debian(tmp_path):
+    """Runs the script with stand-ins for apt-get and dpkg that give two packages."""
     programs = tmp_path / "bin"
     programs.mkdir()
     scripts = {
-        "apt-get": 'touch "$2_3.0_all.deb"',
+        "apt-get": '/usr/bin/touch "$2_3.0_all.deb"',
         "dpkg": 'd="$3/usr/share/wordnet"; /bin/mkdir -p "$d"; '
         'case "$2" in *base*) echo b > "$d/data.noun";; *) echo s > "$d/index.sense";; esac',
     }
     for name, text in scripts.items():
-        (programs / name).write_text(f"#!/bin/sh\n{text.replace('touch', '/usr/bin/touch')}\n")
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
-    command = [sys.executable, str(SCRIPT), "--from", "debian", "--to", str(tmp_path / "to")]
-    environment = {**os.environ, "PATH": str(programs)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def run(to: Path, path: str = str(programs)) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(SCRIPT), "--from", "debian", "--to", str(to)]
+        environment = {**os.environ, "PATH": path}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_fetching_from_debian_packages(tmp_path, from_debian):
+    """The two packages' files meet in one folder, with lexnames."""
+    done = from_debian(tmp_path / "to")
     assert done.returncode == 0, done.stderr
     root = tmp_path / "to" / "corpora" / "wordnet"
     assert sorted(path.name for path in root.iterdir()) == ["data.noun", "index.sense", "lexnames"]
-    again = subprocess.run(
-        command, env={**environment, "PATH": ""}, capture_output=True, text=True, check=False
-    )
-    assert "already" in again.stdout
+    assert "already" in from_debian(tmp_path / "to", path="").stdout
+
+
+def test_fetching_to_where_nothing_can_be_written_is_one_line(tmp_path, from_debian):
+    (tmp_path / "file").write_text("x")
+    done = from_debian(tmp_path / "file")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot be written" in done.stderr
