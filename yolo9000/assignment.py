@@ -71,6 +71,8 @@ def collect(
     """
     boxes, labels, ignore, image_labels, negatives = (_Flat() for _ in range(5))
     for b, target in enumerate(targets):
+        if not isinstance(target, Mapping):
+            raise TrainingError(f"target {b} of the batch is no dict but {type(target).__name__}")
         if "boxes" in target:
             if "labels" not in target:
                 raise TrainingError(f'target {b} of the batch has "boxes" but no "labels"')
@@ -147,7 +149,7 @@ def assign(
 
 
 def _boxes(values: Any, what: str) -> Tensor:
-    boxes = torch.as_tensor(values, dtype=torch.float32)
+    boxes = _tensor(values, what, torch.float32)
     if boxes.numel() == 0:
         return boxes.reshape(0, 4)
     if boxes.dim() != 2 or boxes.shape[1] != 4:
@@ -156,12 +158,19 @@ def _boxes(values: Any, what: str) -> Tensor:
 
 
 def _labels(values: Any, what: str) -> Tensor:
-    labels = torch.as_tensor(values)
+    labels = _tensor(values, what)
     if labels.numel() == 0:
         return labels.reshape(0).long()
     if labels.is_floating_point() or labels.dtype == torch.bool or labels.dim() > 1:
         raise TrainingError(f"{what} is {labels.dtype} of shape {tuple(labels.shape)}; wanted integers (n,)")
     return labels.reshape(-1).long()
+
+
+def _tensor(values: Any, what: str, dtype: torch.dtype | None = None) -> Tensor:
+    try:
+        return torch.as_tensor(values, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TrainingError(f"{what} is no array of numbers: {str(error).splitlines()[0]}") from None
 
 
 class _Flat:

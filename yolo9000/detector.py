@@ -109,7 +109,7 @@ class Detector:
         own_resize = self.defaults.pop("resize", "smooth")
         try:
             self.size = self.checked_size(size)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ModelError(f"the model's own size {size}: {error}") from error
         if own_resize not in RESIZES:
             raise ModelError(f"the model's own resize is one of {', '.join(RESIZES)}, not {own_resize!r}")
@@ -367,13 +367,16 @@ class Detector:
 
     def checked_size(self, size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
         """(width, height) of an input that this network can run. Raises ValueError."""
-        width, height = (size, size) if isinstance(size, int) else size
-        for side in (width, height):
-            if not isinstance(side, int) or side < self.stride or side % self.stride or side > _LARGEST_SIDE:
+        sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
+        for side in sides:
+            whole = isinstance(side, int | np.integer)
+            if not whole or side < self.stride or side % self.stride or side > _LARGEST_SIDE:
                 raise ValueError(
                     f"the size is a multiple of {self.stride} up to {_LARGEST_SIDE} pixels, not {side}"
                 )
-        return width, height
+        if len(sides) != 2:
+            raise ValueError(f"the size is one number or (width, height), not {sides}")
+        return int(sides[0]), int(sides[1])
 
 
 # Inputs beyond this are no photographs letterboxed but a slip of the keyboard: 4096 x 4096 takes gigabytes.

@@ -98,11 +98,14 @@ class RegionLoss(nn.Module):
             raise ValueError(
                 "class_loss='sigmoid' is for flat class lists; a tree's siblings compete in a softmax"
             )
-        anchors = torch.as_tensor(anchors, dtype=torch.float32).detach().reshape(-1, 2)
-        if not len(anchors) or not (anchors > 0).all():
+        anchors = torch.as_tensor(anchors, dtype=torch.float32).detach()
+        if anchors.dim() != 2 or anchors.shape[1] != 2 or not len(anchors) or not (anchors > 0).all():
             raise ValueError(f"anchors are (width, height) pairs above 0, in cells; got {anchors.tolist()}")
         self.register_buffer("anchors", anchors.clone(), persistent=False)
-        self.register_buffer("map", None if map is None else torch.as_tensor(map).long(), persistent=False)
+        map = None if map is None else torch.as_tensor(map).long()
+        if map is not None and bool(((map < 0) | (map >= self.hierarchy.nodes)).any()):
+            raise ValueError(f"map gives nodes outside the {self.hierarchy.nodes} there are: {map.tolist()}")
+        self.register_buffer("map", map, persistent=False)
         self.object_scale, self.noobject_scale = object_scale, noobject_scale
         self.class_scale, self.coord_scale = class_scale, coord_scale
         self.thresh, self.rescore, self.bias_match = thresh, rescore, bias_match

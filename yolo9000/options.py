@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from yolo9000.descent import RULES
@@ -33,10 +34,11 @@ class Options:
         if self.nms not in MODES:
             raise ValueError(f"suppression is one of {', '.join(MODES)}, not {self.nms!r}")
         for name in ("threshold", "tree_threshold", "nms_iou"):
-            if not 0 <= getattr(self, name) <= 1:  # also refuses NaN
-                raise ValueError(f"{name} lies in 0..1, not {getattr(self, name)}")
-        if self.max_detections < 1:
-            raise ValueError(f"max_detections is at least 1, not {self.max_detections}")
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value <= 1:  # also refuses NaN
+                raise ValueError(f"{name} lies in 0..1, not {value!r}")
+        if not isinstance(self.max_detections, Integral) or self.max_detections < 1:
+            raise ValueError(f"max_detections is a whole number from 1 on, not {self.max_detections!r}")
 
 
 def check_defaults(defaults: Mapping[str, Any]) -> None:

@@ -240,8 +240,9 @@ def test_other_sizes(detectors):
         found = detector(picture(0), size=size)
         assert found.image_size == (90, 60)
     assert detector.size == (64, 64)
-    for bad in (0, 4, 60, -8, 100_000, (64, 60), 64.0):
-        with pytest.raises((ValueError, TypeError)):
+    assert len(detector(picture(0), size=np.int64(64))) == len(detector(picture(0), size=64))
+    for bad in (0, 4, 60, -8, 100_000, (64, 60), 64.0, "64", (64, 64, 64), (64,), ()):
+        with pytest.raises(ValueError, match="the size is"):
             detector(picture(0), size=bad)
 
 
@@ -255,6 +256,8 @@ def test_other_sizes(detectors):
         ({"nms_iou": -1}, "nms_iou"),
         ({"tree_threshold": 2}, "tree_threshold"),
         ({"max_detections": 0}, "max_detections"),
+        ({"max_detections": 1.5}, "max_detections"),
+        ({"threshold": "high"}, "threshold"),
         ({"batch": 0}, "batch"),
     ],
 )

@@ -177,6 +177,9 @@ def box(*values):
         ({"image_labels": [1, -2]}, "label -2"),
         ({"negative_labels": [12]}, "label 12"),
         ({"image_labels": [[1, 2]]}, "wanted integers"),
+        ({"label": "dog"}, '"image_labels" of target 1 is no array'),
+        ({"boxes": [[0.1, 0.2], [0.3]], "labels": [1, 2]}, '"boxes" of target 1 is no array'),
+        (None, "target 1 .* no dict"),
     ],
 )
 def test_impossible_targets_are_named(target, message):
@@ -216,8 +219,12 @@ def test_wrong_shapes_and_settings():
         RegionLoss(ANCHORS, TREE, class_loss="sigmoid")
     with pytest.raises(ValueError, match="either a tree or"):
         RegionLoss(ANCHORS)
-    with pytest.raises(ValueError, match="above 0"):
-        RegionLoss([[1.0, 0.0]], classes=2)
+    for anchors in ([[1.0, 0.0]], [[1, 2, 3]], [1, 2], []):
+        with pytest.raises(ValueError, match="pairs above 0"):
+            RegionLoss(anchors, classes=2)
+    for nodes in ([0, 12], [-1]):
+        with pytest.raises(ValueError, match="outside the 12"):
+            RegionLoss(ANCHORS, TREE, map=nodes)
 
 
 def test_non_finite_loss_names_the_images():
