@@ -21,6 +21,7 @@ Darknet's own files are darknet.py."""
 
 import hashlib
 import json
+import operator
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -212,8 +213,11 @@ def _info(
         model = json.loads(text)
         spec = NetworkSpec.from_dict(model["network"])
         tree, fingerprint = _tree_from_dict(model["tree"])
+        for key in ("names", "class_map"):
+            if not isinstance(model[key], list | None):
+                raise TypeError(f"{key} is no list")
         names = None if model["names"] is None else tuple(str(name) for name in model["names"])
-        class_map = None if model["class_map"] is None else tuple(int(k) for k in model["class_map"])
+        class_map = None if model["class_map"] is None else tuple(map(operator.index, model["class_map"]))
         version = tuple(int(part) for part in model["version"])
         record, defaults, seen = dict(model["record"]), dict(model["defaults"]), int(model["seen"])
     except (ModelError, TreeError) as error:
@@ -228,8 +232,10 @@ def _info(
         )
     if tree is not None and len(tree) != spec.classes:
         raise ModelError(f"{path}: the tree has {len(tree)} nodes, the network {spec.classes} classes")
-    if names is not None and len(names) != spec.classes:
-        raise ModelError(f"{path}: {len(names)} names for {spec.classes} classes")
+    if names is not None and (fingerprint is not None or len(names) != spec.classes):
+        raise ModelError(
+            f"{path}: {len(names)} names for {spec.classes} classes; a tree carries its own names"
+        )
     if class_map is not None and not all(0 <= k < spec.classes for k in class_map):
         raise ModelError(f"{path}: its class map points outside the {spec.classes} classes")
     return ModelInfo(
@@ -292,8 +298,12 @@ def _check_state(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, T
         if tuple(tensor.shape) != tuple(found[name].shape):
             shapes = f"{tuple(found[name].shape)}, the network wants {tuple(tensor.shape)}"
             raise ModelError(f"{path}: {name} is {shapes}")
+        if found[name].is_floating_point() != tensor.is_floating_point():
+            raise ModelError(f"{path}: {name} is {found[name].dtype}, the network wants {tensor.dtype}")
         if found[name].is_floating_point() and not torch.isfinite(found[name]).all():
             raise ModelError(f"{path}: {name} holds values that are not finite")
+        if name.endswith("running_var") and bool((found[name] < 0).any()):
+            raise ModelError(f"{path}: {name} holds negative variances")
 
 
 def _other_kind(path: Path, start: bytes) -> str:

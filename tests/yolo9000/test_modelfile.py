@@ -122,6 +122,14 @@ def rewrite(path, change) -> None:
         (lambda m, t: t.update(extra=torch.zeros(1)), "extra has no place"),
         (lambda m, t: t.update({"layers.0.conv.weight": torch.zeros(1, 2)}), r"\(1, 2\)"),
         (lambda m, t: t["layers.0.conv.weight"].fill_(torch.nan), "not finite"),
+        (lambda m, t: m.update(names=list("abcdefghij")), "a tree carries its own names"),
+        (lambda m, t: m.update(names="abcdefghij"), "cannot be read"),
+        (lambda m, t: m.update(class_map=[0.5]), "cannot be read"),
+        (lambda m, t: t["layers.0.norm.running_var"].neg_(), "negative variances"),
+        (
+            lambda m, t: t.update({"layers.0.conv.weight": torch.ones(8, 3, 3, 3, dtype=torch.int64)}),
+            "int64, the network wants torch.float32",
+        ),
     ],
 )
 def test_parts_that_do_not_fit(change, message, tmp_path):
