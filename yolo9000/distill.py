@@ -155,18 +155,32 @@ def make_task(config: Any, net: Network, tree: WordTree | None) -> DistillTask:
         ) from None
     from yolo9000.start import load_any
 
+    if "parts" in settings:
+        settings["parts"] = _positions(settings["parts"], [part.name for part in config.data])
     try:
         return DistillTask(net, tree, load_any(names), class_labels(labels), loss=config.loss, **settings)
     except TypeError as error:
         raise TrainingError(f"[distill]: {error}") from None
 
 
+def _positions(wanted: Any, names: Sequence[str]) -> list[int]:
+    """The positions of data parts given by their names."""
+    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        known = ", ".join(name for name in names if name) or "none has a name"
+        raise TrainingError(f"distill.parts: no data part is called {missing[0]!r}; there are: {known}")
+    return [names.index(name) for name in wanted]
+
+
 class DistillTask:
     """Tree cross entropy with the teacher's opinion of windows of the picture, and with known labels.
 
     windows: sides, in cells, of the windows whose averages are judged, beside the whole picture; per_picture:
-    how many of each. label_weight: of the cross entropy with the labels of whole pictures. trust: the teacher
-    is believed on a labelled picture as far as it believes the label itself (it may not know such pictures).
+    how many of each. label_weight: of the cross entropy with the labels of whole pictures. parts: positions
+    of the parts of the data that the teacher judges, None = all. trust: it is believed on a labelled picture
+    as far as it believes the label itself (it may not know such pictures). Of nodes that it has no class for
+    it has no opinion: conditionals are compared among the siblings that it knows.
     boxes: train the detector by RegionLoss (settings `loss`) in the same step, with the teacher's part
     weighted by teacher_weight and judged on the final features, learnt difference included.
     """
@@ -185,6 +199,7 @@ class DistillTask:
         teacher_weight: float = 1.0,
         trust: bool = True,
         boxes: bool = False,
+        parts: Sequence[int] | None = None,
     ):
         self.windows, self.per_picture, self.trust = tuple(windows), per_picture, trust
         self.label_weight, self.teacher_weight = label_weight, teacher_weight
@@ -197,6 +212,10 @@ class DistillTask:
         device = net.anchors.device
         self.teacher = Teacher(classifier, labels, tree, stored).to(device)
         self.hierarchy = Hierarchy(stored_tree(tree, stored)).to(device)
+        self.taught = self.teacher.sums.any(0).nonzero()[:, 0]  # (K',) the rows that the teacher knows
+        known = [stored[k] for k in self.taught.tolist()]
+        self.taught_hierarchy = Hierarchy(stored_tree(tree, known)).to(device)
+        self.parts = None if parts is None else torch.tensor(sorted(parts))
         place = torch.full((len(tree),), -1, dtype=torch.int64)
         place[list(stored)] = torch.arange(len(stored))
         self.place = place.to(device)  # (C,) the row of each node, -1 without one
@@ -257,9 +276,9 @@ class DistillTask:
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             opinion = self.teacher(seen)  # (N, P, K)
-            each = soft_tree_cross_entropy(self.hierarchy, logits.flatten(0, 1), opinion.flatten(0, 1))
-            each = each - self._entropy(opinion.flatten(0, 1))  # a divergence: 0 where both agree
-            each = each.unflatten(0, logits.shape[:2]).mean(1)
+            each = self._divergence(logits[..., self.taught], opinion[..., self.taught]).mean(1)
+            if self.parts is not None:
+                each = each * torch.isin(batch.parts, self.parts).to(each)
             if self.trust and len(rows):
                 belief = opinion.amax(1)[rows, nodes]  # a label counts as believed if any window shows it
                 each = each * torch.ones_like(each).scatter_reduce(0, rows, belief, "amin")
@@ -274,10 +293,13 @@ class DistillTask:
             parts["loss"] = total
         return parts
 
-    def _entropy(self, opinion: Tensor) -> Tensor:
-        """The least that soft_tree_cross_entropy can be for these probabilities (M, K): (M,)."""
-        shares = self.hierarchy.log_conditionals(opinion.clamp_min(1e-30).log())
-        return -(opinion * shares).sum(-1)
+    def _divergence(self, logits: Tensor, opinion: Tensor) -> Tensor:
+        """Of the teacher's conditionals from the student's, among the nodes that the teacher knows, each
+        group weighted with Pr(parent); 0 where both agree. (N, P, K') twice -> (N, P).
+        """
+        tree = self.taught_hierarchy
+        least = -(opinion * tree.log_conditionals(opinion.clamp_min(1e-30).log())).sum(-1)
+        return soft_tree_cross_entropy(tree, logits, opinion) - least
 
 
 def class_branch(net: Network) -> tuple[int, int]:

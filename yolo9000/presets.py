@@ -172,6 +172,7 @@ def tiny9000(
     stored: Sequence[int] | None = None,
     shared_rows: bool = True,
     neck: int = 128,
+    branch: int = 128,
     dilations: Sequence[int] = (1, 2, 1, 4, 1, 2, 1, 4),
     known: Sequence[int] = (),
     pool: int = 7,
@@ -183,7 +184,7 @@ def tiny9000(
     The trunk's last two layers (stride 16) and, by a pass-through, its last of stride 8 go through a 1x1
     and one 3x3 convolution for each of `dilations`, joined in pairs by addition, to class-blind boxes. Class
     features are the trunk's, averaged over `pool` x `pool` cells (a single cell's are far too sharp), plus a
-    learnt difference that starts at zero. known: for each class of the trunk's own classifier its node in
+    learnt difference that starts at zero, from a branch of `branch` channels. known: for each class of the trunk's own classifier its node in
     `tree`; then the features get, for every inner node with known classes below it, the log of the sum of
     their exponentials, so that the tree can begin as exactly what the classifier knows (yolo9000.distill).
     anchors: in cells of 16 pixels. stored: nodes with a class row (None: all); shared_rows: one set of rows
@@ -209,7 +210,7 @@ def tiny9000(
     layers += [Route((trunk,)), AveragePool(pool, padded=True)]
     averaged = len(layers) - 1
     # A branch of its own: gradients of thousands of class rows would drown those of the boxes in the neck.
-    layers += [Route((wide,)), Convolution(128, 1), Convolution(128, 3)]
+    layers += [Route((wide,)), Convolution(branch, 1), Convolution(branch, 3)]
     layers.append(Convolution(128, 1, activation="linear", batch_normalize=False, start="zero"))
     layers.append(Add(averaged))
     features = len(layers) - 1
