@@ -184,7 +184,8 @@ def tiny9000(
     The trunk's last two layers (stride 16) and, by a pass-through, its last of stride 8 go through a 1x1
     and one 3x3 convolution for each of `dilations`, joined in pairs by addition, to class-blind boxes. Class
     features are the trunk's, averaged over `pool` x `pool` cells (a single cell's are far too sharp), plus a
-    learnt difference that starts at zero, from a branch of `branch` channels. known: for each class of the trunk's own classifier its node in
+    learnt difference that starts at zero, from a branch of `branch` channels. known: for each class of the
+    trunk's own classifier its node in
     `tree`; then the features get, for every inner node with known classes below it, the log of the sum of
     their exponentials, so that the tree can begin as exactly what the classifier knows (yolo9000.distill).
     anchors: in cells of 16 pixels. stored: nodes with a class row (None: all); shared_rows: one set of rows
