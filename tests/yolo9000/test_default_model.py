@@ -1,0 +1,38 @@
+"""The model that comes with the package, on photographs that it never saw."""
+
+import pytest
+import torch
+
+from wordtree import WordTree
+from yolo9000 import Detector
+from yolo9000.boxes import iou_xyxy
+from yolo9000.modelfile import DEFAULT_PATH
+
+# Photograph, box of the object by eye (left, top, right, bottom pixels), node at or below which the answer lies.
+PHOTOGRAPHS = [
+    ("dog.jpg", (134, 222, 309, 540), "carnivore.n.01"),
+    ("eagle.jpg", (135, 87, 598, 450), "bird.n.01"),
+    ("giraffe.jpg", (168, 30, 448, 440), "ungulate.n.01"),
+    ("horses.jpg", (0, 193, 315, 410), "ungulate.n.01"),  # the nearest, white one
+]
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load()
+
+
+def test_is_small_and_over_the_default_tree(detector):
+    assert DEFAULT_PATH.stat().st_size < 25_000_000
+    assert detector.tree.fingerprint == WordTree.default().fingerprint
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(("name", "box", "node"), PHOTOGRAPHS)
+def test_finds_and_names_the_animal(detector, shared, name, box, node):
+    found = detector(shared / "photos" / name)
+    above = detector.tree.index(node)
+    overlaps = iou_xyxy(torch.tensor(found.boxes_xyxy), torch.tensor([box], dtype=torch.float32))[:, 0]
+    right = [above in detector.tree.path_nodes(int(k)) for k in found.nodes]
+    good = [float(o) for o, known in zip(overlaps, right, strict=True) if known]
+    assert max(good, default=0.0) >= 0.5
