@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from wordtree import TreeError, wordnet
+
 # Reference results lie beside the checkout, never inside it.
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -14,3 +16,12 @@ def shared() -> Path:
     if not (_SHARED / "SPEC.md").is_file():
         pytest.skip("the reference results (../shared) are not beside this checkout")
     return _SHARED
+
+
+@pytest.fixture(scope="session")
+def needs_wordnet():
+    """A skip that says why, where WordNet 3.0 is not at hand."""
+    try:
+        wordnet.find()
+    except TreeError as error:
+        pytest.skip(str(error))

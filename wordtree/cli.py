@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,13 @@ def cli() -> None:
 @click.option(
     "--keep-only-children", is_flag=True, help="Leave a leaf without siblings where WordNet has it."
 )
+@click.option(
+    "--grafts",
+    "graft_file",
+    type=click.Path(path_type=Path),
+    help="A file of lines `node TAB hypernym [TAB name [TAB gloss]]`, beside the built-in ones.",
+)
+@click.option("--overrides", "as_9k", is_flag=True, help="Where no rule gives Darknet's 9k.tree, follow it.")
 @_json
 def build(
     labels: tuple[str, ...],
@@ -81,22 +88,31 @@ def build(
     darknet: Path | None,
     root: str,
     keep_only_children: bool,
+    graft_file: Path | None,
+    as_9k: bool,
     as_json: bool,
 ) -> None:
     """Build the tree of some WordNet nouns: LABELS and --from.
 
-    A label is a WordNet id (n02084071) or a synset name (dog.n.01). Each gets the one of its hypernym paths
-    that makes the tree grow least. Needs WordNet 3.0: scripts/get_wordnet.
+    A label is a WordNet id (n02084071) or a synset name (dog.n.01), or a node of --grafts, which is how
+    labels get in that WordNet does not know. Each gets the one of its hypernym paths that makes the tree grow
+    least. Needs WordNet 3.0: scripts/get_wordnet.
     """
+    from wordtree.grafts import as_grafts, default_grafts, overrides, read_grafts
     from wordtree.growth import build as build_tree
 
-    wanted = [*labels, *(labels_of(source) if source else ())]
+    grafts = as_grafts({**default_grafts(), **(overrides() if as_9k else {})})
+    if graft_file:
+        grafts |= read_grafts(graft_file)
+    wanted = [*labels, *(labels_of(source, grafts) if source else ())]
     if not wanted:
         raise click.UsageError("no labels: name some, or a file of them with --from")
     for target in (out, darknet and darknet / "wordtree.tree"):
         if target:
             check_target(target)
-    tree = build_tree(wanted, root=root, promotion=not keep_only_children, progress=sys.stderr.isatty())
+    tree = build_tree(
+        wanted, root=root, grafts=grafts, promotion=not keep_only_children, progress=sys.stderr.isatty()
+    )
     if out:
         tree.save(out)
     if darknet:
@@ -230,19 +246,34 @@ def check(file: Path, names: Path | None, labels: Path | None, map_file: Path | 
 @cli.command("diff", epilog="Example: wordtree diff 9k.tree")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--map",
+    "map_file",
+    type=click.Path(path_type=Path),
+    help="Write the index in NEW of each node of OLD into this file, a line each; -1: gone.",
+)
 @_json
-def diff_(old: Path, new: Path | None, as_json: bool) -> None:
+def diff_(old: Path, new: Path | None, map_file: Path | None, as_json: bool) -> None:
     """What must change in the tree OLD to get NEW (the built-in one).
 
     Nodes are compared by id: - removed, + added, > under another parent, ~ under another name. Exit status 1
     if there is a difference.
+
+    --map carries a class layer over: its row k, made for OLD, is the row of the node that stands in line k
+    of the map. (Line 0 is the first.)
     """
+    from wordtree.darknet import write_map
     from wordtree.difference import diff
 
     before, after = open_tree(old), open_tree(new)
     found = diff(before, after)
+    if map_file:
+        write_map(map_file, found.map)
     if as_json:
-        _print_json(asdict(found))
+        _print_json(
+            {k: getattr(found, k) for k in ("removed", "added", "moved", "renamed", "reordered")}
+            | {"map": found.map.tolist()}
+        )
     else:
         for mark, tree, nodes in (("-", before, found.removed), ("+", after, found.added)):
             for node in nodes:
@@ -269,14 +300,15 @@ def find(tree: WordTree, text: str) -> int:
     return tree.index(int(text) if _INDEX.fullmatch(text) and text not in tree else text)
 
 
-def labels_of(path: Path) -> list[str]:
-    """The first word of each line, which has to be a noun. TreeError names file and line."""
+def labels_of(path: Path, grafts: Mapping[str, Any]) -> list[str]:
+    """The first word of each line, which has to be a noun or grafted. TreeError names file and line."""
     from wordtree import wordnet
 
     labels = [line.split()[0] for line in read_lines(path)]
     for number, label in enumerate(labels, 1):
         try:
-            wordnet.synset(label)
+            if label not in grafts:
+                wordnet.synset(label)
         except wordnet.NoNounError as error:
             raise TreeError(f"{path}:{number}: {error}") from error
     return labels

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from wordtree.tree import WordTree
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Difference:
     """What is to be changed in an old tree to get a new one, by id, in the order of the tree that has it.
 
     removed, added: nodes of only one of the two. moved: id, old parent, new parent (None: a root) of nodes of
         both. renamed: id, old name, new name. reordered: whether the nodes of both come in another order, so
         that their indices differ even where nothing else does.
+    tree: the new tree. map: (n,) int64, its index of each node of the old one, -1 where it is gone: row k of
+        a class layer made for the old tree belongs into row map[k] of one for the new tree.
     """
 
     removed: tuple[str, ...]
@@ -21,6 +25,8 @@ class Difference:
     moved: tuple[tuple[str, str | None, str | None], ...]
     renamed: tuple[tuple[str, str, str], ...]
     reordered: bool
+    tree: WordTree
+    map: np.ndarray
 
     def __bool__(self) -> bool:
         return bool(self.removed or self.added or self.moved or self.renamed or self.reordered)
@@ -37,7 +43,14 @@ def diff(old: WordTree, new: WordTree) -> Difference:
         moved=tuple(row for row in parents if row[1] != row[2]),
         renamed=tuple(row for row in names if row[1] != row[2]),
         reordered=both != [node for node in new.ids if node in old],
+        tree=new,
+        map=carry(old, new),
     )
+
+
+def carry(old: WordTree, new: WordTree) -> np.ndarray:
+    """(n,) int64: the index in `new` of each node of `old`, by id; -1 where there is none."""
+    return np.array([new.index(node) if node in new else -1 for node in old.ids], dtype=np.int64)
 
 
 def _parent(tree: WordTree, node: str) -> str | None:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from wordtree import wordnet
-from wordtree.classes import table
 from wordtree.errors import TreeError
+from wordtree.grafts import Graft, as_grafts, default_grafts
+from wordtree.layout import preorder
 from wordtree.tree import WordTree
 
 # "physical entity": what has pictures. Itself it is left out, so that its children are the roots, as in 9k.
 PHYSICAL_ENTITY = "n00001930"
+
+# How the length of a path counts among equally cheap ones.
+_TIES = {"alphabet": 0, "shortest": 1, "longest": -1}
 
 Parents = dict[str, str | None]  # id -> id of its parent, None for a root
 
@@ -25,7 +30,8 @@ def build(
     labels: Iterable[str] | Mapping[str, Iterable[str]],
     *,
     root: str = PHYSICAL_ENTITY,
-    grafts: Mapping[str, str] | None = None,
+    grafts: Mapping[str, str] | Iterable[Graft] | None = None,
+    ties: str = "alphabet",
     promotion: bool = True,
     progress: bool = False,
 ) -> WordTree:
@@ -37,10 +43,13 @@ def build(
     says nothing. The last is in no paper but in Darknet's 9k.tree.
 
     Args:
-        labels: WordNet ids ("n02084071") or synset names ("dog.n.01"); a mapping gives each its
-            `tree.sources`.
+        labels: WordNet ids ("n02084071") or synset names ("dog.n.01"), or ids of `grafts` that WordNet does
+            not know; a mapping gives each its `tree.sources`.
         root: id of the synset whose hyponyms may be roots; itself never a node.
-        grafts: id -> id of the hypernym to take in place of WordNet's. Default: wordtree/data/grafts.tsv.
+        grafts: id -> id of the hypernym to take in place of WordNet's, or what `read_grafts` gives. Default:
+            wordtree/data/grafts.tsv.
+        ties: which of a label's equally cheap paths is taken: the first in alphabetical order from the root
+            down ("alphabet"), or the "shortest" or "longest", and only then the first.
         promotion: whether only leaves become siblings; without it ancestry is exactly WordNet's.
         progress: whether to show a bar on stderr.
 
@@ -52,43 +61,38 @@ def build(
     """
     if isinstance(labels, str):
         raise TreeError(f"wanted a list of labels, not the one text {labels!r}")
+    places = as_grafts(default_grafts() if grafts is None else grafts)
     tags = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, ("label",))
     sources: dict[str, tuple[str, ...]] = {}
     for label, tag in tqdm(tags.items(), "labels", disable=not progress):
-        node = wordnet.wnid(wordnet.synset(label))
+        node = label if label in places else wordnet.wnid(wordnet.synset(label))
         sources[node] = tuple(sorted({*sources.get(node, ()), *tag}))
     if not sources:
         raise TreeError("a tree needs at least one label")
-    paths = Paths(root, default_grafts() if grafts is None else grafts)
+    paths = Paths(root, places)
     # The root has a path too, the empty one, but is no node.
     outside = sorted(n for n in tqdm(sources, "paths", disable=not progress) if not any(paths.of(n)))
     if outside:
-        shown = ", ".join(f"{node} ({wordnet.synset(node).name()})" for node in outside[:5])
+        shown = ", ".join(f"{node} ({paths.name(node)})" for node in outside[:5])
         more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
         raise TreeError(
             f"not below {wordnet.synset(root).name()}: {shown}{more}; "
             "leave them out, graft them, or take another root"
         )
-    grown = grow(sources, paths, progress)
+    grown = grow(sources, paths, ties, progress)
     parents = contract(grown, sources)
     if promotion:
         parents = promote(parents)
-    return _tree(parents, grown, sources)
-
-
-def default_grafts() -> dict[str, str]:
-    """The committed grafts: id -> hypernym."""
-    return {node: hypernym for node, hypernym, _ in table("grafts.tsv", 3)}
+    return _tree(parents, grown, sources, places)
 
 
 class Paths:
     """All hypernym paths of synsets down from one root, each as ids, the root left out."""
 
-    def __init__(self, root: str, grafts: Mapping[str, str]) -> None:
-        self._grafts = grafts
+    def __init__(self, root: str, grafts: Mapping[str, str] | Mapping[str, Graft]) -> None:
+        self._grafts = as_grafts(grafts)
         self._root = wordnet.wnid(wordnet.synset(root))
         self._known: dict[str, list[tuple[str, ...]]] = {self._root: [()]}
-        self._names: dict[str, str] = {}
         self._open: set[str] = set()  # nodes whose paths are being looked for: a circle comes back to one
 
     def of(self, node: str) -> list[tuple[str, ...]]:
@@ -97,55 +101,90 @@ class Paths:
             raise TreeError(f"the hypernyms of {node} lead back to it; a graft hangs something below itself")
         if node not in self._known:
             self._open.add(node)
-            found = {(*path, node) for hypernym in self._hypernyms(node) for path in self.of(hypernym)}
-            self._known[node] = sorted(found, key=lambda path: [self._name(step) for step in path])
+            found = {(*path, node) for hypernym in self.hypernyms(node) for path in self.of(hypernym)}
+            self._known[node] = sorted(found, key=lambda path: [self.name(step) for step in path])
             self._open.discard(node)
         return self._known[node]
 
-    def _hypernyms(self, node: str) -> list[str]:
+    def hypernyms(self, node: str) -> list[str]:
+        """What it is a kind of, by graft or by WordNet."""
         if node in self._grafts:
-            return [self._grafts[node]]
+            return [self._grafts[node].hypernym]
         return [wordnet.wnid(hypernym) for hypernym in wordnet.hypernyms(wordnet.synset(node))]
 
-    def _name(self, node: str) -> str:
-        if node not in self._names:
-            self._names[node] = wordnet.synset(node).name()
-        return self._names[node]
+    def name(self, node: str) -> str:
+        """Its synset name; of a node that WordNet does not know its id."""
+        return node if node in self._grafts and self._grafts[node].new else wordnet.synset(node).name()
 
 
-def grow(labels: Iterable[str], paths: Paths, progress: bool = False) -> Parents:
+@dataclass(frozen=True)
+class Choice:
+    """How one label came into the tree, and with it the nodes of its path that were not there yet.
+
+    cost: how many nodes that were. passed_over: the label's other paths with what each would have cost then.
+    """
+
+    label: str
+    path: tuple[str, ...]
+    cost: int
+    passed_over: tuple[tuple[int, tuple[str, ...]], ...]
+
+
+def grow(
+    labels: Iterable[str],
+    paths: Paths,
+    ties: str = "alphabet",
+    progress: bool = False,
+    choices: dict[str, Choice] | None = None,
+) -> Parents:
     """The union of one path per label, as parents.
 
     The cost of a path is the number of its nodes that the tree lacks. Of all labels the cheapest comes next,
     of equally cheap labels the one with the lowest id, of its equally cheap paths the first in alphabetical
     order from the root down: of all rules tried the one nearest to Darknet's 9k.tree (same parent for 9,406
     of 9,418 nodes).
+
+    Args:
+        labels: the nodes to reach.
+        paths: their paths.
+        ties: as in `build`.
+        progress: whether to show a bar on stderr.
+        choices: filled, if given, with node -> the choice that brought it.
     """
+    if ties not in _TIES:
+        raise TreeError(f"ties are broken by {', '.join(_TIES)}, not {ties!r}")
+    sign = _TIES[ties]
     parents: Parents = {}
     waiting: dict[str, set[str]] = {}  # node that is not in the tree -> labels with a path through it
     heap: list[tuple[int, str]] = []
 
-    def cheapest(label: str) -> tuple[int, tuple[str, ...]]:
-        return min(
-            ((sum(node not in parents for node in path), path) for path in paths.of(label)),
-            key=lambda c: c[0],
-        )
+    def cost_of(path: tuple[str, ...]) -> int:
+        return sum(node not in parents for node in path)
 
-    def add(path: tuple[str, ...]) -> None:
+    def cheapest(label: str) -> tuple[int, tuple[str, ...]]:
+        costs = ((cost_of(path), path) for path in paths.of(label))
+        return min(costs, key=lambda c: (c[0], sign * len(c[1])))
+
+    def add(label: str, path: tuple[str, ...]) -> None:
+        if choices is not None:
+            others = tuple((cost_of(other), other) for other in paths.of(label) if other != path)
+            choice = Choice(label, path, cost_of(path), others)
         changed: set[str] = set()
         for k in reversed(range(len(path))):
             if path[k] in parents:
                 break  # what is above it in the tree stays, even where this path came another way
             parents[path[k]] = path[k - 1] if k else None
             changed |= waiting.pop(path[k], set())
-        for label in changed:
-            if label not in parents:
-                heapq.heappush(heap, (cheapest(label)[0], label))
+            if choices is not None:
+                choices[path[k]] = choice
+        for other in changed:
+            if other not in parents:
+                heapq.heappush(heap, (cheapest(other)[0], other))
 
     many = []
     for label in sorted(labels):
         if len(paths.of(label)) == 1:
-            add(paths.of(label)[0])
+            add(label, paths.of(label)[0])
         else:
             many.append(label)
     for label in tqdm(many, "growing", disable=not progress):
@@ -160,7 +199,7 @@ def grow(labels: Iterable[str], paths: Paths, progress: bool = False) -> Parents
             continue
         now, path = cheapest(label)
         if now == cost:  # else a cheaper entry of the same label has been pushed since
-            add(path)
+            add(label, path)
     return parents
 
 
@@ -208,23 +247,21 @@ def promote(contracted: Parents) -> Parents:
     return parents
 
 
-def _tree(parents: Parents, grown: Parents, sources: Mapping[str, tuple[str, ...]]) -> WordTree:
-    children = _children(parents)
-    ids: list[str] = []
-    waiting: list[str | None] = [None]  # parents whose children come next: a pre-order walk over groups
-    while waiting:
-        group = sorted(children.get(waiting.pop(), ()))
-        ids += group
-        waiting += reversed(group)
-    index = {node: i for i, node in enumerate(ids)}
-    synsets = [wordnet.synset(node) for node in ids]
-    words = [wordnet.words(synset) for synset in synsets]
+def _tree(
+    parents: Parents, grown: Parents, sources: Mapping[str, tuple[str, ...]], grafts: Mapping[str, Graft]
+) -> WordTree:
+    ids, indices = preorder({node: parents[node] for node in sorted(parents)})
+    own = {node: graft for node, graft in grafts.items() if graft.new}
+    synsets = [None if node in own else wordnet.synset(node) for node in ids]
+    words = [
+        wordnet.words(of) if of else (own[node].name or node,) for node, of in zip(ids, synsets, strict=True)
+    ]
     return WordTree(
         ids,
-        [-1 if parents[node] is None else index[parents[node]] for node in ids],
+        indices,
         [first for first, *_ in words],
-        [synset.definition() for synset in synsets],
-        synsets=[synset.name() for synset in synsets],
+        [of.definition() if of else own[node].gloss for node, of in zip(ids, synsets, strict=True)],
+        synsets=[of.name() if of else "" for of in synsets],
         synonyms=[others for _, *others in words],
         sources=[sources.get(node, ()) for node in ids],
         hypernyms=[_between(node, parents, grown) for node in ids],

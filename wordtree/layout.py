@@ -6,7 +6,7 @@ Not here: the tree that holds these arrays (tree.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -70,6 +70,39 @@ def _cycle(parents: Sequence[int], start: int) -> list[int]:
         seen.append(k)
         k = parents[k]
     return []
+
+
+def preorder(parents: Mapping[str, str | None]) -> tuple[list[str], list[int]]:
+    """Lay out nodes group by group, each parent's children after its own group, as a pre-order walk does.
+
+    Args:
+        parents: id -> id of its parent, None for a root; siblings keep this order.
+
+    Returns:
+        ids and indices of the parents as WordTree wants them. TreeError on an unknown parent or a cycle.
+    """
+    children: dict[str | None, list[str]] = {}
+    for node, parent in parents.items():
+        if parent is not None and parent not in parents:
+            raise TreeError(f"{node!r} has the parent {parent!r}, which is no node")
+        children.setdefault(parent, []).append(node)
+    ids: list[str] = []
+    waiting: list[str | None] = [None]  # parents whose children come next
+    while waiting:
+        group = children.get(waiting.pop(), ())
+        ids += group
+        waiting += reversed(group)
+    if len(ids) < len(parents):
+        lost = next(iter(parents.keys() - set(ids)))
+        above = [lost]
+        while (
+            lost := parents[lost]
+        ) not in above:  # up from any node that hangs nowhere one meets the circle
+            above.append(lost)
+        circle = above[above.index(lost) :]
+        raise TreeError(f"a cycle through {', '.join(map(repr, circle[:5]))}: each lies below the other")
+    index = {node: i for i, node in enumerate(ids)}
+    return ids, [-1 if (parent := parents[node]) is None else index[parent] for node in ids]
 
 
 def arrays(parents: list[int], ids: tuple[str, ...], where: Where) -> dict[str, np.ndarray]:

@@ -5,9 +5,12 @@ Not here: fetching it (scripts/get_wordnet). Loading and querying trees never co
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +62,24 @@ def find() -> Path:
 @cache
 def reader() -> WordNetCorpusReader:
     """nltk's reader, opened once, in about two seconds. TreeError if there is no WordNet or it is not 3.0."""
+    with _no_collections():
+        return _open()
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Python looks for circles again and again while millions of objects arrive, none of which is garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # nor look through them again later: they stay as long as the program
+        if was_on:
+            gc.enable()
+
+
+def _open() -> WordNetCorpusReader:
     import nltk
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
@@ -84,6 +105,7 @@ class NoNounError(TreeError):
     """A text that is no noun of WordNet."""
 
 
+@cache
 def synset(node: str) -> Synset:
     """The synset of a WordNet id ("n02084071") or synset name ("dog.n.01"). NoNounError if there is none."""
     match = _ID.fullmatch(node)

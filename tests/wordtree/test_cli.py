@@ -178,10 +178,12 @@ def test_build_without_wordnet_says_what_helps(monkeypatch, tmp_path):
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
     monkeypatch.delenv("NLTK_DATA", raising=False)
     wordnet.reader.cache_clear()
+    wordnet.synset.cache_clear()
     try:
         result = CliRunner().invoke(cli, ["build", "dog.n.01"])
     finally:
         wordnet.reader.cache_clear()
+        wordnet.synset.cache_clear()
     assert isinstance(result.exception, TreeError)
     assert "scripts/get_wordnet" in str(result.exception)
 

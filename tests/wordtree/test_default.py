@@ -121,7 +121,8 @@ def test_close_to_the_reference(shared):
 
 @pytest.mark.reference
 def test_hypernym_paths_are_wordnets_but_for_the_grafts(needs_wordnet, shared):
-    from wordtree.growth import PHYSICAL_ENTITY, default_grafts
+    from wordtree.grafts import default_grafts
+    from wordtree.growth import PHYSICAL_ENTITY
 
     tree, grafts = WordTree.default(), default_grafts()
     for node in tree.ids:

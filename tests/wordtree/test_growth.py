@@ -15,14 +15,14 @@ class ToyPaths(Paths):
     """Paths over a given dict node -> hypernyms instead of WordNet; names are the ids."""
 
     def __init__(self, hypernyms: dict[str, list[str]]) -> None:
-        self._root, self._grafts, self._names, self._open = "top", {}, {}, set()
+        self._root, self._grafts, self._open = "top", {}, set()
         self._known = {"top": [()]}
         self._toy = hypernyms
 
-    def _hypernyms(self, node: str) -> list[str]:
+    def hypernyms(self, node: str) -> list[str]:
         return self._toy[node]
 
-    def _name(self, node: str) -> str:
+    def name(self, node: str) -> str:
         return node
 
 

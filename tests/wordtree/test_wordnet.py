@@ -20,8 +20,10 @@ def nowhere(monkeypatch, tmp_path):
     monkeypatch.setattr("nltk.data.path", [])
     monkeypatch.setenv("NLTK_DATA", str(tmp_path / "data"))
     wordnet.reader.cache_clear()
+    wordnet.synset.cache_clear()
     yield tmp_path / "data"
     wordnet.reader.cache_clear()
+    wordnet.synset.cache_clear()
 
 
 def fake(folder: Path, version: str = "3.0") -> Path:
