@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+# The name of node -1, the virtual root above all roots: something is there, and no more is said.
+SOMETHING = "something"
+
+
 @dataclass(frozen=True)
 class Detection:
     """One object. box_xyxy: left, top, right, bottom in pixels of the original picture; score, objectness,
-    probability in 0..1; node: class index; path, path_names, path_probabilities: root first, the node itself
-    last."""
+    probability, conditional in 0..1; node: class index, -1 for "something"; path, path_names,
+    path_probabilities: root first, the node itself last, empty for "something"."""
 
     box_xyxy: tuple[float, float, float, float]
     score: float
@@ -31,16 +35,18 @@ class Detection:
     path: tuple[str, ...]
     path_names: tuple[str, ...]
     path_probabilities: tuple[float, ...]
+    conditional: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; numbers rounded to what they are good for (a hundredth of a pixel, 1e-5)."""
         return {
             "name": self.name,
-            "id": self.path[-1],
+            "id": self.path[-1] if self.path else None,
             "node": self.node,
             "score": _short(self.score, 5),
             "objectness": _short(self.objectness, 5),
             "probability": _short(self.probability, 5),
+            "conditional": _short(self.conditional, 5),
             "box_xyxy": [_short(value, 2) for value in self.box_xyxy],
             "path": list(self.path),
             "path_names": list(self.path_names),
@@ -55,7 +61,9 @@ class Detections:
     boxes_xyxy: float32 (n, 4), left, top, right, bottom in pixels of the original picture. objectness,
     scores, probabilities: float32 (n,) in 0..1; `scores` is what the order and tables go by, and what it is
     made of depends on the rule (Detector.__call__); probabilities: Pr(node), the product of the conditionals
-    on its path, without objectness. nodes: int64 (n,) class indices. names: n display names. paths,
+    on its path, without objectness; conditionals: Pr(node | the nodes that might be answered) under a rule
+    that lists them, else Pr(node | parent), made of the path if not given. nodes: int64 (n,) class indices,
+    -1 for "something", whose path is empty. names: n display names. paths,
     path_names: n tuples of ids or names, root first; path_probabilities: the Pr of each node on the path.
     image_size: (width, height). source: where the picture came from, if it was a file.
 
@@ -75,6 +83,7 @@ class Detections:
     path_probabilities: tuple[tuple[float, ...], ...]
     source: str | None = None
     _picture: Any = field(default=None, repr=False)  # what read_image takes, so that `save` can draw on it
+    conditionals: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -89,16 +98,19 @@ class Detections:
         put("names", tuple(self.names))
         for name in ("paths", "path_names", "path_probabilities"):
             put(name, tuple(tuple(path) for path in getattr(self, name)))
+        if self.conditionals is None:
+            put("conditionals", [_last_step(path) for path in self.path_probabilities])
+        put("conditionals", np.array(self.conditionals, dtype=np.float32))
         put("image_size", (int(self.image_size[0]), int(self.image_size[1])))
         self._check()
-        for name in ("boxes_xyxy", "objectness", "scores", "nodes", "probabilities"):
+        for name in ("boxes_xyxy", "objectness", "scores", "nodes", "probabilities", "conditionals"):
             getattr(self, name).setflags(write=False)
 
     def _check(self) -> None:
         n = len(self.boxes_xyxy)
         if self.boxes_xyxy.shape != (n, 4):
             raise ValueError(f"boxes_xyxy is (n, 4), not {self.boxes_xyxy.shape}")
-        for name in ("objectness", "scores", "nodes", "probabilities"):
+        for name in ("objectness", "scores", "nodes", "probabilities", "conditionals"):
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} is ({n},) for {n} boxes, not {getattr(self, name).shape}")
         for name in ("names", "paths", "path_names", "path_probabilities"):
@@ -111,23 +123,24 @@ class Detections:
         if not good.all():
             bad = int(np.argmin(good))
             raise ValueError(f"box {bad} is no box: {self.boxes_xyxy[bad].tolist()}")
-        for name in ("objectness", "scores", "probabilities"):
+        for name in ("objectness", "scores", "probabilities", "conditionals"):
             values = getattr(self, name)
             inside = (values >= 0) & (values <= 1)
             if not inside.all():
                 raise ValueError(
                     f"{name} lie in 0..1, that of box {int(np.argmin(inside))} is {values[~inside][0]}"
                 )
-        if (self.nodes < 0).any():
-            raise ValueError(f"box {int(np.argmin(self.nodes >= 0))} has the node {self.nodes.min()}")
+        if (self.nodes < -1).any():
+            raise ValueError(f"box {int(np.argmin(self.nodes >= -1))} has the node {self.nodes.min()}")
         for i, path in enumerate(self.paths):
             if (
-                not path
+                bool(path) != (self.nodes[i] >= 0)
                 or len(path) != len(self.path_names[i])
                 or len(path) != len(self.path_probabilities[i])
             ):
                 raise ValueError(
                     f"box {i}: path, path_names and path_probabilities differ in length or are empty"
+                    " (and only those of node -1 are)"
                 )
 
     @classmethod
@@ -158,6 +171,7 @@ class Detections:
                 self.paths[which],
                 self.path_names[which],
                 self.path_probabilities[which],
+                float(self.conditionals[which]),
             )
         if not isinstance(which, slice):
             which = np.asarray(which)
@@ -203,6 +217,8 @@ class Detections:
                     ("path_probabilities", "path_probabilities"),
                 )
             }
+            if all("conditional" in one for one in found):
+                columns["conditionals"] = [one["conditional"] for one in found]
             return cls(**columns, image_size=(record["width"], record["height"]), source=record.get("source"))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a record of detections: {type(error).__name__} {error}") from error
@@ -211,12 +227,12 @@ class Detections:
         """Rows of a COCO results file: image_id, category_id, bbox (x, y, width, height in pixels), score.
 
         categories: node -> category id; detections of other nodes are left out. Without it the category is
-        the node's index.
+        the node's index. "something" is no category and left out.
         """
         rows = []
         for one in self:
             category = one.node if categories is None else categories.get(one.node)
-            if category is not None:
+            if category is not None and one.node >= 0:
                 x, y, right, bottom = one.box_xyxy
                 box = [_short(value, 2) for value in (x, y, right - x, bottom - y)]
                 rows.append(
@@ -253,6 +269,13 @@ class Detections:
         from yolo9000.draw import save_picture
 
         return save_picture(self.draw(), path)
+
+
+def _last_step(path: Sequence[float]) -> float:
+    """Pr(node | parent) of a path's last node, from absolute probabilities."""
+    if not path:
+        return 1.0
+    return min(1.0, path[-1] / path[-2]) if len(path) > 1 and path[-2] > 0 else path[-1]
 
 
 def _short(value: float, digits: int) -> float:

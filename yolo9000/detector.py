@@ -17,15 +17,14 @@ from torch import Tensor
 
 from yolo9000 import boxes as box_math
 from yolo9000.blocks import LogSumExpUnit
+from yolo9000.decision import Decision, last_of_path, step_of_path
 from yolo9000.descent import (
     Conditionals,
     DenseConditionals,
-    Descent,
     LazyConditionals,
-    descend,
     path_log_probabilities,
 )
-from yolo9000.detections import Detections
+from yolo9000.detections import SOMETHING, Detections
 from yolo9000.errors import ModelError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
@@ -45,6 +44,9 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
+# Options that one rule alone takes.
+_ASKS = {"level": {"level"}, "vocabulary": {"vocabulary"}, "hedge": {"accuracy", "hedge_lambda"}}
+
 # Boxes whose full class logits are held at a time: 1,024 x 9,418 floats are 39 MB.
 _CHUNK = 1024
 
@@ -52,7 +54,7 @@ _CHUNK = 1024
 @dataclass(frozen=True)
 class Candidates:
     """Answers of one batch before suppression. image, node: (M,); boxes_cxcywh: (M, 4) shares of the
-    network's input; objectness, score: (M,); log_path: (M, L), see Descent."""
+    network's input; objectness, score: (M,); log_path: (M, L) and log_given: (M,), see decision.Answer."""
 
     image: Tensor
     boxes_cxcywh: Tensor
@@ -60,6 +62,7 @@ class Candidates:
     node: Tensor
     score: Tensor
     log_path: Tensor
+    log_given: Tensor
 
     def of(self, image: int) -> "Candidates":
         rows = self.image == image
@@ -123,6 +126,7 @@ class Detector:
         self.precision = "bfloat16" if bfloat16 else "float32"
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
         self._rows: tuple[Tensor, Tensor] | None = None
+        self._decision: Decision | None = None
         fused = net.fuse().to(self.device)
         probe = self._probe(fused)
         self.lazy = probe is not None
@@ -176,20 +180,32 @@ class Detector:
         mapped: bool | None = None,
         clip: bool | None = None,
         max_detections: int | None = None,
+        level: int | str | Sequence[str | int] | None = None,
+        vocabulary: str | Sequence[str | int] | None = None,
+        accuracy: float | None = None,
+        hedge_lambda: float | None = None,
+        score: str | None = None,
         batch: int = 8,
     ) -> Detections | list[Detections]:
         """Objects on one picture, or on each of a list (then a list comes back).
 
         pictures: what read_image takes. threshold: boxes with more objectness than this are looked at. rule:
-        how the node of the tree is chosen (descent.py): "threshold", "darknet", "leaf", "greedy";
-        tree_threshold: what Pr(node) must exceed for the first two. nms: "related", "class", "agnostic" or
-        "none" (suppression.py), nms_iou: the overlap it allows. size: the network's input, one number or
-        (width, height), multiples of the stride. mapped: no descent, but every class of the network's map
+        how the node of the tree is chosen (decision.py): "threshold", "darknet", "leaf", "greedy", "level",
+        "vocabulary", "hedge"; tree_threshold: what Pr(node) must exceed for the first two and Pr(node |
+        vocabulary) in a vocabulary. level: a depth, or nodes; vocabulary: the nodes that may be answered:
+        "coco", "voc", "det", or ids and names. accuracy: the share of hedged answers that shall be right, for
+        which the model is calibrated; hedge_lambda: instead of a calibrated one.
+
+        nms: "related", "class", "agnostic" or "none" (suppression.py), nms_iou: the overlap it allows. size:
+        the network's input, one number or (width, height), multiples of the stride. mapped: no descent, but
+        every class of the network's map
         with objectness x Pr(node) above the threshold, as Darknet does with a map. clip: cut boxes to the
         picture. max_detections: keep the best. batch: pictures run at a time; it changes no result. What is
         not given is taken from the model's own defaults.
 
-        `scores` of the result: objectness x Pr(node). Under rule "darknet" they are Darknet's: with a tree
+        score, which `scores` of the result are: "objectness", "absolute" (objectness x Pr(node)) or
+        "conditional" (objectness x Pr(node | listed nodes), or Pr(node | parent) where none are listed). Not
+        given, it is the model's own, else the absolute. Under rule "darknet" they are Darknet's: with a tree
         the objectness alone; with a flat list objectness x Pr for *every* class above the threshold, so one
         box may be answered more than once.
 
@@ -204,18 +220,28 @@ class Detector:
             mapped=mapped,
             clip=clip,
             max_detections=max_detections,
+            level=level,
+            vocabulary=vocabulary,
+            accuracy=accuracy,
+            hedge_lambda=hedge_lambda,
+            score=score,
         )
         many = isinstance(pictures, list | tuple)
         found = list(self._each(pictures if many else [pictures], options, self._size(size), batch))
         return found if many else found[0]
 
     def options(self, **given: Any) -> Options:
-        """The given options, completed by the model's defaults and this module's. Raises ValueError."""
-        options = Options(
-            **{**self.defaults, **{name: value for name, value in given.items() if value is not None}}
-        )
+        """The given options, completed by the model's defaults and this module's; None is not given. Without
+        a rule, `level`, `vocabulary`, and `accuracy` or `hedge_lambda` ask for theirs. Raises ValueError."""
+        given = {name: value for name, value in given.items() if value is not None}
+        if "rule" not in given:  # what only one rule takes asks for that rule
+            asked = {rule for rule, names in _ASKS.items() if names & given.keys()}
+            if len(asked) == 1:
+                given["rule"] = asked.pop()
+        options = Options(**{**self.defaults, **given})
         if options.mapped and self.class_map is None:
             raise ValueError("this network has no map of data set classes")
+        self._decide(options)  # refuses nodes that the tree has not
         return options
 
     def find(self, picture: "Picture", options: Options) -> Detections:
@@ -258,17 +284,28 @@ class Detector:
         ]
         node = torch.cat([part[1] for part in parts]) if parts else image
         log_path = torch.cat(log_path) if parts else objectness.new_zeros(0, 1)
-        probability = Descent(node, log_path).log_probabilities.exp()
+        given = torch.cat([part[3] for part in parts]) if parts else objectness.new_zeros(0)
         score = objectness[at]
-        if options.rule != "darknet" or options.mapped or self.hierarchy.is_flat:
-            score = score * probability
-        return Candidates(at[0], boxes_cxcywh[at], objectness[at], node, score, log_path)
+        kind = self._score(options)
+        if kind != "objectness":
+            score = score * (last_of_path(log_path) if kind == "absolute" else given).exp()
+        return Candidates(at[0], boxes_cxcywh[at], objectness[at], node, score, log_path, given)
+
+    def _score(self, options: Options) -> str:
+        darknet = options.rule == "darknet" and not options.mapped and not self.hierarchy.is_flat
+        return options.score or ("objectness" if darknet else "absolute")
+
+    def _decide(self, options: Options) -> Decision:
+        """The decision that the options stand for, made once for all batches."""
+        if self._decision is None or self._decision.options is not options:
+            self._decision = Decision(self.tree, self.hierarchy, options)
+        return self._decision
 
     def _answer(
         self, output: LazyOutput | Tensor, at: tuple[Tensor, ...], objectness: Tensor, options: Options
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """For the boxes `at` (their number in the whole, image, anchor, row, column): which box, node and log
-        path of each answer."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """For the boxes `at` (their number in the whole, image, anchor, row, column): which box, node, log
+        path and log Pr among what may be answered of each answer."""
         number, *place = at
         image, anchor, row, column = place
         conditionals: Conditionals
@@ -278,8 +315,13 @@ class Detector:
             logits = output[image, anchor, 5:, row, column]  # (M, C)
             conditionals = DenseConditionals(self.hierarchy.log_conditionals(logits))
         if not options.mapped and not (options.rule == "darknet" and self.hierarchy.is_flat):
-            descent = descend(self.hierarchy, conditionals, options.rule, options.tree_threshold)
-            return number, descent.nodes, descent.log_path
+            answer = self._decide(options)(conditionals)
+            parts = number, answer.nodes, answer.log_path, answer.log_given
+            if options.rule == "hedge":  # what is at least something is an answer
+                return parts
+            some = answer.nodes >= 0
+            return tuple(part[some] for part in parts)
+        conditionals = self._decide(options).conditionals(conditionals)
         log_probabilities = self.hierarchy.log_probabilities(conditionals.all(self.hierarchy))  # (M, C)
         scores = objectness[tuple(place)].unsqueeze(1) * log_probabilities.exp()
         if options.mapped:
@@ -287,7 +329,8 @@ class Detector:
             wanted[self.class_map.to(scores.device)] = True
             scores = scores.masked_fill(~wanted, 0)
         box, node = (scores > options.threshold).nonzero(as_tuple=True)
-        return number[box], node, path_log_probabilities(self.hierarchy, log_probabilities[box], node)
+        log_path = path_log_probabilities(self.hierarchy, log_probabilities[box], node)
+        return number[box], node, log_path, step_of_path(log_path)
 
     def _each(
         self, pictures: "Sequence[Picture]", options: Options, size: tuple[int, int], batch: int
@@ -327,12 +370,20 @@ class Detector:
             rows = np.flatnonzero(inside)
         else:
             rows = np.arange(len(boxes))
-        kept = nms(boxes[rows], scores[rows], nodes[rows], options.nms_iou, options.nms, self.tree.parents)
+        kept = nms(
+            boxes[rows],
+            scores[rows],
+            nodes[rows],
+            options.nms_iou,
+            options.nms,
+            self.tree.parents,
+            None if self._score(options) == "conditional" else self._evidence(found, options)[rows],
+        )
         rows = rows[kept][: options.max_detections]
         boxes = boxes[rows]
         if options.clip:
             boxes = np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
-        paths = [self.tree.path_nodes(int(node)) for node in nodes[rows]]
+        paths = [self.tree.path_nodes(int(node)) if node >= 0 else () for node in nodes[rows]]
         log_path = found.log_path.cpu()[torch.from_numpy(rows)]
         path_probabilities = [
             tuple(values[: len(path)]) for values, path in zip(log_path.exp().tolist(), paths, strict=True)
@@ -342,15 +393,24 @@ class Detector:
             objectness=found.objectness.cpu().numpy()[rows],
             scores=scores[rows],
             nodes=nodes[rows],
-            names=tuple(self.tree.names[path[-1]] for path in paths),
+            names=tuple(self.tree.names[path[-1]] if path else SOMETHING for path in paths),
             paths=tuple(tuple(self.tree.ids[k] for k in path) for path in paths),
             image_size=(width, height),
-            probabilities=np.array([values[-1] for values in path_probabilities], np.float32),
+            probabilities=np.array([v[-1] if v else 1.0 for v in path_probabilities], np.float32),
             path_names=tuple(tuple(self.tree.names[k] for k in path) for path in paths),
             path_probabilities=tuple(path_probabilities),
             source=source,
             _picture=picture,
+            conditionals=found.log_given.exp().cpu().numpy()[rows],
         )
+
+    def _evidence(self, found: Candidates, options: Options) -> np.ndarray:
+        """The score that each candidate would have as "something" and at each node of its path, (M, 1 + L),
+        NaN below its node."""
+        shares = torch.nn.functional.pad(found.log_path, (1, 0)).exp()
+        if self._score(options) == "objectness":
+            shares = torch.where(shares.isnan(), shares, 1.0)
+        return (found.objectness[:, None] * shares).cpu().numpy()
 
     @torch.inference_mode()
     def _probe(self, net: "Network") -> LazyOutput | None:

@@ -57,6 +57,7 @@ def draw(picture: "np.ndarray | Image.Image", detections: "Detections") -> Image
 def colour_of(path: tuple[str, ...]) -> tuple[int, int, int]:
     """An RGB colour for a node: the hue by its parent's id, shifted a little by its own, so that relatives
     look alike."""
+    path = path or ("",)  # "something" has no path
     family = hashlib.sha256(path[max(len(path) - 2, 0)].encode()).digest()
     own = hashlib.sha256(path[-1].encode()).digest()
     hue = family[0] / 256 + (own[0] / 256 - 0.5) * 0.12

@@ -1,23 +1,31 @@
 """How detections are chosen from what a network answers: the options of a `Detector`, checked once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
-from yolo9000.descent import RULES
+from yolo9000.decision import RULES
 from yolo9000.errors import ModelError
+from yolo9000.hedging import LARGEST_LAMBDA
 from yolo9000.suppression import MODES
 
 # Where neither the caller nor the model's own defaults say otherwise.
 THRESHOLD = 0.2  # on objectness; the reference program's customary value lies between .2 and .25
 TREE_THRESHOLD = 0.5  # on Pr(node): what is answered is more likely right than not
 NMS_IOU = 0.4  # Darknet's demonstration programs use .4 or .45
+ACCURACY = 0.9  # of hedged answers: as often right as one takes somebody's word
+
+# What the score of an answer is; "" is the rule's own: "objectness" for "darknet" on a tree, else "absolute".
+SCORES = ("objectness", "absolute", "conditional")
 
 
 @dataclass(frozen=True)
 class Options:
-    """How detections are chosen; see Detector.__call__, which takes the same names."""
+    """How detections are chosen; see Detector.__call__, which takes the same names.
+
+    lambdas: accuracy -> lambda, as `yolo9000 calibrate` found them for this model; temperatures: one a depth.
+    """
 
     threshold: float = THRESHOLD
     rule: str = "threshold"
@@ -27,6 +35,13 @@ class Options:
     mapped: bool = False
     clip: bool = True
     max_detections: int = 300
+    level: int | str | Sequence[str | int] | None = None
+    vocabulary: str | Sequence[str | int] | None = None
+    accuracy: float = ACCURACY
+    hedge_lambda: float | None = None
+    lambdas: Mapping[str, float] | None = None
+    temperatures: Sequence[float] | None = None
+    score: str | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -39,6 +54,73 @@ class Options:
                 raise ValueError(f"{name} lies in 0..1, not {value!r}")
         if not isinstance(self.max_detections, Integral) or self.max_detections < 1:
             raise ValueError(f"max_detections is a whole number from 1 on, not {self.max_detections!r}")
+        if self.score is not None and self.score not in SCORES:
+            raise ValueError(f"the score is one of {', '.join(SCORES)}, not {self.score!r}")
+        self._check_nodes()
+        self._check_certainty()
+
+    def _check_nodes(self) -> None:
+        for name in ("level", "vocabulary"):
+            value = getattr(self, name)
+            if self.rule == name and value is None:
+                raise ValueError(f"the rule {name!r} needs {name}=: {_NEEDED[name]}")
+            depth = name == "level" and isinstance(value, Integral) and not isinstance(value, bool)
+            if depth and value < 0:
+                raise ValueError(f"the level is a depth from 0 on, not {value}")
+            listed = isinstance(value, Sequence) and all(isinstance(node, str | Integral) for node in value)
+            if value is not None and not depth and not listed:
+                raise ValueError(f"{name} is {_NEEDED[name]}, not {value!r}")
+
+    def _check_certainty(self) -> None:
+        def number(value: Any, least: float, most: float) -> bool:
+            return isinstance(value, Real) and not isinstance(value, bool) and least <= value <= most
+
+        if not number(self.accuracy, 0, 1):
+            raise ValueError(f"accuracy lies in 0..1, not {self.accuracy!r}")
+        if self.hedge_lambda is not None and not number(self.hedge_lambda, 0, LARGEST_LAMBDA):
+            raise ValueError(f"hedge_lambda is a number from 0 on, not {self.hedge_lambda!r}")
+        if self.lambdas is not None:
+            if not isinstance(self.lambdas, Mapping):
+                raise ValueError(f"lambdas are an object of accuracy: lambda, not {self.lambdas!r}")
+            for accuracy, value in self.lambdas.items():
+                try:
+                    good = number(float(accuracy), 0, 1) and number(value, 0, LARGEST_LAMBDA)
+                except ValueError:
+                    good = False
+                if not good:
+                    raise ValueError(f"lambdas are accuracy: lambda, not {accuracy!r}: {value!r}")
+        if self.temperatures is not None:
+            good = isinstance(self.temperatures, Sequence) and not isinstance(self.temperatures, str)
+            if not good or not all(number(t, 0.01, 100) for t in self.temperatures):
+                raise ValueError(
+                    f"temperatures are a list of numbers in 0.01..100, not {self.temperatures!r}"
+                )
+        if self.rule == "hedge":
+            _ = self.chosen_lambda
+
+    @property
+    def chosen_lambda(self) -> float:
+        """What "hedge" maximises with: hedge_lambda, else the calibrated one of the least accuracy that is
+        not below the one asked for. Raises ValueError where the model has none."""
+        if self.hedge_lambda is not None:
+            return float(self.hedge_lambda)
+        known = {float(accuracy): value for accuracy, value in (self.lambdas or {}).items()}
+        enough = [accuracy for accuracy in known if accuracy >= self.accuracy - 1e-9]
+        if not known:
+            raise ValueError(
+                "the rule 'hedge' needs a calibrated model (yolo9000 calibrate), or hedge_lambda="
+            )
+        if not enough:
+            raise ValueError(
+                f"the model is calibrated for accuracies up to {max(known):g}, not for {self.accuracy:g}"
+            )
+        return float(known[min(enough)])
+
+
+_NEEDED = {
+    "level": "a depth (roots: 0), 'coco', 'voc', 'det', or a list of ids or names",
+    "vocabulary": "'coco', 'voc', 'det', or a list of ids or names",
+}
 
 
 def check_defaults(defaults: Mapping[str, Any]) -> None:

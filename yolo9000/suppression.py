@@ -2,7 +2,7 @@
 the mode:
 
     "related"   one's node is the other's or lies above it in the tree ("horse" and "wild horse" on one
-                animal)
+                animal); the more specific stays if its evidence bears it, see `nms`
     "class"     the same node only, as Darknet does
     "agnostic"  any two boxes
     "none"      nothing is suppressed
@@ -21,13 +21,20 @@ def nms(
     iou: float,
     mode: str = "related",
     parents: np.ndarray | None = None,
+    evidence: np.ndarray | None = None,
 ) -> np.ndarray:
     """Indices (k,) of the boxes that stay, best score first; equal scores keep their order.
 
     boxes_xyxy (n, 4) in any unit, scores (n,), nodes (n,) class indices. Going down the scores, each box
     still standing removes the later ones that it overlaps by *more* than `iou` (0..1) and may suppress by
     `mode`. `parents` (classes,), -1 at a root, is needed for "related"; for a flat list, where no class lies
-    above another, "related" and "class" are the same.
+    above another, "related" and "class" are the same. Node -1 lies above all.
+
+    evidence (n, 1 + L), for "related": the score that each box would have as node -1 and at the node of depth
+    0, 1, ... of its path, NaN below its own node. A general answer scores more than a special one merely
+    for stopping earlier, so they are compared where both have an opinion: a box whose turn it is gives way to one of a
+    node further down, which it overlaps, if that one's evidence for the upper node is at least its score.
+    That one then stays in its place, or gives way likewise.
     """
     if mode not in MODES:
         raise ValueError(f"suppression is one of {', '.join(MODES)}, not {mode!r}")
@@ -42,12 +49,46 @@ def nms(
     )  # few distinct nodes, whatever the tree's size
     rivals = _rivals(kinds, mode, parents)  # (kinds, kinds) bool
     standing = np.ones(len(order), dtype=bool)
-    for i in range(len(order) - 1):
-        if not standing[i]:
+    waiting = np.ones(len(order), dtype=bool)  # neither kept nor suppressed
+    depths = None
+    if mode == "related" and evidence is not None:
+        evidence = np.asarray(evidence, dtype=np.float64)[order]
+        depths = _depths(kinds, parents)[kind]
+        scores = np.asarray(scores, dtype=np.float64)[order]
+    for i in range(len(order)):
+        if not waiting[i]:
             continue
-        later = np.flatnonzero(standing[i + 1 :] & rivals[kind[i], kind[i + 1 :]]) + i + 1
-        standing[later[_iou(boxes[i], boxes[later]) > iou]] = False
+        best = i
+        rival = _overlapped(best, boxes, waiting & rivals[kind[best], kind], iou)
+        while depths is not None:
+            lower = rival[depths[rival] > depths[best]]
+            lower = lower[evidence[lower, 1 + depths[best]] >= scores[best]]
+            if not len(lower):
+                break
+            waiting[best] = standing[best] = False
+            best = lower[0]  # of several the one of highest score
+            rival = _overlapped(best, boxes, waiting & rivals[kind[best], kind], iou)
+        waiting[best] = False
+        waiting[rival] = standing[rival] = False
     return order[standing]
+
+
+def _overlapped(i: int, boxes: np.ndarray, rivals: np.ndarray, iou: float) -> np.ndarray:
+    """Those of the rivals (n,) bool, but for i itself, that overlap box i by more than `iou`: indices."""
+    others = np.flatnonzero(rivals)
+    others = others[others != i]
+    return others[_iou(boxes[i], boxes[others]) > iou]
+
+
+def _depths(kinds: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """Depths of the nodes (k,): 0 for roots, -1 for node -1."""
+    depths = []
+    for node in kinds:
+        depth, above = -1, int(node)
+        while above >= 0:
+            depth, above = depth + 1, int(parents[above])
+        depths.append(depth)
+    return np.array(depths, dtype=np.int64)
 
 
 def _rivals(kinds: np.ndarray, mode: str, parents: np.ndarray | None) -> np.ndarray:
@@ -61,12 +102,12 @@ def _rivals(kinds: np.ndarray, mode: str, parents: np.ndarray | None) -> np.ndar
         raise ValueError("suppression of related classes needs the tree's parents")
     position = {int(node): i for i, node in enumerate(kinds)}
     for i, node in enumerate(kinds):
-        above = int(parents[node])
+        above = int(node)
         while above >= 0:
+            above = int(parents[above])  # -1, the virtual root, at last
             j = position.get(above)
             if j is not None:
                 rivals[i, j] = rivals[j, i] = True
-            above = int(parents[above])
     return rivals
 
 

@@ -99,3 +99,53 @@ def test_bad_options():
         nms(SAME, np.ones(1), np.zeros(1, int), 1.4)
     with pytest.raises(ValueError, match="parents"):
         nms(np.repeat(SAME, 2, 0), np.ones(2), np.arange(2), 0.4)
+
+
+def related(nodes, scores, evidence):
+    nodes = np.array([-1 if name == "" else TREE.index(name) for name in nodes])
+    boxes = np.repeat(SAME, len(nodes), 0)
+    return nms(boxes, np.array(scores), nodes, 0.4, "related", TREE.parents, np.array(evidence)).tolist()
+
+
+NAN = np.nan
+
+
+def test_the_more_specific_stays_if_its_evidence_bears_it():
+    # The wild horse's box is as sure of a horse as the horse's: what is reported says more.
+    horse, wild = [0.9, 0.8, 0.7, NAN], [0.9, 0.85, 0.7, 0.6]
+    assert related(["horse", "wild horse"], [0.7, 0.6], [horse, wild]) == [1]
+    # It is less sure: the horse stays.
+    wild = [0.9, 0.85, 0.69, 0.6]
+    assert related(["horse", "wild horse"], [0.7, 0.6], [horse, wild]) == [0]
+    # "something" gives way to the animal, and that to the wild horse.
+    animal = [0.9, 0.85, NAN, NAN]
+    rows = [[0.9, NAN, NAN, NAN], animal, [0.95, 0.9, 0.7, 0.6]]
+    assert related(["", "animal", "wild horse"], [0.9, 0.85, 0.6], rows) == [2]
+    assert related(["", "animal", "wild horse"], [0.96, 0.85, 0.6], rows) == [0]
+    # Nodes that are no relatives do not mind.
+    assert related(["horse", "dog"], [0.7, 0.6], [horse, [0.9, 0.9, 0.6, NAN]]) == [0, 1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 25), st.integers(0, 2**32 - 1))
+def test_with_evidence_the_kept_are_no_rivals_and_explain_the_rest(n, seed):
+    random = np.random.default_rng(seed)
+    corners = random.integers(0, 8, (n, 2, 2)).astype(float)
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    nodes = random.integers(-1, 5, n)
+    steps = np.cumprod(random.uniform(0.5, 1, (n, 4)), axis=1)
+    depths = np.array([-1 if k < 0 else TREE.depth(int(k)) for k in nodes], int)
+    evidence = np.where(np.arange(-1, 3) <= depths[:, None], steps, np.nan)
+    scores = evidence[np.arange(n), depths + 1]
+    kept = nms(boxes, scores, nodes, 0.3, "related", TREE.parents, evidence)
+    assert (np.diff(scores[kept]) <= 0).all()
+
+    def rivals(a, b):
+        above = [-1, *TREE.path_nodes(int(nodes[b]))] if nodes[b] >= 0 else [-1]
+        below = [-1, *TREE.path_nodes(int(nodes[a]))] if nodes[a] >= 0 else [-1]
+        return (nodes[a] in above or nodes[b] in below) and overlap(boxes[a], boxes[b]) > 0.3
+
+    for a in kept:
+        assert not any(rivals(a, b) for b in kept if b != a)
+    for gone in set(range(n)) - set(kept.tolist()):
+        assert any(rivals(gone, other) for other in range(n) if other != gone)

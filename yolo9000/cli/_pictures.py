@@ -84,6 +84,37 @@ class Size(click.ParamType):
         return numbers[0], numbers[-1]
 
 
+class Nodes(click.ParamType):
+    """Nodes of a tree: the name of a data set, ids or names with commas between them, or a file with one a
+    line; or, with `depth`, a whole number.
+    """
+
+    name = "nodes"
+
+    def __init__(self, depth: bool = False) -> None:
+        self.depth = depth
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str | tuple[str, ...]:
+        if not isinstance(value, str):
+            return value
+        if self.depth and value.isdecimal():
+            return int(value)
+        if value in ("coco", "voc", "det"):
+            return value
+        parts = value.split(",")
+        try:
+            if Path(value).is_file():
+                parts = Path(value).read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            self.fail(f"{value}: cannot be read ({error})", param, ctx)
+        nodes = tuple(part.strip() for part in parts if part.strip())
+        if not nodes:
+            self.fail(f"{value!r} holds no nodes", param, ctx)
+        return nodes
+
+
 class Skipped:
     """Pictures that could not be read: told on stderr as they turn up, and remembered."""
 

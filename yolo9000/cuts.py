@@ -1,0 +1,143 @@
+"""Answers from some of the tree's nodes only: all nodes of a depth, a cut through the tree, or a vocabulary.
+
+Listed nodes may nest ("hot dog" below "sandwich"). What is true of one leaf is then told by the lowest listed
+node at or above it, and a listed node's *own* share is its probability less that of the listed nodes next
+below it. Pr(node | listed) is Pr(node) divided by the probability that any listed node is right, which is the
+sum over those that have no listed node above them.
+
+Pure functions of (listed nodes, log probabilities). Which nodes a name stands for is `resolve`'s; walking
+down the whole tree descent.py's."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from wordtree import WordTree
+    from yolo9000.hierarchy import Hierarchy
+
+# Names that stand for the classes of a data set; wordtree.class_map has their nodes.
+SETS = ("coco", "voc", "det")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Listed nodes. nodes: (V,) int64 ascending, no node twice; above: (V,) the position in `nodes` of the
+    next listed node above each, -1 without one."""
+
+    nodes: Tensor
+    above: Tensor
+
+    @classmethod
+    def of(cls, hierarchy: "Hierarchy", nodes: Iterable[int] | Tensor) -> "Cut":
+        """Raises ValueError for no nodes and for nodes outside the tree."""
+        given = [int(node) for node in nodes]
+        if not given or not 0 <= min(given) <= max(given) < hierarchy.nodes:
+            raise ValueError(f"the nodes that may be answered are some of 0..{hierarchy.nodes - 1}")
+        device = hierarchy.parents.device
+        listed = torch.tensor(sorted(set(given)), device=device)
+        path, which = hierarchy.paths(listed)
+        position = torch.searchsorted(listed, path).clamp_(max=len(listed) - 1)
+        upper = (listed[position] == path) & (position != which)  # listed nodes on a path, but for its end
+        # A path goes down and positions grow with it, so the largest is the next one above.
+        above = torch.full_like(listed, -1).scatter_reduce(0, which[upper], position[upper], "amax")
+        return cls(listed, above)
+
+    def to(self, device: torch.device) -> "Cut":
+        return Cut(self.nodes.to(device), self.above.to(device))
+
+    def log_any(self, logs: Tensor) -> Tensor:
+        """Log probability (M,) that any listed node is right; logs: (M, V) their log probabilities."""
+        return logs[:, self.above < 0].logsumexp(dim=1)
+
+
+def at_depth(hierarchy: "Hierarchy", log_probabilities: Tensor, depth: int) -> Tensor:
+    """The most probable node at this depth (roots: 0), nodes (M,); where the tree, or what is stored of it,
+    ends higher up, its end stands for it. log_probabilities: (M, C). Raises ValueError below 0."""
+    if depth < 0:
+        raise ValueError(f"the level is a depth from 0 on, not {depth}")
+    depths = hierarchy.depths.to(log_probabilities.device)
+    parents = hierarchy.parents.to(log_probabilities.device)
+    possible = log_probabilities > -math.inf
+    upper = (depths < depth).nonzero().squeeze(1)
+    goes_on = torch.zeros_like(possible)
+    children = ((parents >= 0) & (depths <= depth)).nonzero().squeeze(1)
+    # scatter_reduce has no "or"; a maximum of 0 and 1 is one
+    goes_on = goes_on.byte().scatter_reduce_(
+        1, parents[children].expand(len(possible), -1), possible[:, children].byte(), "amax"
+    )
+    ends = (depths == depth).expand_as(possible).clone()
+    ends[:, upper] = goes_on[:, upper] == 0
+    return log_probabilities.masked_fill(~ends, -math.inf).argmax(dim=1)
+
+
+def at_cut(cut: Cut, log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """The listed node with the largest share of its own, (M,), -1 where no listed node is possible; and
+    log Pr(node | listed), (M,), -inf there. log_probabilities: (M, C)."""
+    logs = log_probabilities[:, cut.nodes]
+    shares = logs.double().exp()
+    nested = (cut.above >= 0).nonzero().squeeze(1)
+    own = shares.index_add(1, cut.above[nested], -shares[:, nested]).clamp_(min=0)
+    # A node possible only by what is listed below it is no better than one that is impossible.
+    place = own.masked_fill(logs == -math.inf, -1).argmax(dim=1)
+    return _answer(cut, logs, place)
+
+
+def in_vocabulary(cut: Cut, log_probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """The paper's rule on the tree of the listed nodes: from the most probable of those without a listed one
+    above, on to the most probable next listed one below while Pr(node | listed) exceeds the threshold (0..1).
+
+    Returns nodes (M,), -1 where no listed node is possible, and log Pr(node | listed) (M,), -inf there.
+    log_probabilities: (M, C).
+    """
+    logs = log_probabilities[:, cut.nodes]
+    given = (logs - cut.log_any(logs)[:, None]).nan_to_num(nan=-math.inf)  # -inf - -inf: nothing possible
+    least = math.log(threshold) if threshold else -math.inf
+    place = logs.masked_fill(cut.above >= 0, -math.inf).argmax(dim=1)
+    walking = torch.arange(len(logs), device=logs.device)
+    while len(walking) and bool((cut.above >= 0).any()):
+        below = cut.above == place[walking, None]  # (m, V)
+        best, child = given[walking].masked_fill(~below, -math.inf).max(dim=1)
+        further = best > least
+        walking = walking[further]
+        place[walking] = child[further]
+    return _answer(cut, logs, place)
+
+
+def _answer(cut: Cut, logs: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    total = cut.log_any(logs)
+    given = logs.gather(1, place[:, None]).squeeze(1) - total
+    possible = total > -math.inf
+    return torch.where(possible, cut.nodes[place], -1), torch.where(possible, given.clamp(max=0), -math.inf)
+
+
+def resolve(tree: "WordTree", listed: str | Iterable[str | int]) -> tuple[int, ...]:
+    """Nodes of a tree that a list stands for: "coco", "voc", "det", or ids, names and node numbers.
+
+    Raises ValueError that tells all that the tree has not (or has more than once, for a name): nothing is
+    guessed.
+    """
+    import wordtree
+
+    if isinstance(listed, str):
+        if listed not in SETS:
+            raise ValueError(f"{listed!r} is no list of nodes; {', '.join(SETS)} are, or give ids or names")
+        wanted: list[str | int] = [wnid for _, wnid in wordtree.class_map(listed)]
+    else:
+        wanted = list(listed)
+    nodes, unknown = [], []
+    for node in wanted:
+        try:
+            nodes.append(int(tree.index(node)))
+        except wordtree.TreeError as error:
+            unknown.append(str(error))
+    if unknown:
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise ValueError(f"not in the model's tree: {unknown[0]}{more}")
+    if not nodes:
+        raise ValueError("the list of nodes that may be answered is empty")
+    return tuple(nodes)
