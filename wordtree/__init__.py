@@ -11,7 +11,9 @@ from wordtree.errors import LookupTreeError, TreeError
 if TYPE_CHECKING:
     from wordtree.classes import class_map
     from wordtree.difference import diff
+    from wordtree.edit import graft, merge, prune, rename, subtree, tidy
     from wordtree.growth import build
+    from wordtree.reasons import why
     from wordtree.tree import WordTree
 
 # Public name -> module that defines it, imported when first used: `--help`, here and in the packages that
@@ -21,9 +23,25 @@ _HOME = {
     "build": "wordtree.growth",
     "class_map": "wordtree.classes",
     "diff": "wordtree.difference",
+    **dict.fromkeys(("graft", "merge", "prune", "rename", "subtree", "tidy"), "wordtree.edit"),
+    "why": "wordtree.reasons",
 }
 
-__all__ = ["LookupTreeError", "TreeError", "WordTree", "build", "class_map", "diff"]
+__all__ = [
+    "LookupTreeError",
+    "TreeError",
+    "WordTree",
+    "build",
+    "class_map",
+    "diff",
+    "graft",
+    "merge",
+    "prune",
+    "rename",
+    "subtree",
+    "tidy",
+    "why",
+]
 
 
 def __getattr__(name: str):

@@ -10,6 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +130,18 @@ def build(
 @cli.command(epilog="Example: wordtree show bear --depth 2")
 @click.argument("node", required=False)
 @click.option("--depth", default=1, show_default=True, type=click.IntRange(0), help="Levels below the node.")
+@click.option("--why", "reasons", is_flag=True, help="Say why NODE is there; best with WordNet at hand.")
 @_tree
 @_json
-def show(node: str | None, depth: int, path: Path | None, as_json: bool) -> None:
-    """Show NODE and what lies below it, or the whole tree."""
+def show(node: str | None, depth: int, reasons: bool, path: Path | None, as_json: bool) -> None:
+    """Show NODE and what lies below it, or the whole tree.
+
+    With --why: whose label it is, the hypernym path it came by and those passed over, and what was contracted
+    or promoted around it.
+    """
     tree = open_tree(path)
+    if node is None and reasons:
+        raise click.UsageError("--why of which node?")
     if node is None:
         facts = summary(tree)
         if as_json:
@@ -145,6 +153,15 @@ def show(node: str | None, depth: int, path: Path | None, as_json: bool) -> None
             _print_branch(tree, root, depth - 1)
         return None
     k = find(tree, node)
+    if reasons:
+        from wordtree.reasons import lines, why
+
+        found = why(tree, k)
+        if as_json:
+            return _print_json(asdict(found))
+        for line in lines(tree, found):
+            click.echo(line)
+        return None
     if as_json:
         return _print_json({**record(tree, k), "children": [record(tree, i) for i in tree.children(k)]})
     for key, value in record(tree, k).items():

@@ -1,0 +1,60 @@
+"""The reasons of nodes: held against WordNet and against the tree."""
+
+import pytest
+
+from wordtree import TreeError, WordTree, wordnet
+from wordtree.cli import cli
+from wordtree.grafts import default_grafts
+from wordtree.growth import PHYSICAL_ENTITY, Paths
+from wordtree.reasons import why
+
+
+def test_nodes_of_the_default_tree_know(needs_wordnet):
+    tree = WordTree.default()
+    paths = Paths(PHYSICAL_ENTITY, default_grafts())
+    for node in tree.ids[::41]:
+        found = why(tree, node)
+        assert not found.untold
+        assert set(found.choice.path) >= {node}
+        assert found.choice.label in tree
+        every = {found.choice.path, *(path for _, path in found.choice.passed_over)}
+        assert every == set(paths.of(found.choice.label))
+        # The path taken was the cheapest of the label, and of equally cheap ones the first.
+        ranked = [(cost, path) for cost, path in found.choice.passed_over] + [
+            (found.choice.cost, found.choice.path)
+        ]
+        assert min(ranked, key=lambda r: (r[0], [paths.name(n) for n in r[1]]))[1] == found.choice.path
+        # What the tree has above it, with what was contracted, is the path.
+        parent = found.promoted_from or (tree.path(node)[-2] if tree.parent(node) >= 0 else None)
+        steps = found.path[: -len(found.contracted_above) - 1]
+        assert (steps[-1] if steps else None) == parent
+        assert all(step not in tree for step in found.contracted_above)
+        for other in found.promoted:
+            assert why(tree, other).promoted_from == node
+
+
+def test_what_it_says(needs_wordnet):
+    from click.testing import CliRunner
+
+    said = CliRunner().invoke(cli, ["show", "n07714895", "--why"]).output  # savoy cabbage
+    assert "promoted: was the only child of head cabbage" in said
+    said = CliRunner().invoke(cli, ["show", "n02084071", "--why"]).output
+    assert "passed over" in said or "no other path" in said
+    assert "domestic animal" in said
+    assert "grafted below device" in CliRunner().invoke(cli, ["show", "n06791372", "--why"]).output
+
+
+def test_without_wordnet_the_tree_tells_what_it_has(monkeypatch):
+    def none(_):
+        raise TreeError("WordNet 3.0 is not here")
+
+    monkeypatch.setattr(wordnet, "synset", none)
+    found = why(WordTree.default(), "n07714895")
+    assert found.promoted_from == "n07714571"
+    assert found.choice is None
+    assert "not here" in found.untold
+
+
+def test_of_another_tree():
+    with pytest.raises(TreeError, match="does not say how it was grown"):
+        why(WordTree(["a"], [-1]), "a")
