@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from data_prep.judging import judge
+from data_prep.judging import judge, set_upright, to_pixels
 from data_prep.mapping import map_categories
 from data_prep.packing import AHEAD, Loaded, fetch, frame_of, in_order, load_source, make_tree
 from data_prep.pictures import Shape
@@ -88,7 +88,9 @@ def _check_source(
 ) -> None:
     name = loaded.source.name
     report.pictures[name] = 0
-    mapping = map_categories(loaded.records.categories, loaded.used(), tree, loaded.source.map, recipe.root)
+    mapping = map_categories(
+        loaded.records.categories, loaded.used(), tree, loaded.source.class_map, recipe.root
+    )
     faults = [*loaded.faults(), *(Fault("unmapped class", "", why) for why in mapping.unmapped.values())]
 
     def work(record: Record) -> tuple[Record, Shape | Fault]:
@@ -105,7 +107,7 @@ def _check_source(
 
 def _faults_of(record: Record, shape: Shape | Fault) -> list[Fault]:
     """What is wrong with one picture and its boxes."""
-    faults, size = [], record.size
+    faults, size, orientation = [], record.size, 1
     if isinstance(shape, Fault):
         faults.append(shape)
     else:
@@ -113,13 +115,14 @@ def _faults_of(record: Record, shape: Shape | Fault) -> list[Fault]:
         if isinstance(frame, Fault):
             faults.append(frame)
         else:
-            size = frame[0]
+            size, orientation = frame
     # Without a usable picture its annotated size is the best there is to judge boxes by.
     if size is None or not len(record.boxes_xyxy):
         return faults
-    for position, kinds in enumerate(judge(record.boxes_xyxy, record.categories, size)):
-        box = [round(value, 2) for value in record.boxes_xyxy[position].tolist()]
-        faults += [
-            Fault(kind, record.name, f"box {position} {box} in {size[0]} x {size[1]}") for kind in kinds
-        ]
+    boxes = to_pixels(record.boxes_xyxy, size) if record.in_shares else record.boxes_xyxy
+    upright = set_upright(boxes, size, orientation)
+    for position, kinds in enumerate(judge(boxes, record.categories, size)):
+        box = [round(value, 2) for value in boxes[position].tolist()]
+        detail = f"box {position} {box} in {size[0]} x {size[1]}"
+        faults += [Fault(kind, record.name, detail, tuple(upright[position].tolist())) for kind in kinds]
     return faults

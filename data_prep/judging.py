@@ -9,6 +9,9 @@ import numpy as np
 # report.
 _ROUNDING = 1.0  # pixel
 
+# Shares are written with six decimals: the centre is off by half of the last one, half a side by a quarter.
+_WRITTEN = 0.75e-6
+
 # A side below this is no side: it would vanish in float32 shares of a large picture.
 _SMALLEST = 0.01  # pixel
 
@@ -63,6 +66,19 @@ def _sides(boxes_xyxy: np.ndarray) -> np.ndarray:
 def clip(boxes_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Boxes cut to a picture of `size` (width, height)."""
     return np.clip(boxes_xyxy, 0, np.asarray([*size, *size], float))
+
+
+def to_pixels(shares_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Boxes in 0..1 into pixels of a picture of `size`.
+
+    An edge that six decimals cannot tell from a whole pixel is that whole pixel: boxes drawn on pixels and
+    written as shares come back as they were drawn, and no edge moves further than its rounding did.
+    """
+    scale = np.asarray([*size, *size], float)
+    with np.errstate(over="ignore", invalid="ignore"):
+        boxes = shares_xyxy * scale
+        whole = np.round(boxes)
+        return np.where(np.abs(boxes - whole) <= _WRITTEN * scale, whole, boxes)
 
 
 def to_shares(boxes_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:

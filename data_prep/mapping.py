@@ -71,6 +71,12 @@ def map_categories(
     unmapped: dict[Hashable, str] = {}
     for key in dict.fromkeys(used):
         category = categories[key]
+        if category.node is not None:
+            if category.node < len(tree):
+                nodes[key] = category.node
+            else:
+                unmapped[key] = f"{category.name!r}: the tree has only {len(tree)} nodes"
+            continue
         wanted = [category.synset, category.name]
         if table is not None:
             row = table.get(plain(category.name), table.get(plain(str(key))))

@@ -1,6 +1,6 @@
 """Packing: the data sets of a recipe, judged and mapped, into one store file.
 
-Not here: reading annotations (coco.py, folders.py) and writing the file (writer.py).
+Not here: reading annotations (coco.py and the other readers) and writing the file (writer.py).
 """
 
 import dataclasses
@@ -15,16 +15,21 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.coco import read_coco
+from data_prep.cvat import read_cvat
 from data_prep.errors import DataError
 from data_prep.folders import read_folders, read_unlabelled
-from data_prep.judging import clip, judge, set_upright, to_shares, usable
+from data_prep.judging import clip, judge, set_upright, to_pixels, to_shares, usable
+from data_prep.lookup import Lookup
 from data_prep.mapping import Mapping, map_categories
+from data_prep.openimages import read_openimages
 from data_prep.pictures import Pictures, Shape, inspect, open_pictures
 from data_prep.recipe import Recipe, Source
 from data_prep.record import HARMLESS, Fault, Record, Records
 from data_prep.sample import Sample
 from data_prep.selection import read_list, select
+from data_prep.voc import read_voc
 from data_prep.writer import StoreWriter
+from data_prep.yolo import read_darknet, read_yolo
 from wordtree import WordTree
 from wordtree.files import read_lines
 
@@ -90,12 +95,7 @@ class Loaded:
 def load_source(source: Source, root: Path) -> Loaded:
     """Read the annotations of a source and choose its pictures; DataError as the readers say."""
     pictures = open_pictures(root / source.images)
-    if source.kind == "coco":
-        records = read_coco(root / source.annotations)
-    elif source.kind == "folders":
-        records = read_folders(pictures, read_list(source.classes, root) if source.classes else None)
-    else:
-        records = read_unlabelled(pictures)
+    records = _read(source, root, pictures)
     taken = select(
         [record.name for record in records.records],
         only=read_list(source.only, root) if source.only else None,
@@ -110,8 +110,49 @@ def load_source(source: Source, root: Path) -> Loaded:
     return Loaded(source, pictures, dataclasses.replace(records, records=chosen))
 
 
+def _read(source: Source, root: Path, pictures: Pictures) -> Records:
+    """The annotations of a source, as its kind has them."""
+
+    def at(path: str | None) -> Path | None:
+        return root / path if path is not None else None
+
+    if source.kind == "coco":
+        return read_coco(at(source.annotations))
+    if source.kind == "folders":
+        return read_folders(pictures, read_list(source.classes, root) if source.classes else None)
+    if source.kind == "unlabelled":
+        return read_unlabelled(pictures)
+    names = pictures.names()
+    lookup = Lookup(names)
+    if source.kind == "voc":
+        return read_voc(at(source.annotations), lookup, source.corners)
+    if source.kind == "cvat":
+        return read_cvat(at(source.annotations), lookup)
+    if source.kind == "openimages":
+        labels, class_names = at(source.image_labels), at(source.class_names)
+        return read_openimages(at(source.annotations), lookup, labels, class_names)
+    if source.kind == "yolo":
+        return read_yolo(at(source.annotations), names, lookup, at(source.class_names))
+    return read_darknet(
+        at(source.annotations),
+        at(source.images),
+        lookup,
+        at(source.labels),
+        at(source.class_names),
+        at(source.node_map),
+    )
+
+
 def make_tree(recipe: Recipe, loaded: Iterable[Loaded]) -> WordTree:
     """The tree that a recipe names; a flat one over all classes of its sources in order of appearance."""
+    loaded = list(loaded)
+    for source in loaded if recipe.tree in ("default", "flat") else ():
+        if any(category.node is not None for category in source.records.categories.values()):
+            raise DataError(
+                f"source {source.source.name!r}: classes are numbers of nodes in a tree; name its file "
+                "(tree, --tree), or a .data file whose `labels` lists the WordNet ids (class_names, "
+                "--class-names)"
+            )
     if recipe.tree == "default":
         return WordTree.default()
     if recipe.tree != "flat":
@@ -137,7 +178,7 @@ def _class_names(path: Path) -> list[str]:
 def map_source(loaded: Loaded, tree: WordTree, root: Path) -> Mapping:
     """Nodes of a source's classes; DataError with the list of those that have none, unless the source drops
     them."""
-    mapping = map_categories(loaded.records.categories, loaded.used(), tree, loaded.source.map, root)
+    mapping = map_categories(loaded.records.categories, loaded.used(), tree, loaded.source.class_map, root)
     if mapping.unmapped and not loaded.source.drop_unmapped:
         lines = "\n  ".join(mapping.unmapped.values())
         raise DataError(
@@ -280,6 +321,7 @@ def make_sample(
         if isinstance(frame, Fault):
             return None, [frame]
         size, orientation = frame
+        boxes = to_pixels(boxes, size) if record.in_shares else boxes
         known = np.asarray([_known(key, mapping, loaded, dropped) for key in record.categories], bool)
         sound = usable(boxes, size)
         if (known & ~sound).any():

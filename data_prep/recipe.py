@@ -12,7 +12,21 @@ from typing import Any
 
 from data_prep.errors import DataError
 
-KINDS = ("coco", "folders", "unlabelled")
+KINDS = ("coco", "voc", "cvat", "openimages", "yolo", "darknet", "folders", "unlabelled")
+
+# How corners in VOC's XML are to be read. "edges": as they stand, right - left is the width, as COCO's
+# conversions and most tools take them. "pixels": the VOC development kit's own words: pixels counted from 1,
+# the last one included, so a box around the whole picture is 1, 1, width, height.
+CORNERS = ("edges", "pixels")
+
+# Key of a source -> the kinds that take it.
+_GOES_WITH = {
+    "classes": ("folders",),
+    "class_names": ("openimages", "yolo", "darknet"),
+    "image_labels": ("openimages",),
+    "labels": ("darknet",),
+    "corners": ("voc",),
+}
 
 
 @dataclass(frozen=True)
@@ -20,9 +34,14 @@ class Source:
     """One data set of a recipe. Paths are relative to the recipe's root.
 
     name: what samples of it are called in the store.
-    kind: "coco" (annotations and images), "folders" (`<class>/<file>`, labels only) or "unlabelled".
+    kind: one of KINDS: "folders" is `<class>/<file>`, labels only; "unlabelled" pictures alone; all others
+        have annotations and images.
     images: a folder, a tar or a folder of tars.
-    map: see mapping.map_categories. drop_unmapped: go on without what cannot be mapped.
+    annotations: the file (coco, cvat), list of pictures (darknet), CSV of boxes (openimages) or folder of
+        files (voc, yolo).
+    class_names, image_labels, labels, corners: see yolo.py, openimages.py and voc.py.
+    map: see mapping.map_categories; of "darknet" also a .map file. drop_unmapped: go on without what
+        cannot be mapped.
     classes: of "folders", the only classes taken (a list, see selection.read_list).
     only, leave_out: lists of picture names. holdout_*: see selection.select.
     """
@@ -39,14 +58,33 @@ class Source:
     holdout_first: int = 0
     holdout_part: str = "rest"
     drop_unmapped: bool = False
+    class_names: str | None = None
+    image_labels: str | None = None
+    labels: str | None = None
+    corners: str = "edges"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise DataError(f"source {self.name!r}: kind {self.kind!r}, wanted one of {', '.join(KINDS)}")
-        if (self.kind == "coco") != (self.annotations is not None):
-            raise DataError(f"source {self.name!r}: kind coco, and no other, needs annotations")
-        if self.classes is not None and self.kind != "folders":
-            raise DataError(f"source {self.name!r}: only kind folders takes a list of classes")
+        alone = self.kind in ("folders", "unlabelled")
+        if alone == (self.annotations is not None) and not (self.kind == "openimages" and self.image_labels):
+            wants = "takes no" if alone else "needs"
+            raise DataError(f"source {self.name!r}: kind {self.kind} {wants} annotations")
+        for key, kinds in _GOES_WITH.items():
+            if getattr(self, key) not in (None, "edges") and self.kind not in kinds:
+                raise DataError(f"source {self.name!r}: {key} goes with kind {' or '.join(kinds)} only")
+        if self.corners not in CORNERS:
+            raise DataError(f"source {self.name!r}: corners {self.corners!r}, wanted {' or '.join(CORNERS)}")
+
+    @property
+    def node_map(self) -> str | None:
+        """Darknet's .map file, node numbers of classes."""
+        return self.map if self.kind == "darknet" and (self.map or "").endswith(".map") else None
+
+    @property
+    def class_map(self) -> str | None:
+        """What maps classes to nodes, for mapping.map_categories."""
+        return None if self.node_map else self.map
 
 
 @dataclass(frozen=True)

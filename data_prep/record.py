@@ -1,6 +1,7 @@
 """Record: what an annotation file says of one picture, before it is judged or mapped to nodes.
 
-Readers (coco.py, folders.py) make it, packing.py and checking.py take it.
+Readers (coco.py, voc.py, cvat.py, openimages.py, yolo.py, folders.py) make it, packing.py and checking.py
+take it.
 """
 
 from collections.abc import Hashable
@@ -11,10 +12,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Category:
-    """A class of a data set: its name, and, where the data set gives one, its synset name ("dog.n.01")."""
+    """A class of a data set: its name, and, where the data set gives one, its synset name ("dog.n.01") or its
+    node's number in the tree the data is packed for."""
 
     name: str
     synset: str | None = None
+    node: int | None = None
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class Fault:
     kind: str  # one of KINDS
     picture: str
     detail: str
+    box_xyxy: tuple[float, float, float, float] | None = None  # in pixels of the upright picture
 
 
 # Kind of fault -> what it means; `check` reports in this order.
 KINDS = {
     "missing picture": "annotated, but not there",
     "unreadable picture": "empty, truncated, not a picture, or too large",
+    "missing labels": "a picture that nobody says anything about, so it is left out",
     "wrong size": "not the size the annotations say, so boxes cannot be placed",
     "orphan annotation": "points to a picture or class that is not listed",
     "repeated id": "two pictures, classes or annotations share an id or a name",
@@ -59,7 +64,8 @@ _NO_MARKS.setflags(write=False)
 class Record:
     """One picture of a data set. Categories are keys into the data set's `categories`.
 
-    boxes_xyxy: float64 (n, 4) in pixels, left, top, right, bottom, exactly as annotated (they may be absurd).
+    boxes_xyxy: float64 (n, 4) in pixels (in_shares: in 0..1 of the picture), left, top, right, bottom,
+        exactly as annotated (they may be absurd).
     categories: n keys. crowd, difficult: bool (n,). size: (width, height) as annotated, None where the
         annotations do not say.
     boxed: False where nobody drew boxes.
@@ -75,6 +81,7 @@ class Record:
     not_exhaustive_categories: tuple[Hashable, ...] = ()
     size: tuple[int, int] | None = None
     boxed: bool = True
+    in_shares: bool = False
 
 
 @dataclass(frozen=True, eq=False)

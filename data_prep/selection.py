@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from data_prep.errors import DataError
+from data_prep.lookup import stem_of
 
 
 def read_list(reference: str, root: Path = Path()) -> frozenset[str]:
@@ -53,7 +54,8 @@ def select(
 
     Args:
         names: all pictures of the data set; their order does not matter, each is once in the list.
-        only: take only these; leave_out: take none of these. Full names, or the last part of them.
+        only: take only these; leave_out: take none of these. Full names, or the last part of them
+            with or without its ending (as VOC's lists have it).
         holdout_every: n > 0: of all the data set's names in sorted order, number `holdout_first`,
             `holdout_first` + n, ... (counted from 0, before `only` and `leave_out`) are kept out for
             measuring.
@@ -78,8 +80,12 @@ def select(
 
 
 def _matching(names: list[str], wanted: frozenset[str]) -> set[str]:
-    matching = {name for name in names if name in wanted or name.rpartition("/")[2] in wanted}
-    unknown = wanted - matching - {name.rpartition("/")[2] for name in matching}
+    def called(name: str) -> set[str]:
+        last = name.rpartition("/")[2]
+        return {name, last, stem_of(last)}
+
+    matching = {name for name in names if called(name) & wanted}
+    unknown = wanted - set().union(*map(called, matching))
     if unknown:
         raise DataError(f"{len(unknown)} listed names that no picture has: {', '.join(sorted(unknown)[:10])}")
     return matching

@@ -7,10 +7,15 @@ from pathlib import Path
 import click
 
 from data_prep.errors import DataError
-from data_prep.recipe import Recipe, Source
+from data_prep.recipe import CORNERS, KINDS, Recipe, Source
 
 _OPTIONS = [
     click.option("--coco", metavar="JSON", help="One data set: annotations in COCO's format; with --images."),
+    click.option("--voc", metavar="FOLDER", help="One data set: VOC's XML files; with --images."),
+    click.option("--cvat", metavar="XML", help="One data set: CVAT for images; with --images."),
+    click.option("--openimages", metavar="CSV", help="One data set: Open Images' boxes; with --images."),
+    click.option("--yolo", metavar="FOLDER", help="One data set: YOLO's label files; with --images."),
+    click.option("--darknet", metavar="LIST", help="One data set: Darknet's list of files; with --images."),
     click.option(
         "--folders",
         metavar="PATH",
@@ -18,7 +23,22 @@ _OPTIONS = [
     ),
     click.option("--unlabelled", metavar="PATH", help="One data set: pictures without labels."),
     click.option(
-        "--images", metavar="PATH", help="Pictures of --coco: a folder, a tar, or a folder of tars."
+        "--images", metavar="PATH", help="Pictures of annotations: a folder, a tar, or a folder of tars."
+    ),
+    click.option(
+        "--class-names",
+        metavar="FILE",
+        help="Of --yolo and --darknet (.names, .data, .yaml) and --openimages.",
+    ),
+    click.option("--image-labels", metavar="CSV", help="Of --openimages: labels of pictures."),
+    click.option(
+        "--labels", metavar="FOLDER", help="Of --darknet: label files.  [default: beside the pictures]"
+    ),
+    click.option(
+        "--corners",
+        type=click.Choice(CORNERS),
+        default="edges",
+        help="Of --voc: edges as they stand, or pixels from 1, the last included.  [default: edges]",
     ),
     click.option("--source", metavar="NAME", help="What samples are said to come from.  [default: the kind]"),
     click.option(
@@ -88,7 +108,7 @@ def refuse_options(why: str, *allowed: str) -> None:
 
 def recipe_from(recipe: str | None, options: dict) -> Recipe:
     """The recipe file, or one made of the options that describe a single data set."""
-    chosen = [kind for kind in ("coco", "folders", "unlabelled") if options[kind]]
+    chosen = [kind for kind in KINDS if options[kind]]
     tree = "flat" if options["flat"] else options["tree"]
     if options["flat"] and options["tree"]:
         raise click.UsageError("--flat and --tree exclude each other")
@@ -96,15 +116,16 @@ def recipe_from(recipe: str | None, options: dict) -> Recipe:
         refuse_options("with a recipe, what concerns one data set stands in the recipe", *_ANY_SOURCE)
         return _with_tree(Recipe.load(recipe, options["root"]), tree, options["names"])
     if len(chosen) != 1:
-        raise click.UsageError("give a recipe, or one of --coco, --folders, --unlabelled")
+        raise click.UsageError("give a recipe, or one of " + ", ".join(f"--{kind}" for kind in KINDS))
     kind = chosen[0]
-    if (kind == "coco") != bool(options["images"]):
-        raise click.UsageError("--images goes with --coco, and --coco needs it")
+    annotated = kind not in ("folders", "unlabelled")
+    if annotated != bool(options["images"]):
+        raise click.UsageError(f"--{kind} {'needs' if annotated else 'takes no'} --images")
     source = Source(
         name=options["source"] or kind,
         kind=kind,
         images=options["images"] or options[kind],
-        annotations=options["coco"],
+        annotations=options[kind] if annotated else None,
         map=options["map_"],
         classes=options["classes"],
         only=options["only"],
@@ -113,6 +134,10 @@ def recipe_from(recipe: str | None, options: dict) -> Recipe:
         holdout_first=options["holdout_first"],
         holdout_part=options["holdout_part"],
         drop_unmapped=options["drop_unmapped"],
+        class_names=options["class_names"],
+        image_labels=options["image_labels"],
+        labels=options["labels"],
+        corners=options["corners"],
     )
     return Recipe((source,), tree or "default", options["names"], Path(options["root"] or "."))
 

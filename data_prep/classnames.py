@@ -1,0 +1,127 @@
+"""Class names of YOLO's and Darknet's data sets: a name a line, Darknet's .data file, Ultralytics' data.yaml.
+
+Not here: the labels themselves (yolo.py).
+"""
+
+import json
+import re
+from pathlib import Path
+
+from data_prep.errors import DataError
+
+
+def read_class_names(path: Path | str) -> list[str]:
+    """Names in the order of class numbers.
+
+    Args:
+        path: a name a line (.names, .txt, or any other ending); a Darknet .data file, whose `names` is such a
+            file; or a .yaml file with a list or numbered names under `names`.
+
+    Raises:
+        DataError: cannot be read, no names, a blank or repeated name, or numbers with gaps.
+    """
+    path = Path(path)
+    text = read_text(path)
+    if path.suffix == ".data":
+        names = read_data_file(path).get("names")
+        if names is None:
+            raise DataError(f"{path}: no line `names = <file>`")
+        return read_class_names(beside(path, names))
+    if path.suffix in (".yaml", ".yml"):
+        numbered = _yaml_names(path, text)
+    else:
+        numbered = [(f"line {n}", line.strip()) for n, line in enumerate(text.rstrip().splitlines(), 1)]
+    first: dict[str, str] = {}
+    for where, name in numbered:
+        if not name:
+            raise DataError(f"{path}: {where}: a blank class name; the numbers of all after it would be off")
+        if name in first:
+            raise DataError(f"{path}: {where}: class {name!r} was there already in {first[name]}")
+        first[name] = where
+    if not first:
+        raise DataError(f"{path}: no class names in it")
+    return list(first)
+
+
+def read_data_file(path: Path) -> dict[str, str]:
+    """`key = value` lines of a Darknet .data file."""
+    found = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        line = line.partition("#")[0].strip()
+        if line:
+            key, sign, value = line.partition("=")
+            if not sign or not key.strip() or not value.strip():
+                raise DataError(f"{path}: line {number}: wanted key = value, found {line[:60]!r}")
+            found[key.strip()] = value.strip()
+    return found
+
+
+def beside(path: Path, named: str) -> Path:
+    """A file that another one names. Darknet's paths are relative to where it was started, which nobody
+    knows any more: leading folders are dropped until there is such a file beside `path`."""
+    parts = Path(named).parts
+    for start in range(len(parts)):
+        candidate = path.parent.joinpath(*parts[start:])
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{path}: it names {named!r}, which is not beside it")
+
+
+def read_text(path: Path) -> str:
+    """UTF-8 text of a small file; DataError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from error
+
+
+def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:
+    """The names of a data.yaml. Not all of YAML, only the three forms in use: `names: [a, b]`, `- a` lines,
+    `0: a` lines."""
+    lines = text.splitlines()
+    start = next((k for k, line in enumerate(lines) if re.match(r"names\s*:", line)), None)
+    if start is None:
+        raise DataError(f"{path}: no `names:` in it")
+    rest = _plain(lines[start].partition(":")[2])
+    if rest:
+        return [(f"line {start + 1}", name) for name in _flow_list(path, start, lines)]
+    numbered: list[tuple[str, str]] = []
+    for number, line in enumerate(lines[start + 1 :], start + 2):
+        content = _plain(line)
+        if not content:
+            continue
+        item = re.fullmatch(r"(\s*)-\s+(.+)", content) or re.fullmatch(r"\s+(\d+)\s*:\s*(.+)", content)
+        if item is None:
+            if not content[0].isspace() and content[0] != "-":
+                break  # the next key
+            raise DataError(f"{path}: line {number}: wanted `- name` or `number: name`, found {line[:60]!r}")
+        if item[1].strip() and int(item[1]) != len(numbered):
+            raise DataError(f"{path}: line {number}: class {item[1]} where {len(numbered)} is due")
+        numbered.append((f"line {number}", _unquoted(item[2])))
+    return numbered
+
+
+def _flow_list(path: Path, start: int, lines: list[str]) -> list[str]:
+    joined = " ".join(_plain(line) for line in lines[start:]).partition(":")[2].strip()
+    inside = re.match(r"\[((?:'[^']*'|\"[^\"]*\"|[^\[\]])*)\]", joined)
+    if inside is None:
+        raise DataError(f"{path}: line {start + 1}: wanted names: [a, b, ...] or a name a line")
+    items = re.findall(r"\s*(?:'[^']*'|\"[^\"]*\"|[^,]+)", inside[1])
+    return [name for item in items if (name := _unquoted(item)) or item.strip()]
+
+
+def _plain(line: str) -> str:
+    """Without a comment: a # at the start or after a blank."""
+    return re.sub(r"(^|\s)#.*$", "", line).rstrip()
+
+
+def _unquoted(item: str) -> str:
+    item = item.strip()
+    if len(item) >= 2 and item[0] == item[-1] == '"':
+        try:
+            return str(json.loads(item))
+        except ValueError:
+            return item[1:-1]
+    return item[1:-1] if len(item) >= 2 and item[0] == item[-1] == "'" else item

@@ -1,0 +1,129 @@
+"""Open Images' CSV files into records: boxes, labels of pictures, verified negatives. No pictures are touched
+here."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.errors import DataError
+from data_prep.lookup import Lookup, number
+from data_prep.record import Category, Fault, Record, Records
+
+_BOX = ("XMin", "YMin", "XMax", "YMax")
+
+
+def read_openimages(
+    boxes: Path | str | None,
+    pictures: Lookup,
+    image_labels: Path | str | None = None,
+    class_names: Path | str | None = None,
+) -> Records:
+    """Read Open Images' boxes and labels of pictures.
+
+    Boxes are in 0..1 of the picture. `IsGroupOf` is kept as crowd. Of the labels, `Confidence` 1 is a class
+    that people saw in the picture and 0 one that they looked for in vain (kept as negative); what lies
+    between is a machine's guess and is left aside. A class seen in a picture with boxes, none of them of it,
+    is also listed as not exhaustive. A picture without boxes is one that nobody drew boxes in.
+
+    Args:
+        boxes: the CSV with ImageID, LabelName, XMin, XMax, YMin, YMax. Decimal commas, as some exporters
+            write, are understood.
+        pictures: those of the data set; ImageID has no ending.
+        image_labels: the CSV with ImageID, LabelName, Confidence.
+        class_names: the CSV "/m/01g317,Person" without header; otherwise LabelName is the class's name.
+
+    Raises:
+        DataError: a file cannot be read or lacks a column. What is wrong with single lines is a fault.
+    """
+    names = _names(Path(class_names)) if class_names else {}
+    faults: list[Fault] = []
+    categories: dict[str, Category] = {}
+    found: dict[str, str] = {}
+
+    def entry(where: str, row: dict) -> tuple[str, str] | None:
+        image, key = (row["ImageID"] or "").strip(), (row["LabelName"] or "").strip()
+        if not image or not key:
+            faults.append(Fault("malformed annotation", "", f"{where}: no ImageID or LabelName"))
+            return None
+        if image not in found:
+            found[image] = pictures.find(image) or image
+        categories.setdefault(key, Category(names.get(key, key)))
+        return found[image], key
+
+    drawn: dict[str, list[tuple]] = defaultdict(list)
+    for where, row in _rows(boxes, ("ImageID", "LabelName", *_BOX)):
+        if (of := entry(where, row)) is None:
+            continue
+        box = [number((row[key] or "").replace(",", ".")) for key in _BOX]
+        if None in box:
+            faults.append(Fault("malformed annotation", of[0], f"{where}: a box needs four numbers"))
+            drawn[of[0]] += []  # somebody drew boxes here
+            continue
+        drawn[of[0]].append((box, of[1], (row.get("IsGroupOf") or "").strip() == "1"))
+
+    seen: dict[str, list[str]] = defaultdict(list)
+    absent: dict[str, list[str]] = defaultdict(list)
+    for where, row in _rows(image_labels, ("ImageID", "LabelName", "Confidence")):
+        if (of := entry(where, row)) is None:
+            continue
+        sure = number((row["Confidence"] or "").replace(",", "."))
+        if sure is None or not 0 <= sure <= 1:
+            faults.append(Fault("malformed annotation", of[0], f"{where}: Confidence must lie in 0..1"))
+        elif sure in (0, 1):
+            (seen if sure else absent)[of[0]].append(of[1])
+
+    everything = sorted({*drawn, *seen, *absent})
+    records = tuple(_record(name, drawn.get(name), seen[name], absent[name]) for name in everything)
+    return Records(records, categories, tuple(faults))
+
+
+def _record(name: str, rows: list[tuple] | None, seen: list[str], absent: list[str]) -> Record:
+    boxed, rows = rows is not None, rows or []
+    with_box = {row[1] for row in rows}
+    unseen = tuple(key for key in dict.fromkeys(seen) if key not in with_box)
+    return Record(
+        name=name,
+        boxes_xyxy=np.asarray([row[0] for row in rows], np.float64).reshape(-1, 4),
+        categories=tuple(row[1] for row in rows),
+        crowd=np.asarray([row[2] for row in rows], bool),
+        difficult=np.zeros(len(rows), bool),
+        image_categories=tuple(dict.fromkeys(seen)),
+        negative_categories=tuple(dict.fromkeys(absent)),
+        not_exhaustive_categories=unseen if boxed else (),
+        boxed=boxed,
+        in_shares=True,
+    )
+
+
+def _rows(path: Path | str | None, needed: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+    """("file: line n", row) of a CSV file with a header, nothing without a file; DataError without a column
+    in `needed`."""
+    if path is None:
+        return
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in needed if name not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(f"{path}: line 1: not Open Images' CSV: no column {', '.join(missing)}")
+            for row in reader:
+                yield f"{path}: line {reader.line_num}", row
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such annotation file") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
+
+
+def _names(path: Path) -> dict[str, str]:
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: the class names cannot be read ({error})") from error
+    for line, row in enumerate(rows, 1):
+        if row and (len(row) < 2 or not row[0].strip() or not row[1].strip()):
+            raise DataError(f"{path}: line {line}: wanted class id, name; found {row!r}")
+    return {row[0].strip(): row[1].strip() for row in rows if row}

@@ -1,0 +1,92 @@
+"""Pascal VOC's XML, a file for each picture, into records; also what ImageNet, LabelImg and CVAT write in
+that form. No pictures are touched here."""
+
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from data_prep.errors import DataError
+from data_prep.lookup import Lookup, number, side
+from data_prep.record import Category, Fault, Record, Records
+from data_prep.xmlfile import read_xml, text_of
+
+_LIMIT = 1 << 24  # bytes a file: 16 MiB are 50,000 objects in one picture
+
+
+def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Records:
+    """Read a folder of VOC XML files (or a folder that has them in `Annotations`), folders below it too.
+
+    A file's picture is the one of the same name; only if there is none, the one its <filename> names.
+    <difficult> is kept. Categories are named, their keys are the names. <truncated>, <occluded>, <pose> and
+    the boxes of parts are not used.
+
+    Args:
+        path: the folder. pictures: those of the data set. corners: one of recipe.CORNERS.
+
+    Raises:
+        DataError: no such folder, or not one XML file in it can be read. What is wrong with one of them is a
+        fault.
+    """
+    path = Path(path)
+    folder = path / "Annotations" if (path / "Annotations").is_dir() else path
+    if not folder.is_dir():
+        raise DataError(f"{path}: no such folder of VOC's XML files")
+    files = sorted(p for p in folder.rglob("*.xml") if not p.name.startswith("."))
+    if not files:
+        raise DataError(f"{path}: no .xml files in it")
+    categories: dict[str, Category] = {}
+    faults: list[Fault] = []
+    records: dict[str, Record] = {}
+    for file in files:
+        own = file.relative_to(folder).with_suffix("").as_posix()
+        found: list[Element] = []
+        try:
+            read_xml(file, "annotation", {"annotation": found.append}, _LIMIT)
+        except DataError as error:
+            faults.append(Fault("malformed annotation", pictures.find(own) or "", str(error)))
+            continue
+        called = text_of(found[0].find("filename"))
+        name = pictures.find(own, called) or called or own
+        if name in records:
+            faults.append(Fault("repeated id", name, f"{file}: the picture has another annotation already"))
+            continue
+        records[name] = _record(name, found[0], corners, categories, faults)
+    if not records:
+        raise DataError(f"{path}: not one file can be read; the first: {faults[0].detail}")
+    return Records(tuple(records[name] for name in sorted(records)), categories, tuple(faults))
+
+
+def _record(
+    name: str, root: Element, corners: str, categories: dict[str, Category], faults: list[Fault]
+) -> Record:
+    size = root.find("size")
+    sides = [side(text_of(size.find(tag))) if size is not None else None for tag in ("width", "height")]
+    boxes, keys, difficult = [], [], []
+    for position, thing in enumerate(root.findall("object")):
+        box = thing.find("bndbox")
+        corner = [
+            number(text_of(box.find(tag))) if box is not None else None
+            for tag in ("xmin", "ymin", "xmax", "ymax")
+        ]
+        key = text_of(thing.find("name"))
+        if not key or None in corner:
+            faults.append(
+                Fault("malformed annotation", name, f"object {position} lacks a name or a number of its box")
+            )
+            continue
+        categories.setdefault(key, Category(key))
+        boxes.append(corner)
+        keys.append(key)
+        difficult.append(text_of(thing.find("difficult")).lower() in ("1", "true"))
+    boxes_xyxy = np.asarray(boxes, np.float64).reshape(-1, 4)
+    if corners == "pixels":
+        boxes_xyxy[:, :2] -= 1
+    return Record(
+        name=name,
+        boxes_xyxy=boxes_xyxy,
+        categories=tuple(keys),
+        crowd=np.zeros(len(boxes), bool),
+        difficult=np.asarray(difficult, bool),
+        size=(sides[0], sides[1]) if None not in sides else None,
+    )

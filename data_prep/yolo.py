@@ -1,0 +1,236 @@
+"""YOLO's text files, one for each picture, and Darknet's lists of pictures, into records.
+
+A line is `class cx cy w h`, the class a number, the rest in 0..1 of the picture. No pictures are touched
+here.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.classnames import beside, read_class_names, read_data_file, read_text
+from data_prep.errors import DataError
+from data_prep.lookup import Lookup, number, stem_of, tidy
+from data_prep.record import Category, Fault, Record, Records
+
+_MOST_CLASSES = 1_000_000  # a class number above this is a misread column
+
+
+def read_yolo(
+    labels: Path | str, names: Iterable[str], pictures: Lookup, class_names: Path | str | None = None
+) -> Records:
+    """Read a folder of label files: of the picture `a/x.jpg` the file `a/x.txt`.
+
+    An empty file says that there is nothing in the picture. A picture without a file is a fault and left out,
+    for nobody knows what is in it, as is a file without a picture. Lines of corners (`class x1 y1 x2 y2 x3
+    y3 ...`) give the box about them. Keys of categories are class numbers.
+
+    Args:
+        labels: the folder. names: of all pictures. class_names: see read_class_names; without it classes are
+            called by their numbers.
+
+    Raises:
+        DataError: no such folder, not one picture has a file, or the class names cannot be read.
+    """
+    folder = Path(labels)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of label files")
+    # classes.txt is where labelling tools put the names.
+    left = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.txt"))}
+    left.pop("classes", None)
+    reader = _Reader(class_names)
+    for name in sorted(names):
+        file = left.pop(stem_of(name), None)
+        if file is None:
+            detail = f"no {stem_of(name)}.txt in {folder}; an empty one says that nothing is in the picture"
+            reader.faults.append(Fault("missing labels", "", f"{name}: {detail}"))
+        else:
+            reader.read(name, file, marks=False)
+    for file in left.values():
+        if not (found := pictures.find(file.stem)) or found not in reader.records:
+            reader.faults.append(Fault("orphan annotation", "", f"{file}: there is no picture of that name"))
+    return reader.finish(folder)
+
+
+def read_darknet(
+    listing: Path | str,
+    images: Path,
+    pictures: Lookup,
+    labels: Path | None = None,
+    class_names: Path | None = None,
+    numbers: Path | None = None,
+) -> Records:
+    """Read one of Darknet's lists: a path of a picture a line.
+
+    A label file whose one line is `id 0 0 0 0` marks a picture without boxes, with a label: id is a node's
+    number in the tree, no class number. It becomes a label of the picture.
+
+    Args:
+        listing: the list. images: folder of the pictures. pictures: those in it.
+        labels: folder of the label files, `a/x.txt` or `x.txt` for `a/x.jpg`. None: Darknet's rule, `images`
+            or `JPEGImages` in the picture's path replaced by `labels`, and its ending by `.txt`; or beside
+            the picture.
+        class_names: see read_class_names. Of a .data file, `labels` is used too: WordNet ids of the tree's
+            nodes, so that numbers of nodes mean the same in any tree. Without it they are numbers in the tree
+            that the data is packed for.
+        numbers: Darknet's .map file, node number of each class, a line each.
+
+    Raises:
+        DataError: the list, class names or map cannot be read, or no picture in the list has labels.
+    """
+    listing = Path(listing)
+    data = read_data_file(class_names) if class_names and class_names.suffix == ".data" else {}
+    wnids = read_text(beside(class_names, data["labels"])).split() if "labels" in data else None
+    reader = _Reader(class_names if not data or "names" in data else None, wnids, numbers)
+    for line_number, line in enumerate(read_text(listing).splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{listing}: line {line_number}"
+        name = pictures.find(line)
+        if name is None:
+            reader.faults.append(Fault("missing picture", "", f"{where}: {line.strip()} is not in {images}"))
+            continue
+        if name in reader.records:
+            reader.faults.append(Fault("repeated id", name, f"{where}: the picture is in the list twice"))
+            continue
+        file = next((p for p in _places(line, name, images, labels) if p.is_file()), None)
+        if file is None:
+            reader.faults.append(Fault("missing labels", "", f"{where}: {name} has no label file"))
+        else:
+            reader.read(name, file, marks=True)
+    return reader.finish(listing)
+
+
+def _places(line: str, name: str, images: Path, labels: Path | None) -> Iterable[Path]:
+    """Where the label file of a picture may lie, the likeliest first."""
+    if labels is not None:
+        rest = tidy(stem_of(line.strip()))
+        yield labels / f"{stem_of(name)}.txt"
+        while rest := rest.partition("/")[2]:
+            if ".." not in rest.split("/"):
+                yield labels / f"{rest}.txt"
+        return
+    path = (images / stem_of(name)).absolute().as_posix()
+    for folder in ("images", "JPEGImages"):  # the last one, as a data set may lie below a folder of that name
+        head, found, tail = path.rpartition(f"/{folder}/")
+        if found:
+            yield Path(f"{head}/labels/{tail}.txt")
+    yield Path(f"{path}.txt")
+
+
+class _Reader:
+    """Label files into records, classes and faults."""
+
+    def __init__(
+        self, class_names: Path | str | None, wnids: list[str] | None = None, numbers: Path | None = None
+    ):
+        names = read_class_names(class_names) if class_names is not None else None
+        self._wnids = wnids
+        self._nodes = _numbers(numbers) if numbers is not None else None
+        self._named = names is not None or self._nodes is not None
+        self.faults: list[Fault] = []
+        self.records: dict[str, Record] = {}
+        self.categories: dict = {}
+        if self._nodes is not None:
+            for k, node in enumerate(self._nodes):
+                self.categories[k] = self._node(node)
+        elif names is not None:
+            self.categories = {k: Category(name) for k, name in enumerate(names)}
+
+    def read(self, name: str, file: Path, marks: bool) -> None:
+        """One label file, as the record of the picture `name`."""
+        try:
+            lines = [line.split() for line in read_text(file).splitlines()]
+        except DataError as error:
+            self.faults.append(Fault("malformed annotation", "", str(error)))
+            return
+        boxes, keys, marked = [], [], []
+        for position, fields in enumerate(lines, 1):
+            if not fields:
+                continue
+            where = f"{file}: line {position}"
+            values = [number(field) for field in fields[1:]]
+            # Some tools write class numbers as 3.0.
+            whole = re.fullmatch(r"(\d{1,9})(\.0*)?", fields[0])
+            if whole is None or None in values or int(whole[1]) >= _MOST_CLASSES:
+                self._fault(name, f"{where}: wanted `class cx cy w h`, found {' '.join(fields)[:60]!r}")
+            elif marks and values == [0, 0, 0, 0]:
+                marked.append(int(whole[1]))
+            elif (box := _box(values)) is None:
+                self._fault(name, f"{where}: {len(values)} numbers after the class; a box has 4")
+            elif (key := self._class(int(whole[1]))) is None:
+                self._fault(name, f"{where}: class {whole[1]}, but there are only {len(self.categories)}")
+            else:
+                boxes.append(box)
+                keys.append(key)
+        if marked and boxes:
+            self._fault(
+                name, f"{file}: boxes, and `id 0 0 0 0` that says there are none; the mark is dropped"
+            )
+            marked = []
+        self.records[name] = Record(
+            name=name,
+            boxes_xyxy=np.asarray(boxes, np.float64).reshape(-1, 4),
+            categories=tuple(keys),
+            crowd=np.zeros(len(boxes), bool),
+            difficult=np.zeros(len(boxes), bool),
+            image_categories=tuple(dict.fromkeys(self._mark(node) for node in marked)),
+            boxed=not marked,
+            in_shares=True,
+        )
+
+    def _fault(self, name: str, detail: str) -> None:
+        self.faults.append(Fault("malformed annotation", name, detail))
+
+    def _class(self, k: int) -> int | None:
+        """The key of class k; None if the names do not go that far."""
+        if self._named:
+            return k if k in self.categories else None
+        self.categories.setdefault(k, Category(str(k)))
+        return k
+
+    def _mark(self, node: int) -> tuple[str, int]:
+        """The key of a node's number."""
+        key = ("node", node)
+        if key not in self.categories:
+            self.categories[key] = self._node(node)
+        return key
+
+    def _node(self, node: int) -> Category:
+        """The class that is a node of the tree: by WordNet id where the ids are known."""
+        if self._wnids is None:
+            return Category(f"node {node}", node=node)
+        if node >= len(self._wnids):
+            raise DataError(f"node {node} of the tree, but the list of WordNet ids has {len(self._wnids)}")
+        return Category(self._wnids[node])
+
+    def finish(self, source: Path) -> Records:
+        """All that was read; DataError if that is nothing."""
+        if not self.records:
+            reason = f"; the first fault: {self.faults[0].detail}" if self.faults else ""
+            raise DataError(f"{source}: no picture with labels{reason}")
+        ordered = tuple(self.records[name] for name in sorted(self.records))
+        return Records(ordered, self.categories, tuple(self.faults))
+
+
+def _box(values: list[float]) -> list[float] | None:
+    """Four numbers are centre and sides, six and more corners; left, top, right, bottom in 0..1."""
+    if len(values) == 4:
+        x, y, w, h = values
+        return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+    if len(values) >= 6 and len(values) % 2 == 0:
+        xs, ys = values[::2], values[1::2]
+        return [min(xs), min(ys), max(xs), max(ys)]
+    return None
+
+
+def _numbers(path: Path) -> list[int]:
+    """Darknet's .map file."""
+    found = []
+    for line_number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
+        if not re.fullmatch(r"\d{1,9}", line.strip()):
+            raise DataError(f"{path}: line {line_number}: wanted the number of a node, found {line[:60]!r}")
+        found.append(int(line))
+    return found

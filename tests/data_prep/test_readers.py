@@ -1,0 +1,450 @@
+"""Readers of VOC, CVAT, Open Images, YOLO and Darknet: forms of one data set agree, bad files are told."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep import DataError
+from data_prep.classnames import read_class_names
+from data_prep.coco import read_coco
+from data_prep.cvat import read_cvat
+from data_prep.judging import to_pixels
+from data_prep.lookup import Lookup
+from data_prep.openimages import read_openimages
+from data_prep.packing import pack
+from data_prep.recipe import Recipe, Source
+from data_prep.store import Store
+from data_prep.voc import read_voc
+from data_prep.xmlfile import read_xml
+from data_prep.yolo import read_darknet, read_yolo
+from wordtree import TreeError, WordTree
+
+PICTURES = Lookup(["a.jpg", "b.jpg", "deep/c.png"])
+
+
+# One set of boxes in every form
+
+
+def _forms() -> dict[str, Source]:
+    gts = "voc100/gts"
+
+    def source(kind: str, annotations: str, **more) -> Source:
+        return Source("voc100", kind, "voc100/images", f"{gts}/{annotations}", map="voc", **more)
+
+    names = f"{gts}/yolo_format/obj.data"
+    return {
+        "coco v1": source("coco", "coco_format_v1/instances_default.json"),
+        "coco v2": source("coco", "coco_format_v2/instances_v2.json"),
+        "voc": source("voc", "pascalvoc_format"),
+        "imagenet": source("voc", "imagenet_format"),
+        "openimages": source("openimages", "openimages_format/all_bounding_boxes.csv"),
+        "cvat": source("cvat", "cvat_format/annotations.xml"),
+        "yolo": source("yolo", "yolo_format/obj_train_data", class_names=names),
+        "darknet": source(
+            "darknet",
+            "yolo_format/train.txt",
+            class_names=names,
+            labels=f"{gts}/yolo_format/obj_train_data",
+        ),
+    }
+
+
+@pytest.mark.reference
+def test_all_forms_of_voc100_give_the_same_samples_box_for_box(tmp_path, shared):
+    wanted = None
+    for form, source in _forms().items():
+        report = pack(Recipe((source,), root=shared / "data"), tmp_path / "o.h5", decode=False)
+        assert (report.pictures.total(), report.boxes.total(), report.faults) == (100, 273, []), form
+        found = {}
+        for one in Store(tmp_path / "o.h5"):
+            order = np.lexsort((*one.boxes_cxcywh.T, one.labels))  # forms list a picture's boxes in any order
+            rows = (one.labels[order].tolist(), one.boxes_cxcywh[order].tobytes(), one.crowd.any())
+            found[one.name] = (one.image, one.width, one.height, one.boxed, *rows)
+            # The VOC originals alone say which objects are difficult; the other forms were made without.
+            original = (
+                shared / "data/voc100/gts/pascalvoc_format" / f"{Path(one.name).stem}.xml"
+            ).read_text()
+            marked = original.count("<difficult>1</difficult>") if form == "voc" else 0
+            assert one.difficult.sum() == marked
+        wanted = wanted or found
+        assert found == wanted, form
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 20000), st.integers(1, 20000)),
+    data=st.data(),
+    decimals=st.integers(6, 12),
+)
+def test_whole_pixels_written_as_shares_come_back_exactly(size, data, decimals):
+    xs = sorted(data.draw(st.tuples(*[st.integers(0, size[0])] * 2)))
+    ys = sorted(data.draw(st.tuples(*[st.integers(0, size[1])] * 2)))
+    box = np.asarray([xs[0], ys[0], xs[1], ys[1]], float)
+    written = [
+        float(f"{share:.{decimals}f}")
+        for share in (
+            (box[0] + box[2]) / 2 / size[0],
+            (box[1] + box[3]) / 2 / size[1],
+            (box[2] - box[0]) / size[0],
+            (box[3] - box[1]) / size[1],
+        )
+    ]
+    x, y, w, h = written
+    shares = np.asarray([[x - w / 2, y - h / 2, x + w / 2, y + h / 2]])
+    # 1e-9: binary rounding of the sums
+    assert np.abs(to_pixels(shares, size) - box).max() <= 1e-9 * max(size)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(-0.5, 1.5), min_size=4, max_size=4), st.integers(1, 5000), st.integers(1, 5000))
+def test_no_edge_moves_further_than_its_rounding(shares, width, height):
+    box = np.asarray([shares])
+    exact = box * [width, height, width, height]
+    moved = np.abs(to_pixels(box, (width, height)) - exact)
+    assert (moved <= 0.75e-6 * np.asarray([width, height, width, height])).all()
+
+
+# Names
+
+
+def test_pictures_are_found_by_what_annotations_call_them():
+    find = PICTURES.find
+    assert (
+        find("a.jpg") == find("a") == find("./a.JPG") == find("data/obj/a.jpg") == find("x\\a.jpg") == "a.jpg"
+    )
+    assert find("c") == find("c.jpg") == find("/home/me/deep/c.png") == "deep/c.png"
+    assert find("other/c.png") is None  # another folder is another picture
+    assert find("") is None
+    assert find("z.jpg", "b.jpg") == "b.jpg"
+    assert Lookup(["x/1.jpg", "y/1.jpg"]).find("1") is None  # which of the two?
+
+
+# VOC
+
+
+def voc(tmp_path: Path, name: str, body: str) -> Path:
+    folder = tmp_path / "xml"
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(body)
+    return folder
+
+
+OBJECT = (
+    "<object><name>dog</name>{more}<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax>"
+    "<ymax>2</ymax></bndbox></part><bndbox><xmax>9</xmax><ymax>8.5</ymax><xmin>3</xmin><ymin>1</ymin></bndbox>"
+    "</object>"
+)
+
+
+@pytest.mark.parametrize(("corners", "box"), [("edges", [3, 1, 9, 8.5]), ("pixels", [2, 0, 9, 8.5])])
+def test_voc_boxes_marks_and_sizes(tmp_path, corners, box):
+    size = "<size><width>20</width><height>10</height></size>"
+    folder = voc(tmp_path, "a.xml", f"<annotation><filename>wrong</filename>{size}{OBJECT}</annotation>")
+    voc(tmp_path, "deep/c.xml", f"<annotation>{OBJECT.format(more='<difficult>1</difficult>')}</annotation>")
+    voc(tmp_path, "z.xml", "<annotation><filename>b</filename><size><width>0</width></size></annotation>")
+    found = read_voc(folder, PICTURES, corners)
+    assert [r.name for r in found.records] == ["a.jpg", "b.jpg", "deep/c.png"]
+    first, empty, hard = found.records
+    assert (first.boxes_xyxy.tolist(), first.size, first.categories) == ([box], (20, 10), ("dog",))
+    assert (first.difficult.tolist(), hard.difficult.tolist()) == ([False], [True])
+    assert (len(empty.boxes_xyxy), empty.size, empty.boxed) == (0, None, True)
+    assert found.faults == ()
+
+
+def test_voc_files_that_are_broken_cost_themselves_only(tmp_path):
+    folder = voc(tmp_path, "a.xml", "<annotation><object><name>x</name></object></annotation>")
+    for name, body in {
+        "b.xml": "<annotation><object>",
+        "c.xml": "",
+        "d.xml": "<notes/>",
+        "e.xml": "<annotation><filename>a.jpg</filename></annotation>",
+    }.items():
+        voc(tmp_path, name, body)
+    found = read_voc(folder, PICTURES)
+    assert [r.name for r in found.records] == ["a.jpg"]
+    kinds = sorted(fault.kind for fault in found.faults)
+    assert kinds == ["malformed annotation"] * 4 + ["repeated id"]
+    with pytest.raises(DataError, match="no such folder"):
+        read_voc(tmp_path / "none", PICTURES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no \.xml files"):
+        read_voc(tmp_path / "empty", PICTURES)
+
+
+BOMB = '<!DOCTYPE x [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><annotation>&b;</annotation>'
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (BOMB, "line 1: declares a document type"),
+        ('<!DOCTYPE x SYSTEM "file:///etc/passwd"><annotation/>', "declares a document type"),
+        ("<annotation>&x;</annotation>", "line 1: not well-formed"),
+        ("<annotation>\n<a></b></annotation>", "line 2: not well-formed"),
+        ("<annotation/><annotation/>", "not well-formed"),
+        ("", "not well-formed"),
+        ("<html/>", "starts with <html>, wanted <annotation>"),
+        ("<annotation>" + "<a>" * 100, "over 64 elements deep"),
+        ('<?xml version="1.0" encoding="klingon"?><annotation/>', "klingon|unknown encoding"),
+    ],
+)
+def test_xml_of_strangers_is_refused_not_followed(tmp_path, body, says):
+    (tmp_path / "a.xml").write_text(body)
+    with pytest.raises(DataError, match=says) as caught:
+        read_xml(tmp_path / "a.xml", "annotation", {}, 1 << 20)
+    assert "a.xml" in str(caught.value)
+
+
+def test_xml_has_a_limit_and_may_have_another_encoding(tmp_path):
+    (tmp_path / "a.xml").write_bytes("<annotation><name>Löwe</name></annotation>".encode("utf-16"))
+    found = []
+    read_xml(tmp_path / "a.xml", "annotation", {"name": found.append}, 1 << 20)
+    assert [element.text for element in found] == ["Löwe"]
+    with pytest.raises(DataError, match="over 0 MiB"):
+        read_xml(tmp_path / "a.xml", "annotation", {}, 10)
+    with pytest.raises(DataError, match="cannot be read as XML"):
+        read_xml(tmp_path / "none.xml", "annotation", {}, 10)
+
+
+# CVAT
+
+
+def test_cvat_shapes(tmp_path):
+    (tmp_path / "a.xml").write_text(
+        """<annotations><meta><task><labels><label><name>dog</name></label></labels></task></meta>
+        <image id="1" name="x/a.jpg" width="20" height="10">
+          <box label="dog" xtl="1" ytl="2" xbr="5" ybr="4"><attribute name="difficult">true</attribute></box>
+          <box label="cat" xtl="1" ytl="2" xbr="5" ybr="4" rotation="90"/>
+          <polygon label="dog" points="1,2;7,3;4,9"/>
+          <tag label="sunny"/><points label="dog" points="1,1"/><box label="dog" xtl="1"/>
+        </image><image id="2" name="b.jpg"/><image id="3" name="b.jpg"/></annotations>"""
+    )
+    found = read_cvat(tmp_path / "a.xml", PICTURES)
+    first, second = found.records
+    assert np.allclose(first.boxes_xyxy, [[1, 2, 5, 4], [2, 1, 4, 5], [1, 2, 7, 9]])
+    assert (first.name, first.size, first.image_categories) == ("a.jpg", (20, 10), ("sunny",))
+    assert first.difficult.tolist() == [True, False, False]
+    assert (second.size, len(second.boxes_xyxy)) == (None, 0)
+    assert list(found.categories) == ["dog", "cat", "sunny"]
+    assert [fault.kind for fault in found.faults] == ["malformed annotation"] * 2 + ["repeated id"]
+    (tmp_path / "v.xml").write_text("<annotations><track id='1'/></annotations>")
+    with pytest.raises(DataError, match="export the task again"):
+        read_cvat(tmp_path / "v.xml", PICTURES)
+
+
+# Open Images
+
+
+def test_open_images_boxes_labels_and_negatives(tmp_path):
+    (tmp_path / "b.csv").write_text(
+        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf\n"
+        'a,x,/m/1,1,0.1,0.5,0.2,"0,4",0,0,1\n'
+        "a,x,/m/2,1,0.1,0.5,nan,0.4,0,0,-1\n"
+        "a,x,/m/2,1,0.1,,0.2,0.4,0,0,0\n"
+        ",x,/m/2,1,0.1,0.5,0.2,0.4,0,0,0\n"
+    )
+    (tmp_path / "l.csv").write_text(
+        "ImageID,Source,LabelName,Confidence\n"
+        "a,v,/m/1,1\na,v,/m/3,1\na,v,/m/4,0\nb,v,/m/4,1\nb,machine,/m/1,0.7\nb,v,/m/2,0\nb,v,/m/2,7\n"
+    )
+    (tmp_path / "n.csv").write_text('/m/1,Dog\n/m/2,"Cat, tame"\n')
+    found = read_openimages(tmp_path / "b.csv", PICTURES, tmp_path / "l.csv", tmp_path / "n.csv")
+    a, b = found.records
+    assert np.allclose(a.boxes_xyxy[0], [0.1, 0.2, 0.5, 0.4])
+    assert np.isnan(a.boxes_xyxy[1, 1])
+    assert (a.crowd.tolist(), a.categories, a.in_shares) == ([True, False], ("/m/1", "/m/2"), True)
+    assert (a.boxed, a.image_categories, a.negative_categories) == (True, ("/m/1", "/m/3"), ("/m/4",))
+    assert a.not_exhaustive_categories == ("/m/3",)
+    assert (b.boxed, b.image_categories, b.negative_categories) == (False, ("/m/4",), ("/m/2",))
+    assert {key: c.name for key, c in found.categories.items()} == {
+        "/m/1": "Dog",
+        "/m/2": "Cat, tame",
+        "/m/3": "/m/3",
+        "/m/4": "/m/4",
+    }
+    assert len(found.faults) == 3
+    only_labels = read_openimages(None, PICTURES, tmp_path / "l.csv")
+    assert [r.boxed for r in only_labels.records] == [False, False]
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"{}"])
+def test_csv_that_is_not_open_images(tmp_path, content):
+    (tmp_path / "b.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"b\.csv"):
+        read_openimages(tmp_path / "b.csv", PICTURES)
+
+
+# YOLO and Darknet
+
+
+@pytest.fixture
+def yolo(tmp_path) -> Path:
+    """Pictures' label files of a data set laid out as Darknet expects it."""
+    (tmp_path / "labels" / "deep").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("1 0.5 0.5 0.5 0.2\n\n0.0 0 0 1 0 1 1\n")
+    (tmp_path / "labels" / "b.txt").write_text("")
+    (tmp_path / "labels" / "deep" / "c.txt").write_text("3 0 0 0 0\n")
+    (tmp_path / "obj.names").write_text("cat\ndog\n")
+    return tmp_path
+
+
+def test_yolo_lines(yolo):
+    (yolo / "labels" / "more.txt").write_text("0 0.5 0.5 1 1\n")
+    (yolo / "labels" / "classes.txt").write_text("cat\ndog\n")
+    names = ["a.jpg", "b.jpg", "absent.jpg"]
+    found = read_yolo(yolo / "labels", names, Lookup(names), yolo / "obj.names")
+    a, b = found.records
+    assert np.allclose(a.boxes_xyxy, [[0.25, 0.4, 0.75, 0.6], [0, 0, 1, 1]])
+    assert (a.categories, a.boxed, a.in_shares) == ((1, 0), True, True)
+    assert (b.boxed, b.categories) == (True, ())
+    assert sorted(f.kind for f in found.faults) == ["missing labels", *["orphan annotation"] * 2]
+    assert [c.name for c in found.categories.values()] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "line", ["x 0 0 1 1", "-1 0 0 1 1", "2 0 0 1 1", "0 0 0 1", "0 0 0 1 1 1", "0 0 0 1 y", "9999999 0 0 1 1"]
+)
+def test_wrong_yolo_lines_are_faults_with_their_place(yolo, line):
+    (yolo / "labels" / "b.txt").write_text(f"0 .5 .5 1 1\n{line}\n")
+    found = read_yolo(yolo / "labels", ["b.jpg"], PICTURES, yolo / "obj.names")
+    assert [len(r.boxes_xyxy) for r in found.records] == [1]
+    fault = next(f for f in found.faults if f.kind == "malformed annotation")
+    assert "b.txt: line 2" in fault.detail
+
+
+def test_darknets_mark_for_a_picture_without_boxes(yolo, make, tree, tree_file):
+    for name in ("a.jpg", "b.jpg", "deep/c.jpg"):
+        (yolo / "images" / name).parent.mkdir(exist_ok=True)
+        (yolo / "images" / name).write_bytes(make.picture())
+    (yolo / "train.txt").write_text("/home/me/images/a.jpg\nimages/b.jpg\n\n./images/deep/c.jpg\n")
+    (yolo / "ours.map").write_text("2\n6\n")
+
+    def packed(tree: str, **more) -> list:
+        source = Source("x", "darknet", "images", "train.txt", **more)
+        report = pack(Recipe((source,), tree, root=yolo), yolo / "o.h5")
+        assert not report.faults
+        return list(Store(yolo / "o.h5"))
+
+    a, b, c = packed(str(tree_file), map="ours.map")
+    assert (a.labels.tolist(), a.boxed) == ([6, 2], True)  # classes 1 and 0 through the map
+    assert (b.boxed, len(b.labels), len(b.image_labels)) == (True, 0, 0)
+    assert (c.boxed, c.image_labels.tolist()) == (False, [3])  # a number in the tree, no map
+    # A number in somebody's tree means nothing in the one built in.
+    with pytest.raises(DataError, match="numbers of nodes in a tree"):
+        packed("default", map="ours.map")
+    # With that tree's WordNet ids it does: here they are turned round.
+    (yolo / "x.data").write_text("classes = 8\nlabels = data/ids.txt # of the tree\n")
+    (yolo / "ids.txt").write_text("\n".join(tree.ids[::-1]))
+    a, _, c = packed(str(tree_file), map="ours.map", class_names="x.data")
+    assert (a.labels.tolist(), c.image_labels.tolist()) == ([1, 5], [4])
+
+
+def test_darknet_lists_with_mistakes(yolo):
+    (yolo / "labels" / "b.txt").write_text("1 0 0 0 0\n0 .5 .5 1 1\n")
+    (yolo / "train.txt").write_text("images/a.jpg\na.jpg\nzzz.jpg\nb.jpg\n")
+    found = read_darknet(yolo / "train.txt", yolo / "images", PICTURES)
+    assert [f.kind for f in found.faults] == ["repeated id", "missing picture", "malformed annotation"]
+    assert found.records[1].boxed
+    (yolo / "none.txt").write_text("")
+    with pytest.raises(DataError, match="no picture with labels"):
+        read_darknet(yolo / "none.txt", yolo / "images", PICTURES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: [cat, 'hot dog', \"a, b\"]  # three\nnc: 3\n",
+        "path: x\nnames:\n  - cat\n  - hot dog\n  - 'a, b'\ntrain: t\n",
+        'names:\n  0: cat # first\n\n  1: hot dog\n  2: "a, b"\n',
+        "names:\n- cat\n- hot dog\n- a, b\n",
+        "names: [cat,\n  hot dog,\n  'a, b']\n",
+    ],
+)
+def test_names_in_yaml(tmp_path, text):
+    (tmp_path / "data.yaml").write_text(text)
+    assert read_class_names(tmp_path / "data.yaml") == ["cat", "hot dog", "a, b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.names", ""),
+        ("a.names", "x\n\ny\n"),
+        ("a.names", "x\nx\n"),
+        ("a.data", "classes = 2\n"),
+        ("a.data", "names = nowhere.names\n"),
+        ("a.data", "names\n"),
+        ("a.yaml", "nc: 3\n"),
+        ("a.yaml", "names: {0: a}\n"),
+        ("a.yaml", "names:\n  0: a\n  2: b\n"),
+        ("a.yaml", "names:\n  what\n"),
+    ],
+)
+def test_wrong_class_names(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=name):
+        read_class_names(tmp_path / name)
+
+
+# LVIS
+
+
+def test_lvis_lists_reach_the_samples(tmp_path, make, tree_file):
+    (tmp_path / "0.jpg").write_bytes(make.picture(20, 10))
+    make.coco_of(
+        tmp_path / "c.json",
+        {"0.jpg": (20, 10)},
+        [("0.jpg", 1, [0, 0, 5, 5], {})],
+        {1: "n00000003", 2: "n00000004", 3: "n00000005"},
+    )
+    content = json.loads((tmp_path / "c.json").read_text())
+    content["images"][0] |= {"neg_category_ids": [2], "not_exhaustive_category_ids": [1, 3]}
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    assert read_coco(tmp_path / "c.json").records[0].negative_categories == (2,)
+    pack(Recipe((Source("x", "coco", ".", "c.json"),), str(tree_file), root=tmp_path), tmp_path / "o.h5")
+    (one,) = Store(tmp_path / "o.h5")
+    lists = (one.labels, one.negative_labels, one.not_exhaustive_labels)
+    assert [values.tolist() for values in lists] == [[2], [3], [2, 4]]
+
+
+@pytest.mark.reference
+def test_every_lvis_class_and_list_is_kept(tmp_path, shared, make):
+    path = shared / "data" / "coco" / "lvis_val_100.json"
+    content = json.loads(path.read_text())
+    (tmp_path / "images").mkdir()
+    for image in content["images"]:
+        (tmp_path / "images" / image["file_name"]).write_bytes(
+            make.picture(image["width"], image["height"], "PNG", compress_level=0)
+        )
+    source = Source("lvis", "coco", "images", str(path), drop_unmapped=True)
+    report = pack(Recipe((source,), root=tmp_path), tmp_path / "o.h5", decode=False)
+    tree = WordTree.default()
+    synsets = {c["id"]: c["synset"] for c in content["categories"]}
+    dropped = sum(report.dropped["lvis"].values())
+    listed = sum(
+        len(i["neg_category_ids"]) + len(i["not_exhaustive_category_ids"]) for i in content["images"]
+    )
+    stored = Store(tmp_path / "o.h5")
+    kept = sum(len(s.labels) + len(s.negative_labels) + len(s.not_exhaustive_labels) for s in stored)
+    assert kept + dropped + len(report.faults) >= listed + len(content["annotations"])
+    assert kept <= listed + len(content["annotations"])
+    assert report.boxes["lvis"] > 0.5 * len(content["annotations"])
+    names = {image["file_name"]: image for image in content["images"]}
+    for one in stored:
+        negative = {
+            tree.index(synsets[k]) for k in names[one.name]["neg_category_ids"] if _in(tree, synsets[k])
+        }
+        assert set(one.negative_labels.tolist()) == negative
+
+
+def _in(tree: WordTree, synset: str) -> bool:
+    try:
+        tree.index(synset)
+    except TreeError:
+        return False
+    return True
