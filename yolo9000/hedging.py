@@ -3,9 +3,10 @@
 J. Deng, J. Krause, A. C. Berg and L. Fei-Fei, "Hedging Your Bets: Optimizing Accuracy-Specificity
 Trade-offs in Large Scale Visual Recognition", CVPR 2012 (their DARTS). An answer's reward is the information
 it gives, log2(leaves of the tree) - log2(leaves below it): 0 for the root, most for a leaf. The answer is the
-node with the largest (reward + lambda) x Pr(node). Above several roots stands a virtual root, node -1: reward 0, always
-right. With lambda 0 the expected information is largest; the larger lambda, the more certain and the less
-telling the answers. `fit_lambda` finds the least lambda for a share of right answers on data held back.
+node with the largest (reward + lambda) x Pr(node). Above several roots stands a virtual root, node -1: reward
+0, always right. With lambda 0 the expected information is largest; the larger lambda, the more certain and
+the less telling the answers. `fit_lambda` finds the least lambda for a share of right answers on data held
+back.
 
 Pure functions of (tree, probabilities). Other rules are descent.py's and cuts.py's; gathering the data is
 calibrate.py's."""

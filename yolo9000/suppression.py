@@ -32,9 +32,9 @@ def nms(
 
     evidence (n, 1 + L), for "related": the score that each box would have as node -1 and at the node of depth
     0, 1, ... of its path, NaN below its own node. A general answer scores more than a special one merely
-    for stopping earlier, so they are compared where both have an opinion: a box whose turn it is gives way to one of a
-    node further down, which it overlaps, if that one's evidence for the upper node is at least its score.
-    That one then stays in its place, or gives way likewise.
+    for stopping earlier, so they are compared where both have an opinion: a box whose turn it is gives way to
+    one of a node further down, which it overlaps, if that one's evidence for the upper node is at least its
+    score. That one then stays in its place, or gives way likewise.
     """
     if mode not in MODES:
         raise ValueError(f"suppression is one of {', '.join(MODES)}, not {mode!r}")

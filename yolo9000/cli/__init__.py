@@ -14,6 +14,7 @@ _COMMANDS = {
     "classify": "Name whole photographs with a classifier.",
     "train": "Train on packed data: boxes, labels, or both.",
     "eval": "Score a model: AP50 and AP by pycocotools.",
+    "calibrate": "Teach a model how certain it is, so that answers are as often right as asked for.",
     "info": "Say what a model file or a training run is.",
     "convert": "Turn Darknet's files into a model file and back.",
 }

@@ -11,8 +11,8 @@ from yolo9000.errors import ImageError
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
 
-# Written out here as well as in descent.py, decision.py, options.py and suppression.py, so that --help need not
-# import torch; tests hold them equal.
+# Written out here as well as in descent.py, decision.py, options.py and suppression.py, so that --help need
+# not import torch; tests hold them equal.
 RULES = ("threshold", "darknet", "leaf", "greedy")
 LISTED_RULES = ("level", "vocabulary", "hedge")  # of a detector alone
 SCORES = ("objectness", "absolute", "conditional")

@@ -1,0 +1,259 @@
+"""Calibration on held-back data: temperatures per depth, and the lambdas with which hedged answers are right
+as often as a user asks.
+
+Half of the pictures teach, the other half tests. What is fitted is hedging.py's and temperature.py's; here is
+how the evidence is gathered and what is reported."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from wordtree import WordTree
+from yolo9000 import descent
+from yolo9000.batches import Samples
+from yolo9000.boxes import cxcywh_to_xyxy, decode, iou_xyxy
+from yolo9000.errors import TrainingError
+from yolo9000.evaluate import EvalSettings, _batches, _Pictures, _Truth
+from yolo9000.hedging import Frontier, fit_lambda, is_right, rewards, share_right
+from yolo9000.hierarchy import Hierarchy
+from yolo9000.network import Network
+from yolo9000.tasks import full_precision
+from yolo9000.temperature import fit_temperatures, kept_temperatures, temper
+from yolo9000.train import wants_bfloat16
+
+ACCURACIES = (0.8, 0.9, 0.95, 0.99)
+
+# A predicted box stands for a true one if it overlaps it by this much, as detections are scored.
+_OVERLAP = 0.5
+
+# Boxes whose probabilities over the whole tree are sorted at a time: 512 x 9,418 doubles are 39 MB.
+_CHUNK = 512
+
+# Thresholds on Pr(node) that the paper's rule is tried with, for comparison.
+_THRESHOLDS = (*(round(0.02 * k, 2) for k in range(50)), 0.99, 0.999)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a model says of objects whose class is known. log_conditionals: (M, C) float32; truths: (M,) the
+    network's nodes; picture: (M,) the number of the picture; missed: how many objects had no box above the
+    threshold at the right place, or a class that the tree has not."""
+
+    log_conditionals: Tensor
+    truths: Tensor
+    picture: Tensor
+    missed: int
+
+    def where(self, rows: Tensor) -> "Evidence":
+        return Evidence(self.log_conditionals[rows], self.truths[rows], self.picture[rows], 0)
+
+
+def gather(
+    net: Network, stores: Sequence[Samples], settings: EvalSettings | None = None, progress: bool = False
+) -> Evidence:
+    """Run a detector or classifier over packed data and keep what it says of each labelled object.
+
+    In pictures with boxes, the surest box that overlaps a true one by half; in pictures with one label, the
+    surest box at all, or the picture. Boxes not above the objectness threshold are not looked at. Raises
+    TrainingError where nothing is left.
+    """
+    settings = (settings or EvalSettings()).of_model(net)
+    if net.spec.region is None and net.spec.softmax is None:
+        raise TrainingError("a network that is neither a detector nor a classifier cannot be calibrated")
+    if settings.size % max(1, net.stride):
+        raise TrainingError(f"size {settings.size} is not a multiple of the network's stride, {net.stride}")
+    tree = net.tree or WordTree.flat([str(k) for k in range(net.classes)])
+    device = next(net.parameters()).device
+    net = net.eval().to(memory_format=torch.channels_last)
+    hierarchy = Hierarchy(tree).to(device)
+    pictures = _Pictures(stores, settings.size, settings)
+    truth = _Truth(stores, pictures.where, net, tree)
+    half = wants_bfloat16(settings.precision, device)
+    logs, truths, picture, missed = [], [], [], 0
+    bar = tqdm(total=len(pictures.where), unit="img", disable=not progress)
+    with bar, torch.inference_mode():
+        for images, placements, places in _batches(pictures, settings, device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                out = net.lazy(images) if net.spec.region else net.logits(images)
+            if net.spec.region:
+                out = full_precision(out)
+                boxes, objectness = decode(out.boxes, net.anchors)
+            chosen = []  # (row of the batch, place in its A*H*W, node)
+            for row, place in enumerate(places.tolist()):
+                if not net.spec.region:
+                    nodes = [n for n in _picture_labels(truth, place) if n >= 0]
+                    found = [(row, 0, nodes[0])] if len(nodes) == 1 else []
+                    missed += 1 - len(found)
+                else:
+                    found, lost = _boxes_of(
+                        truth, place, boxes[row], objectness[row], placements[row], settings, pictures
+                    )
+                    found, missed = [(row, *pair) for pair in found], missed + lost
+                chosen += found
+            if chosen:
+                image, flat, nodes = torch.tensor(chosen, device=device).T
+                if net.spec.region:
+                    _, _, H, W = objectness.shape
+                    at = image, flat // (H * W), flat // W % H, flat % W
+                    said = descent.LazyConditionals(out, *at).all(hierarchy)
+                else:
+                    said = hierarchy.log_conditionals(out.float()[image])
+                logs.append(said.float().cpu())
+                truths.append(nodes.cpu())
+                picture.append(torch.from_numpy(places)[image.cpu()])
+            bar.update(len(places))
+    if not logs:
+        raise TrainingError("the model finds none of the labelled objects in this data")
+    return Evidence(torch.cat(logs), torch.cat(truths), torch.cat(picture), missed)
+
+
+def calibrate(
+    hierarchy: Hierarchy, evidence: Evidence, accuracies: Sequence[float] = ACCURACIES
+) -> dict[str, Any]:
+    """Temperatures and lambdas from the even pictures, and what they do on the odd ones: JSON-able.
+
+    "lambdas": accuracy as text -> lambda, those that can be had; "temperatures": one a depth, maybe none;
+    "levels": what the fits found; "test": for each accuracy the share of right answers on the other half,
+    the mean information in bits of the right ones (wrong: 0), and the same for the paper's rule with that
+    threshold which is right at least as often and tells most. Raises TrainingError for a half without data.
+    """
+    even = evidence.picture % 2 == 0
+    learn, test = evidence.where(even), evidence.where(~even)
+    if not len(learn.truths) or not len(test.truths):
+        raise TrainingError("calibration needs objects in at least two pictures: one half learns, one tests")
+    hierarchy = hierarchy.to("cpu")
+    fits = fit_temperatures(hierarchy, learn.log_conditionals, learn.truths)
+    temperatures = kept_temperatures(fits)
+    learn_frontier, learn_right = _frontier(hierarchy, learn, temperatures)
+    test_frontier, test_right = _frontier(hierarchy, test, temperatures)
+    thresholds = _threshold_curve(hierarchy, test, temperatures)
+    lambdas, rows = {}, []
+    for accuracy in accuracies:
+        lambda_ = fit_lambda(learn_frontier, learn_right, accuracy)
+        row: dict[str, Any] = {"accuracy": accuracy, "lambda": lambda_}
+        if lambda_ is not None:
+            lambdas[f"{accuracy:g}"] = lambda_
+            right = share_right(test_frontier, test_right, lambda_)
+            row |= {"right": right, "bits": information(test_frontier, test_right, lambda_)}
+            fair = [point for point in thresholds if point["right"] >= right]
+            row["threshold"] = max(fair, key=lambda point: point["bits"], default=None)
+        rows.append(row)
+    return {
+        "learnt_from": len(learn.truths),
+        "tested_on": len(test.truths),
+        "missed": evidence.missed,
+        "temperatures": list(temperatures),
+        "levels": [asdict(fit) for fit in fits],
+        "lambdas": lambdas,
+        "test": rows,
+        "thresholds": thresholds,
+    }
+
+
+def information(frontier: Frontier, right: Tensor, lambda_: float) -> float:
+    """Mean reward in bits of the right answers at this lambda, wrong ones counting 0."""
+    column, _ = frontier.answers(lambda_)
+    if not right.shape[1]:
+        return 0.0
+    column_ = column.clamp(min=0).unsqueeze(1)
+    bits = frontier.reward.gather(1, column_) * right.gather(1, column_)
+    return float(torch.where(column < 0, 0, bits.squeeze(1)).mean())
+
+
+def format_report(result: dict[str, Any]) -> str:
+    """The result of `calibrate` as lines of text."""
+    lines = [
+        f"{result['learnt_from']} objects to learn from, {result['tested_on']} to test on, "
+        f"{result['missed']} not found",
+        "temperatures by depth: " + (", ".join(f"{t:.2f}" for t in result["temperatures"]) or "none helps"),
+        "asked for     lambda   right  bits told   paper's rule, as often right: threshold  right  bits told",
+    ]
+    for row in result["test"]:
+        if row["lambda"] is None:
+            lines.append(f"     {row['accuracy']:4.2f}  cannot be had: too many are certain and wrong")
+            continue
+        text = f"     {row['accuracy']:4.2f} {row['lambda']:10.4g} {row['right']:7.3f} {row['bits']:10.2f}"
+        other = row["threshold"]
+        if other is None:
+            text += f"{'no threshold is':>53}"
+        else:
+            text += f"{other['threshold']:41.3g} {other['right']:6.3f} {other['bits']:10.2f}"
+        lines.append(text)
+    return "\n".join(lines)
+
+
+def _picture_labels(truth: _Truth, place: int) -> list[int]:
+    return sorted({*truth.labels[place], *(truth.kinds[c] for c in truth.columns[place])})
+
+
+def _boxes_of(
+    truth: _Truth,
+    place: int,
+    boxes_cxcywh: Tensor,
+    objectness: Tensor,
+    placement: Any,
+    settings: EvalSettings,
+    pictures: _Pictures,
+) -> tuple[list[tuple[int, int]], int]:
+    """(place in A*H*W, node) of the boxes that stand for a picture's objects, and how many have none.
+    boxes_cxcywh: (A, H, W, 4), objectness: (A, H, W) of one picture."""
+    sample = truth.samples[place]
+    sure = objectness.flatten()
+    if not sample.boxed:
+        labels = sorted(set(truth.labels[place]))
+        best = int(sure.argmax())
+        good = len(labels) == 1 and bool(sure[best] > settings.threshold)
+        return ([(best, labels[0])], 0) if good else ([], len(labels))
+    centre, half = sample.boxes_cxcywh[:, :2], sample.boxes_cxcywh[:, 2:] / 2
+    left, top, right, bottom = placement.source  # of the input, in shares of the picture
+    share = np.concatenate([centre - half, centre + half], axis=1) - np.array([left, top] * 2)
+    theirs = torch.from_numpy(share / np.array([right - left, bottom - top] * 2)).float().to(sure.device)
+    overlaps = iou_xyxy(theirs, cxcywh_to_xyxy(boxes_cxcywh.reshape(-1, 4)))  # (A, H, W, 4) -> (A*H*W, 4)
+    usable = (overlaps >= _OVERLAP) & (sure > settings.threshold)
+    found, lost = [], 0
+    for k, column in enumerate(truth.columns[place].tolist()):
+        if sample.crowd[k] or sample.difficult[k]:
+            continue
+        node = truth.kinds[column]
+        if node < 0 or not bool(usable[k].any()):
+            lost += 1
+            continue
+        found.append((int(sure.masked_fill(~usable[k], -1).argmax()), node))
+    return found, lost
+
+
+def _frontier(
+    hierarchy: Hierarchy, evidence: Evidence, temperatures: Sequence[float]
+) -> tuple[Frontier, Tensor]:
+    parts = []
+    for logs in evidence.log_conditionals.split(_CHUNK):
+        softened = temper(hierarchy, logs, temperatures) if temperatures else logs
+        parts.append(Frontier.of(hierarchy, hierarchy.log_probabilities(softened)))
+    frontier = Frontier.join(parts)
+    return frontier, is_right(hierarchy, frontier.nodes, evidence.truths)
+
+
+def _threshold_curve(
+    hierarchy: Hierarchy, evidence: Evidence, temperatures: Sequence[float]
+) -> list[dict[str, float]]:
+    """What the paper's rule does at one threshold after another."""
+    reward = rewards(hierarchy)
+    sums = np.zeros((len(_THRESHOLDS), 2))
+    start = 0
+    for logs in evidence.log_conditionals.split(_CHUNK):
+        softened = temper(hierarchy, logs, temperatures) if temperatures else logs
+        truths = evidence.truths[start : start + len(logs)]
+        start += len(logs)
+        for k, threshold in enumerate(_THRESHOLDS):
+            nodes = descent.threshold(hierarchy, softened, threshold)
+            right = is_right(hierarchy, nodes, truths)
+            sums[k] += float(right.sum()), float((reward[nodes] * right).sum())
+    return [
+        {"threshold": threshold, "right": right / start, "bits": bits / start}
+        for threshold, (right, bits) in zip(_THRESHOLDS, sums.tolist(), strict=True)
+    ]

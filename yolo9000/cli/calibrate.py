@@ -1,0 +1,96 @@
+"""`yolo9000 calibrate`: temperatures and lambdas from packed data into a model file. What they are is
+yolo9000.calibrate's."""
+
+import json
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog="Example: yolo9000 calibrate model.safetensors --data val.h5 --out calibrated.safetensors; "
+    "then: yolo9000 detect photo.jpg --model calibrated.safetensors --accuracy 0.95"
+)
+@click.argument("model")
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    type=_FILE,
+    help="Packed file that the model was not trained on; repeatable.",
+)
+@click.option("--out", type=_FILE, help="Model file to write.  [default: MODEL itself, if it is one]")
+@click.option("--dry-run", is_flag=True, help="Print what was found and write nothing.")
+@click.option(
+    "--accuracy",
+    "accuracies",
+    multiple=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="To be had; repeatable.  [default: 0.8 0.9 0.95 0.99]",
+)
+@click.option("--size", default=0, help="Side of the square input in pixels; default: the model's own.")
+@click.option("--batch", default=32, show_default=True, help="Pictures at a time.")
+@click.option("--threshold", type=float, help="Boxes with less objectness are not looked at.")
+@click.option("--limit", default=0, help="The first so many pictures only.")
+@click.option("--workers", default=1, show_default=True, help="Processes that load pictures.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def command(
+    model: str,
+    data: tuple[Path, ...],
+    out: Path | None,
+    dry_run: bool,
+    accuracies: tuple[float, ...],
+    as_json: bool,
+    **settings,
+) -> None:
+    """Teach a model how certain it is, on pictures that it was not trained on.
+
+    MODEL is a model file, the folder of a run, a checkpoint, or "x.cfg x.weights" in quotes. The even
+    pictures teach: a temperature for each depth of the tree where one helps, and for each accuracy the lambda
+    with which hedged answers are right as often. The odd pictures test. Both become defaults of the model
+    file, so that `yolo9000 detect --accuracy 0.95` answers as exactly as that allows.
+    """
+    source = Path(model)
+    if out is None and source.suffix == ".safetensors":
+        out = source
+    if out is None and not dry_run:
+        raise click.UsageError("where to? give --out x.safetensors, or --dry-run")
+    if out is not None and out.suffix != ".safetensors":
+        raise click.UsageError(f"a model file is named .safetensors, not {out.name}")
+    from wordtree import WordTree
+    from yolo9000.batches import open_store
+    from yolo9000.calibrate import ACCURACIES, calibrate, format_report, gather
+    from yolo9000.evaluate import EvalSettings
+    from yolo9000.hierarchy import Hierarchy
+    from yolo9000.modelfile import read_info, save_model
+    from yolo9000.start import load_any
+
+    net = load_any(model)
+    evidence = gather(net, [open_store(path) for path in data], EvalSettings(**settings), not as_json)
+    hierarchy = Hierarchy(net.tree or WordTree.flat([str(k) for k in range(net.classes)]))
+    result = calibrate(hierarchy, evidence, sorted(set(accuracies)) or ACCURACIES)
+    if not dry_run:
+        half = source.suffix == ".safetensors" and any(
+            kind == "F16" for kind, _ in read_info(source, verify=False).tensors.values()
+        )
+        defaults = {k: v for k, v in net.defaults.items() if k not in ("lambdas", "temperatures")}
+        defaults |= {"lambdas": result["lambdas"]}
+        if result["temperatures"]:
+            defaults["temperatures"] = result["temperatures"]
+        about = {k: result[k] for k in ("learnt_from", "tested_on", "missed", "test")}
+        about["data"] = [path.name for path in data]
+        save_model(
+            net,
+            out,
+            {**net.record, "calibration": about},
+            dtype="float16" if half else "float32",
+            defaults=defaults,
+        )
+    if as_json:
+        click.echo(json.dumps({"written": None if dry_run else str(out), **result}))
+        return
+    click.echo(format_report(result))
+    if not dry_run:
+        click.echo(f"written to {out}")
