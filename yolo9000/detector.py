@@ -31,7 +31,7 @@ from yolo9000.hierarchy import Hierarchy
 from yolo9000.images import read_image
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
 from yolo9000.names import tree_of
-from yolo9000.options import Options, check_defaults
+from yolo9000.options import Options, asked_rule, check_defaults
 from yolo9000.suppression import nms
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-
-# Options that one rule alone takes.
-_ASKS = {"level": {"level"}, "vocabulary": {"vocabulary"}, "hedge": {"accuracy", "hedge_lambda"}}
 
 # Boxes whose full class logits are held at a time: 1,024 x 9,418 floats are 39 MB.
 _CHUNK = 1024
@@ -234,10 +231,8 @@ class Detector:
         """The given options, completed by the model's defaults and this module's; None is not given. Without
         a rule, `level`, `vocabulary`, and `accuracy` or `hedge_lambda` ask for theirs. Raises ValueError."""
         given = {name: value for name, value in given.items() if value is not None}
-        if "rule" not in given:  # what only one rule takes asks for that rule
-            asked = {rule for rule, names in _ASKS.items() if names & given.keys()}
-            if len(asked) == 1:
-                given["rule"] = asked.pop()
+        if "rule" not in given and (rule := asked_rule(given)):
+            given["rule"] = rule
         options = Options(**{**self.defaults, **given})
         if options.mapped and self.class_map is None:
             raise ValueError("this network has no map of data set classes")

@@ -1,11 +1,12 @@
 """Scores of a model on packed data: average precision along the tree and whatever the class, and how well
 label-only pictures are named.
 
-The arithmetic of average precision is scoring.py's; walking down the tree descent.py's.
+The arithmetic of average precision is scoring.py's; naming of label-only pictures naming.py's; boxes at every
+node of the tree node_pairs.py's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wordtree import WordTree
-from yolo9000 import augment, descent
+from yolo9000 import augment
 from yolo9000.batches import Samples, label_map
 from yolo9000.boxes import cxcywh_to_xyxy, decode
+from yolo9000.decision import Decision
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
+from yolo9000.naming import Naming
 from yolo9000.network import Network
-from yolo9000.options import Options
+from yolo9000.node_pairs import NodePairs
+from yolo9000.options import Options, asked_rule
 from yolo9000.scoring import Boxes, average_precision, suppress
 from yolo9000.tasks import full_precision
 from yolo9000.train import wants_bfloat16
@@ -34,7 +38,9 @@ class EvalSettings:
     at. pairs: (box, node) pairs of a picture that suppression looks at, the best ones; nms: overlap above
     which of two boxes with one node the worse goes. threshold, tree_threshold, rule: of the answer for
     pictures with labels only, None = as the model's detector has them; the best box counts if its objectness
-    exceeds the threshold. resamples: of the bootstrap. limit: pictures at most, 0 = all.
+    exceeds the threshold. level, vocabulary, accuracy, hedge_lambda: what rules of those names take, as in
+    Options. resamples: of the bootstrap. limit: pictures at most, 0 = all. nodes: also score boxes at every
+    node above the truth, the best node_pairs pairs of a picture and depth.
     """
 
     size: int = 0
@@ -49,6 +55,12 @@ class EvalSettings:
     precision: str = "auto"
     workers: int = 1
     limit: int = 0
+    nodes: bool = False
+    node_pairs: int = 200
+    level: int | str | Sequence[str | int] | None = None
+    vocabulary: str | Sequence[str | int] | None = None
+    accuracy: float | None = None
+    hedge_lambda: float | None = None
 
     def of_model(self, net: Network) -> "EvalSettings":
         """With everything that is left open as the model's own detector has it."""
@@ -60,8 +72,22 @@ class EvalSettings:
             for name in ("threshold", "tree_threshold", "rule")
             if getattr(self, name) is None
         }
+        if self.rule is None:  # what only one rule takes asks for that rule
+            filled["rule"] = asked_rule(vars(self)) or filled["rule"]
         size = self.size or int(size if isinstance(size, int) else size[0])
         return replace(self, size=size, **filled)
+
+    def options(self, net: Network) -> Options:
+        """How an answer is chosen: as given here, else as the model's own detector does. Raises
+        TrainingError."""
+        known = {part.name for part in fields(Options)}
+        own = {k: v for k, v in (getattr(net, "defaults", None) or {}).items() if k in known}
+        names = ("threshold", "tree_threshold", "rule", "level", "vocabulary", "accuracy", "hedge_lambda")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        try:
+            return Options(**{**own, **given})
+        except (TypeError, ValueError) as error:
+            raise TrainingError(str(error)) from error
 
 
 def evaluate(
@@ -76,8 +102,9 @@ def evaluate(
 
     groups: name -> ids of nodes; AP50 and the rest are then given for each too. "boxes": AP, AP50, AP75,
     AR100 over the nodes present in the truth, score = objectness x Pr(node) for each (box, node) pair, and
-    "any_class": the same with all boxes one class, score = objectness. "labels": see `_Naming`. Raises
-    TrainingError where nothing can be scored.
+    "any_class": the same with all boxes one class, score = objectness; "nodes", if the settings ask for it:
+    the same at every node of the truths' paths, see NodePairs. "labels": see `Naming`. Raises TrainingError
+    where nothing can be scored.
     """
     settings = (settings or EvalSettings()).of_model(net)
     if net.spec.region is None and net.spec.softmax is None:
@@ -93,7 +120,11 @@ def evaluate(
     truth = _Truth(stores, pictures.where, net, tree)
     detector = net.spec.region is not None
     boxes = _Pairs(truth, hierarchy, settings) if detector and truth.kinds else None
-    naming = _Naming(hierarchy, settings, detector)
+    try:
+        decision = Decision(tree, hierarchy, settings.options(net))
+    except ValueError as error:  # nodes that the tree has not
+        raise TrainingError(str(error)) from error
+    naming = Naming(decision, settings, detector)
     half = wants_bfloat16(settings.precision, device)
     bar = tqdm(total=len(pictures.where), unit="img", disable=not progress)
     with bar, torch.inference_mode():
@@ -175,6 +206,11 @@ class _Truth:
             # For pictures without boxes: the network's nodes, where it has them.
             nodes = [] if sample.boxed else [self._node(int(store), int(n)) for n in sample.image_labels]
             self.labels.append([n for n in nodes if n >= 0])
+        # Nodes verified not to be there.
+        self.absent = [
+            [self._node(int(store), int(n)) for n in sample.negative_labels]
+            for sample, (store, _) in zip(self.samples, where, strict=True)
+        ]
 
     @staticmethod
     def _sample(stores: Sequence[Samples], store: int, index: int) -> Any:
@@ -193,6 +229,7 @@ class _Pairs:
 
     def __init__(self, truth: _Truth, hierarchy: Hierarchy, settings: EvalSettings):
         self.truth, self.settings = truth, settings
+        self.nodes = NodePairs(truth.kinds, hierarchy, settings) if settings.nodes else None
         device = hierarchy.parents.device
         self.known = [k for k, node in enumerate(truth.kinds) if node >= 0]
         nodes = torch.tensor([truth.kinds[k] for k in self.known], dtype=torch.long, device=device)
@@ -217,6 +254,7 @@ class _Pairs:
         score = objectness[image, anchor, row, column]
         pairs = (score[:, None] * probability).cpu().numpy()
         boxes = cxcywh_to_xyxy(boxes_cxcywh[image, anchor, row, column]).cpu().numpy()
+        shares = self.nodes.shares(out, (image, anchor, row, column)) if self.nodes else None
         image, score = image.cpu().numpy(), score.cpu().numpy()
         bounds = np.searchsorted(image, np.arange(len(places) + 1))
         for k, place in enumerate(places):
@@ -226,6 +264,13 @@ class _Pairs:
                 self._add_truth(sample, place, size)
                 found = _unletterboxed(boxes[mine], placements[k], size)
                 self._add_found(found, score[mine], pairs[mine], place)
+                if self.nodes:
+                    said = (found, score[mine], shares[mine])
+                    self.nodes.add(place, self._in_nodes(self.truths[-1]), self.truth.absent[place], *said)
+
+    def _in_nodes(self, truth: Boxes) -> Boxes:
+        """With the network's nodes in place of columns."""
+        return replace(truth, kind=np.array(self.truth.kinds, np.int64)[truth.kind])
 
     def _add_truth(self, sample: Any, place: int, size: tuple[int, int]) -> None:
         centre, half = sample.boxes_cxcywh[:, :2], sample.boxes_cxcywh[:, 2:] / 2
@@ -264,91 +309,9 @@ class _Pairs:
         blind = average_precision(one, Boxes.join(self.blind), images, [0], None, settings.resamples)
         blind.pop("per_class")
         result["any_class"] = blind
+        if self.nodes:
+            result["nodes"] = self.nodes.scores(images)
         return result
-
-
-class _Naming:
-    """How pictures with labels only are named.
-
-    A detector answers for its box of highest objectness; none above the threshold is wrong, "boxed" the share
-    that has one. "greedy": share whose descent to the bottom passes through the truth; "answer": share for
-    which the node answered by the rule is the truth or above it, "answer_depth" its mean depth among those
-    (roots: 0). A classifier: "top1" and "top5" by Pr(node) over the nodes that occur as truth, and the two.
-    """
-
-    def __init__(self, hierarchy: Hierarchy, settings: EvalSettings, detector: bool):
-        self.hierarchy, self.settings, self.detector = hierarchy, settings, detector
-        self.rows: list[dict[str, float]] = []
-        self.logits: list[tuple[Tensor, list[int]]] = []
-        self.path = _paths_by_node(hierarchy)
-
-    def add_boxes(self, out: LazyOutput, objectness: Tensor, truth: _Truth, places: np.ndarray) -> None:
-        chosen = [k for k, place in enumerate(places) if truth.labels[place]]
-        if not chosen:
-            return
-        image = torch.tensor(chosen, device=objectness.device)
-        best, flat = objectness[image].flatten(1).max(1)  # (N, A, H, W) -> (N, A*H*W)
-        _, H, W = objectness.shape[1:]
-        at = image, flat // (H * W), flat // W % H, flat % W
-        conditionals = descent.LazyConditionals(out, *at)
-        greedy, answer = self._walk(conditionals)
-        for k, row in enumerate(chosen):
-            seen = bool(best[k] > self.settings.threshold)
-            self._add(greedy[k], answer[k], truth.labels[places[row]], seen)
-
-    def add_logits(self, logits: Tensor, truth: _Truth, places: np.ndarray) -> None:
-        for k, place in enumerate(places):
-            boxed = [truth.kinds[c] for c in truth.columns[place] if truth.kinds[c] >= 0]
-            labels = truth.labels[place] or boxed
-            if not labels:
-                continue
-            logs = self.hierarchy.log_conditionals(logits[k : k + 1])
-            greedy, answer = self._walk(logs)
-            self._add(greedy[0], answer[0], labels, True)
-            self.logits.append((self.hierarchy.log_probabilities(logs)[0].half(), labels))
-
-    def _walk(self, conditionals: Any) -> tuple[list[int], list[int]]:
-        greedy = descent.descend(self.hierarchy, conditionals, "greedy").nodes
-        answer = descent.descend(
-            self.hierarchy, conditionals, self.settings.rule, self.settings.tree_threshold
-        ).nodes
-        return greedy.tolist(), answer.tolist()
-
-    def _add(self, greedy: int, answer: int, labels: list[int], seen: bool) -> None:
-        right = seen and any(label in self.path(greedy) for label in labels)
-        above = seen and any(answer in self.path(label) for label in labels)
-        depth = float(self.hierarchy.depths[answer]) if above else np.nan
-        row = {"greedy": float(right), "answer": float(above), "answer_depth": depth}
-        self.rows.append(row | {"boxed": float(seen)} if self.detector else row)
-
-    def scores(self) -> dict[str, Any]:
-        if not self.rows:
-            return {}
-        columns = {key: np.array([row[key] for row in self.rows]) for key in self.rows[0]}
-        if self.logits:
-            columns |= self._top()
-        result: dict[str, Any] = {"pictures": len(self.rows)}
-        for key, values in columns.items():
-            known = values[~np.isnan(values)]
-            result[key] = float(known.mean()) if len(known) else None
-            if self.settings.resamples and len(known):
-                random = np.random.default_rng(0)
-                picks = random.integers(len(known), size=(self.settings.resamples, len(known)))
-                means = [known[pick].mean() for pick in picks]
-                result[f"{key}_interval"] = [float(v) for v in np.percentile(means, [2.5, 97.5])]
-        return result
-
-    def _top(self) -> dict[str, np.ndarray]:
-        """Whether the truth is the first, or among the first five, of the nodes that occur as truth."""
-        nodes = sorted({n for _, labels in self.logits for n in labels})
-        column = {n: k for k, n in enumerate(nodes)}
-        first, five = [], []
-        for logs, labels in self.logits:
-            order = logs[nodes].argsort(descending=True).tolist()
-            ranks = [order.index(column[n]) for n in labels]
-            first.append(float(min(ranks) < 1))
-            five.append(float(min(ranks) < 5))
-        return {"top1": np.array(first), "top5": np.array(five)}
 
 
 def format_table(result: dict[str, Any]) -> str:
@@ -366,6 +329,8 @@ def format_table(result: dict[str, Any]) -> str:
             interval = entry.get("AP50_interval")
             shown = f"   {interval[0]:.3f}..{interval[1]:.3f}" if interval else ""
             lines.append(f"{name:{width}}  " + "".join(f"{entry[key]:8.3f}" for key in keys) + shown)
+        if "nodes" in boxes:
+            lines += _node_lines(boxes["nodes"])
         if boxes["unknown"]:
             lines.append(f"{len(boxes['unknown'])} classes are not in the model's tree and count as 0")
     if "labels" in result:
@@ -385,7 +350,38 @@ def format_table(result: dict[str, Any]) -> str:
                 shown = f"   {interval[0]:.3f}..{interval[1]:.3f}" if interval else ""
                 value = "       -" if labels[key] is None else f"{labels[key]:8.3f}"
                 lines.append(f"  {title:48}{value}{shown}")
+        lines += _answer_lines(labels["hierarchy"])
     return "\n".join(lines)
+
+
+def _node_lines(nodes: dict[str, Any]) -> list[str]:
+    rows = [(f"every node above the truth too ({nodes['nodes']})", nodes)]
+    rows += [(f"the lowest of these ({nodes['leaves']['nodes']})", nodes["leaves"])]
+    rows += [(f"depth {level['depth']} ({level['nodes']})", level) for level in nodes["levels"]]
+    width = max(len(name) for name, _ in rows)
+    keys = ("AP", "AP50", "AP75", "AR100")
+    lines = ["along the tree, nothing counted that was not looked for:"]
+    for name, entry in rows:
+        values = ("       -" if entry[key] is None else f"{entry[key]:8.3f}" for key in keys)
+        lines.append(f"  {name:{width}}" + "".join(values))
+    return lines
+
+
+def _answer_lines(scores: dict[str, Any]) -> list[str]:
+    titles = {
+        "precision": "hierarchical precision",
+        "recall": "hierarchical recall",
+        "F": "hierarchical F",
+        "information": "bits told by right answers",
+        "lca_depth": "depth of the lowest common ancestor",
+        "lca_height": "its height",
+    }
+    lines = [f"  along the tree, {scores['answers']} answers:"]
+    lines += [f"    {title:46}{scores[k]:8.3f}" for k, title in titles.items() if scores[k] is not None]
+    for level in scores["levels"]:
+        title = f"right at depth {level['depth']}, of {level['truths']} truths as deep"
+        lines.append(f"    {title:46}{level['right']:8.3f}")
+    return lines
 
 
 def _batches(
@@ -420,8 +416,3 @@ def _unletterboxed(boxes_xyxy: np.ndarray, placement: augment.Placement, size: t
 def _detections(place: int, kinds: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Boxes:
     count = len(kinds)
     return Boxes(np.full(count, place), kinds, boxes, scores.astype(float), np.zeros(count, bool))
-
-
-def _paths_by_node(hierarchy: Hierarchy) -> Any:
-    starts, nodes = hierarchy.path_starts.cpu().numpy(), hierarchy.path_nodes.cpu().numpy()
-    return lambda node: nodes[starts[node] : starts[node + 1]]

@@ -117,6 +117,17 @@ class Options:
         return float(known[min(enough)])
 
 
+# Options that one rule alone takes.
+_ASKS = {"level": {"level"}, "vocabulary": {"vocabulary"}, "hedge": {"accuracy", "hedge_lambda"}}
+
+
+def asked_rule(given: Mapping[str, Any]) -> str | None:
+    """The rule that options which only it takes ask for, those that are not None; None if not just one is."""
+    there = {name for name, value in given.items() if value is not None}
+    asked = [rule for rule, names in _ASKS.items() if names & there]
+    return asked[0] if len(asked) == 1 else None
+
+
 _NEEDED = {
     "level": "a depth (roots: 0), 'coco', 'voc', 'det', or a list of ids or names",
     "vocabulary": "'coco', 'voc', 'det', or a list of ids or names",

@@ -99,6 +99,72 @@ def test_the_wrong_name_at_the_right_place(store: Store) -> None:
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
+def test_nodes_above_the_truth_are_scored_too(store: Store) -> None:
+    settings = EvalSettings(workers=0, resamples=0, precision="float32", nodes=True)
+    right = evaluate(Oracle(samples(store)), [store], settings)
+    nodes = right["boxes"]["nodes"]
+    assert nodes["nodes"] == 6 and nodes["AP50"] == pytest.approx(1.0) and nodes["partial"] == 0
+    # Where no truth has one below it: as over the classes by pycocotools.
+    assert nodes["leaves"]["AP"] == pytest.approx(right["boxes"]["AP"])
+    assert [level["nodes"] for level in nodes["levels"]] == [2, 4]
+    answers = right["labels"]["hierarchy"]
+    assert answers["answers"] == 10 and answers["F"] == answers["right"] == 1.0
+    assert answers["information"] == 2.0  # one of four leaves
+    assert json.loads(json.dumps(right)) == right
+    table = format_table(right)
+    assert "every node above the truth too (6)" in table and "hierarchical F" in table
+    # The sibling's name at the right place: the parent is right.
+    wrong = evaluate(Oracle(samples(store), wrong=True), [store], settings)
+    levels = wrong["boxes"]["nodes"]["levels"]
+    assert levels[0]["AP50"] == pytest.approx(1.0) and levels[1]["AP50"] < 0.7
+    assert wrong["labels"]["hierarchy"]["F"] == pytest.approx(0.5)
+    assert [level["right"] for level in wrong["labels"]["hierarchy"]["levels"]] == [1.0, 0.0]
+
+
+def test_a_picture_with_verified_negatives_counts_only_what_was_looked_for(tmp_path: Path) -> None:
+    """One picture of a red square; on the second nobody looked for red, or somebody did and found none."""
+    red = next(s for s in (toys.square_sample(2 * k, 48) for k in range(99)) if s.labels[0] == 2)
+    found = {}
+    for name, negatives in (("all", []), ("other", [4]), ("none", [2])):
+        with StoreWriter(tmp_path / f"{name}.h5", toys.TREE) as writer:
+            for k, box in enumerate((True, False)):
+                sample = Sample(
+                    **{
+                        **vars(red),
+                        "name": str(k),
+                        "negative_labels": np.array([] if box else negatives, np.int64),
+                        "boxes_cxcywh": red.boxes_cxcywh[: int(box)],
+                        "labels": red.labels[: int(box)],
+                        "crowd": red.crowd[: int(box)],
+                        "difficult": red.difficult[: int(box)],
+                    }
+                )
+                writer.add(sample)
+        net = Oracle([red, red])  # sees the square on both
+        settings = EvalSettings(workers=0, resamples=0, precision="float32", nodes=True)
+        found[name] = evaluate(net, [Store(tmp_path / f"{name}.h5")], settings)["boxes"]["nodes"]
+    assert found["all"]["AP50"] == found["none"]["AP50"] and found["all"]["partial"] == 0
+    # Equal scores on both pictures: the true one comes first by its number.
+    assert found["other"]["AP50"] == pytest.approx(1.0) and found["other"]["partial"] == 1
+
+
+def test_other_rules_name_pictures(store: Store) -> None:
+    def scores(**given):
+        settings = EvalSettings(workers=0, resamples=0, precision="float32", **given)
+        return evaluate(Oracle(samples(store)), [store], settings)["labels"]
+
+    assert scores(level=0)["answer_depth"] == 0.0 and scores(level=0)["hierarchy"]["recall"] == 0.5
+    assert (
+        scores(hedge_lambda=1e11)["hierarchy"]["information"]
+        < scores(hedge_lambda=0.0)["hierarchy"]["information"]
+    )
+    warm = scores(vocabulary=["red", "yellow"])
+    assert 0 < warm["answer"] < 1
+    for given, words in (({"rule": "hedge"}, "calibrate"), ({"vocabulary": ["pink"]}, "pink")):
+        with pytest.raises(TrainingError, match=words):
+            scores(**given)
+
+
 def test_an_unsure_answer_is_the_parent(store: Store) -> None:
     # Certain of warm or cold, undecided between the colours: the rule stops above, the greedy walk does not.
     net = Oracle(samples(store))

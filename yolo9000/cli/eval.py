@@ -5,8 +5,10 @@ from pathlib import Path
 
 import click
 
+from yolo9000.cli._pictures import Nodes
+
 _FILE = click.Path(path_type=Path)
-_RULE = click.Choice(["threshold", "darknet", "leaf", "greedy"])
+_RULE = click.Choice(["threshold", "darknet", "leaf", "greedy", "level", "vocabulary", "hedge"])
 _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 
 
@@ -22,6 +24,16 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 )
 @click.option("--tree-threshold", type=float, help="And its Pr(node) this; default: the model's own.")
 @click.option("--rule", type=_RULE, help="How an answer is chosen; default: the model's own.")
+@click.option("--level", type=Nodes(depth=True), help="For that rule: a depth (roots: 0), or nodes.")
+@click.option("--vocabulary", type=Nodes(), help="For that rule: coco, voc, det, ids, names or a file.")
+@click.option("--accuracy", type=float, help="For hedge: a share of right answers that is calibrated.")
+@click.option("--hedge-lambda", type=float, help="For hedge: instead of a calibrated accuracy.")
+@click.option(
+    "--nodes/--no-nodes",
+    default=True,
+    show_default=True,
+    help="Score boxes at every node above the truth, too.",
+)
 @click.option("--precision", type=_PRECISION, default="auto", show_default=True)
 @click.option("--resamples", default=200, show_default=True, help="For 95% intervals; 0 = none.")
 @click.option("--limit", default=0, help="Evaluate the first so many pictures only.")

@@ -1,0 +1,119 @@
+"""How well a model names pictures that have labels only: right or above, how deep, and along the tree.
+
+Running the model is evaluate.py's, choosing a node decision.py's, scores along the tree hierarchical.py's."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolo9000 import descent
+from yolo9000.decision import Decision
+from yolo9000.head import LazyOutput
+from yolo9000.hierarchical import score_answers
+from yolo9000.hierarchy import Hierarchy
+
+if TYPE_CHECKING:
+    from yolo9000.evaluate import EvalSettings
+
+
+class Naming:
+    """How pictures with labels only are named.
+
+    A detector answers for its box of highest objectness; none above the threshold is wrong, "boxed" the share
+    that has one. "greedy": share whose descent to the bottom passes through the truth; "answer": share for
+    which the node answered by the rule is the truth or above it, "answer_depth" its mean depth among those
+    (roots: 0), "hierarchy" what hierarchical.py makes of the answers, of several labels the one nearest to
+    the answer, where a box was found. A classifier: "top1" and "top5" by Pr(node) over the nodes that occur
+    as truth, and the two.
+    """
+
+    def __init__(self, decision: Decision, settings: "EvalSettings", detector: bool):
+        self.decision, self.settings, self.detector = decision, settings, detector
+        self.hierarchy = decision.hierarchy
+        self.answers: list[tuple[int, int]] = []  # answer, truth
+        self.rows: list[dict[str, float]] = []
+        self.logits: list[tuple[Tensor, list[int]]] = []
+        self.path = _paths_by_node(self.hierarchy)
+
+    def add_boxes(self, out: LazyOutput, objectness: Tensor, truth: Any, places: np.ndarray) -> None:
+        chosen = [k for k, place in enumerate(places) if truth.labels[place]]
+        if not chosen:
+            return
+        image = torch.tensor(chosen, device=objectness.device)
+        best, flat = objectness[image].flatten(1).max(1)  # (N, A, H, W) -> (N, A*H*W)
+        _, H, W = objectness.shape[1:]
+        at = image, flat // (H * W), flat // W % H, flat % W
+        conditionals = descent.LazyConditionals(out, *at)
+        greedy, answer = self._walk(conditionals)
+        for k, row in enumerate(chosen):
+            seen = bool(best[k] > self.settings.threshold)
+            self._add(greedy[k], answer[k], truth.labels[places[row]], seen)
+
+    def add_logits(self, logits: Tensor, truth: Any, places: np.ndarray) -> None:
+        for k, place in enumerate(places):
+            boxed = [truth.kinds[c] for c in truth.columns[place] if truth.kinds[c] >= 0]
+            labels = truth.labels[place] or boxed
+            if not labels:
+                continue
+            logs = self.hierarchy.log_conditionals(logits[k : k + 1])
+            greedy, answer = self._walk(logs)
+            self._add(greedy[0], answer[0], labels, True)
+            self.logits.append((self.hierarchy.log_probabilities(logs)[0].half(), labels))
+
+    def _walk(self, conditionals: Any) -> tuple[list[int], list[int]]:
+        greedy = descent.descend(self.hierarchy, conditionals, "greedy").nodes
+        return greedy.tolist(), self.decision(conditionals).nodes.tolist()
+
+    def _add(self, greedy: int, answer: int, labels: list[int], seen: bool) -> None:
+        right = seen and any(label in self.path(greedy) for label in labels)
+        above = seen and (answer < 0 or any(answer in self.path(label) for label in labels))
+        if self.decision.options.rule in ("level", "vocabulary") and answer < 0:
+            above = False  # -1 is no answer there; of "hedge" it is: "something"
+        depth = float(self.hierarchy.depths[answer]) if above and answer >= 0 else np.nan
+        if seen:
+            self.answers.append((answer, self._nearest(answer, labels)))
+        row = {"greedy": float(right), "answer": float(above), "answer_depth": depth}
+        self.rows.append(row | {"boxed": float(seen)} if self.detector else row)
+
+    def scores(self) -> dict[str, Any]:
+        if not self.rows:
+            return {}
+        columns = {key: np.array([row[key] for row in self.rows]) for key in self.rows[0]}
+        if self.logits:
+            columns |= self._top()
+        answers, truths = np.array(self.answers, np.int64).reshape(-1, 2).T
+        hierarchy = score_answers(self.hierarchy, answers, truths).summary()
+        result: dict[str, Any] = {"pictures": len(self.rows)}
+        for key, values in columns.items():
+            known = values[~np.isnan(values)]
+            result[key] = float(known.mean()) if len(known) else None
+            if self.settings.resamples and len(known):
+                random = np.random.default_rng(0)
+                picks = random.integers(len(known), size=(self.settings.resamples, len(known)))
+                means = [known[pick].mean() for pick in picks]
+                result[f"{key}_interval"] = [float(v) for v in np.percentile(means, [2.5, 97.5])]
+        return result | {"hierarchy": hierarchy}
+
+    def _nearest(self, answer: int, labels: list[int]) -> int:
+        """Of several labels the one that shares most of the answer's path."""
+        path = set(self.path(answer).tolist()) if answer >= 0 else set()
+        return max(labels, key=lambda label: len(path.intersection(self.path(label).tolist())))
+
+    def _top(self) -> dict[str, np.ndarray]:
+        """Whether the truth is the first, or among the first five, of the nodes that occur as truth."""
+        nodes = sorted({n for _, labels in self.logits for n in labels})
+        column = {n: k for k, n in enumerate(nodes)}
+        first, five = [], []
+        for logs, labels in self.logits:
+            order = logs[nodes].argsort(descending=True).tolist()
+            ranks = [order.index(column[n]) for n in labels]
+            first.append(float(min(ranks) < 1))
+            five.append(float(min(ranks) < 5))
+        return {"top1": np.array(first), "top5": np.array(five)}
+
+
+def _paths_by_node(hierarchy: Hierarchy) -> Any:
+    starts, nodes = hierarchy.path_starts.cpu().numpy(), hierarchy.path_nodes.cpu().numpy()
+    return lambda node: nodes[starts[node] : starts[node + 1]]

@@ -1,0 +1,103 @@
+"""What average precision per node needs of a model on packed data: for each picture its boxes with their
+scores at the nodes of the truth and above. The arithmetic is node_precision.py's; running the model
+evaluate.py's."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolo9000.head import LazyOutput
+from yolo9000.hierarchy import Hierarchy
+from yolo9000.node_precision import Asked, node_precision
+from yolo9000.scoring import Boxes, suppress
+
+if TYPE_CHECKING:
+    from yolo9000.evaluate import EvalSettings
+
+
+class NodePairs:
+    """Gathers (box, node) pairs of each picture, at each depth of the tree the best by objectness x Pr(node),
+    and the truth, in the network's nodes; boxes of other nodes are left out.
+
+    A picture with nodes that were verified to be absent is one in which only those and its truth were looked
+    for; in the others all was (node_precision.Asked).
+    """
+
+    def __init__(self, kinds: Sequence[int], hierarchy: Hierarchy, settings: "EvalSettings") -> None:
+        """kinds: nodes that have boxes."""
+        self.hierarchy, self.settings = hierarchy, settings
+        given = torch.tensor([k for k in kinds if k >= 0], dtype=torch.long, device=hierarchy.parents.device)
+        self.nodes = hierarchy.paths(given)[0].unique()  # and all above
+        self.few = hierarchy.restrict(self.nodes)
+        self.depths = hierarchy.depths[self.nodes].cpu().numpy()
+        self.truths: list[Boxes] = []
+        self.found: list[Boxes] = []
+        self.absent: list[tuple[int, int]] = []
+        self.partial: list[int] = []
+
+    def shares(self, out: LazyOutput, at: tuple[Tensor, ...]) -> np.ndarray:
+        """Pr(node) of the nodes looked at, (M, K), at M boxes: image, anchor, row, column."""
+        logits = out.logits(*at, self.few.columns)  # (M, U)
+        return self.few.log_probabilities(logits.T).exp().T.cpu().numpy()
+
+    def add(
+        self,
+        place: int,
+        truth: Boxes,
+        absent: Sequence[int],
+        boxes_xyxy: np.ndarray,
+        objectness: np.ndarray,
+        shares: np.ndarray,
+    ) -> None:
+        """One picture. truth.kind: nodes, -1 unknown; absent: nodes verified not to be there; boxes_xyxy
+        (m, 4) in the truth's unit, objectness (m,), shares (m, K) of the nodes looked at."""
+        known = truth.kind >= 0
+        parts = (getattr(truth, f)[known] for f in ("image", "kind", "boxes_xyxy", "score", "ignored"))
+        self.truths.append(Boxes(*parts))
+        if len(absent):
+            self.partial.append(place)
+            self.absent += [(place, node) for node in absent if node >= 0]
+        scores = objectness[:, None] * shares
+        nodes = self.nodes.cpu().numpy()
+        for depth in np.unique(self.depths):
+            columns = np.flatnonzero(self.depths == depth)
+            flat = scores[:, columns].ravel()
+            count = min(self.settings.node_pairs, len(flat))
+            if not count:
+                continue
+            best = np.argpartition(-flat, count - 1)[:count]
+            best = best[np.argsort(-flat[best], kind="stable")]
+            best = best[flat[best] >= self.settings.objectness]
+            box, column = np.divmod(best, len(columns))
+            kept = suppress(boxes_xyxy[box], column, self.settings.nms, most=len(best))
+            box, kinds = box[kept], nodes[columns[column[kept]]]
+            image = np.full(len(kept), place)
+            none = np.zeros(len(kept), bool)
+            self.found.append(Boxes(image, kinds, boxes_xyxy[box], flat[best[kept]].astype(float), none))
+
+    def scores(self, images: int) -> dict[str, Any]:
+        """JSON-able: means over all nodes with truths; "levels": over those of each depth; "leaves": over
+        those with no truth below them; "partial": pictures in which not everything was looked for."""
+        exhaustive = np.ones(images, bool)
+        exhaustive[self.partial] = False
+        pairs = np.array(self.absent, np.int64).reshape(-1, 2)
+        asked = Asked(exhaustive, pairs[:, 0], pairs[:, 1])
+        truth, found = (_whole(Boxes.join(parts)) for parts in (self.truths, self.found))
+        result = node_precision(self.hierarchy, truth, found, images, asked)
+        depths, parents = (t.cpu().numpy() for t in (self.hierarchy.depths, self.hierarchy.parents))
+        inner = np.unique(parents[result.nodes])
+        levels = [
+            {"depth": int(depth), **result.means(result.nodes[depths[result.nodes] == depth])}
+            for depth in np.unique(depths[result.nodes])
+        ]
+        leaves = result.means(np.setdiff1d(result.nodes, inner))
+        return {**result.means(), "leaves": leaves, "levels": levels, "partial": len(self.partial)}
+
+
+def _whole(boxes: Boxes) -> Boxes:
+    """With whole numbers where numbers of pictures and nodes are, even if there are none."""
+    image, kind = boxes.image.astype(np.int64), boxes.kind.astype(np.int64)
+    return Boxes(image, kind, boxes.boxes_xyxy.reshape(-1, 4), boxes.score, boxes.ignored)
