@@ -4,6 +4,8 @@ Not here: reading annotations (coco.py and the other readers) and writing the fi
 """
 
 import dataclasses
+import hashlib
+import json
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from data_prep.coco import read_coco
 from data_prep.cvat import read_cvat
 from data_prep.errors import DataError
 from data_prep.folders import read_folders, read_unlabelled
+from data_prep.journal import Journal
 from data_prep.judging import clip, judge, set_upright, to_pixels, to_shares, usable
 from data_prep.lookup import Lookup
 from data_prep.mapping import Mapping, map_categories
@@ -28,7 +31,7 @@ from data_prep.record import HARMLESS, Fault, Record, Records
 from data_prep.sample import Sample
 from data_prep.selection import read_list, select
 from data_prep.voc import read_voc
-from data_prep.writer import StoreWriter
+from data_prep.writer import StoreWriter, check_place
 from data_prep.yolo import read_darknet, read_yolo
 from wordtree import WordTree
 from wordtree.files import read_lines
@@ -195,7 +198,8 @@ def pack(
     """Write the pictures of a recipe's sources into one store file.
 
     Pictures that cannot be used, and boxes without area in their picture, are left out and reported; boxes
-    that stick out are clipped.
+    that stick out are clipped. Killed or interrupted, the same call goes on where it was (journal.py):
+    pictures that were read are then not looked at again.
 
     Args:
         recipe: what goes in. out: the file; it appears whole at the end, or not at all.
@@ -212,16 +216,34 @@ def pack(
     report = PackReport()
     about = {"tree": recipe.tree, "sources": [dataclasses.asdict(source) for source in recipe.sources]}
     total = sum(len(source.records.records) for source in loaded)
-    with (
-        StoreWriter(out, tree, about) as writer,
-        ThreadPoolExecutor(max(jobs, 1)) as pool,
-        tqdm(total=total, unit=" pictures", disable=not progress) as bar,
-    ):
-        for source, mapping in zip(loaded, mappings, strict=True):
-            _pack_source(source, mapping, writer, pool, jobs, decode, report, bar)
-        if not len(writer):
-            raise DataError(f"{out}: not one picture could be packed{_first_reason(report)}")
+    check_place(Path(out))
+    journal = Journal(Path(out), _key(recipe, tree, decode))
+    try:
+        with (
+            StoreWriter(out, tree, about, journal.add_chunk) as writer,
+            ThreadPoolExecutor(max(jobs, 1)) as pool,
+            tqdm(total=total, unit=" pictures", disable=not progress) as bar,
+        ):
+            first = 0
+            for source, mapping in zip(loaded, mappings, strict=True):
+                _pack_source(source, first, mapping, writer, journal, pool, jobs, decode, report, bar)
+                first += len(source.records.records)
+            if not len(writer):
+                raise DataError(f"{out}: not one picture could be packed{_first_reason(report)}")
+    except Exception:
+        journal.drop()
+        raise
+    except BaseException:  # Ctrl-C
+        journal.keep()
+        raise
+    journal.drop()
     return report
+
+
+def _key(recipe: Recipe, tree: WordTree, decode: bool) -> str:
+    """What decides whether an unfinished file is one of this run."""
+    said = [dataclasses.asdict(recipe), str(recipe.root.absolute()), tree.fingerprint, decode]
+    return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
 
 
 def _first_reason(report: PackReport) -> str:
@@ -236,8 +258,10 @@ def _first_reason(report: PackReport) -> str:
 
 def _pack_source(
     loaded: Loaded,
+    first: int,
     mapping: Mapping,
     writer: StoreWriter,
+    journal: Journal,
     pool: ThreadPoolExecutor,
     jobs: int,
     decode: bool,
@@ -249,11 +273,15 @@ def _pack_source(
     dropped = report.dropped.setdefault(name, Counter())
     report.faults += [(name, fault) for fault in loaded.faults()]
 
-    def work(record: Record) -> tuple[Record, bytes, Shape | Fault]:
-        return record, *fetch(loaded.pictures, record.name, decode)
+    def work(item: tuple[int, Record]) -> tuple[int, Record, bytes, Shape | Fault]:
+        number, record = item
+        found = journal.taken(number, record.name) or fetch(loaded.pictures, record.name, decode)
+        return number, record, *found
 
-    for record, image, shape in in_order(pool, work, loaded.records.records, max(jobs, 1) * AHEAD):
+    items = enumerate(loaded.records.records, first)
+    for number, record, image, shape in in_order(pool, work, items, max(jobs, 1) * AHEAD):
         bar.update()
+        journal.add(number, record.name, writer.position, image, shape)
         if isinstance(shape, Fault):
             report.faults.append((name, shape))
             continue

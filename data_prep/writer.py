@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -49,28 +49,32 @@ class StoreWriter:
         path: the file to make.
         tree: the WordTree whose node indices the labels are; its ids, parents and names go into the file.
         about: anything JSON-able that says where the data came from.
+        on_chunk: told the number and the place in the partial file of each whole chunk of image bytes that
+            was given to the system. Then an interrupt leaves the partial file, for whoever knows the places.
 
     Raises:
         DataError: the folder is missing or cannot be written, another process is writing, or a sample is
             not sound.
     """
 
-    def __init__(self, path: Path | str, tree: WordTree, about: dict | None = None):
+    def __init__(
+        self,
+        path: Path | str,
+        tree: WordTree,
+        about: dict | None = None,
+        on_chunk: Callable[[int, int], None] | None = None,
+    ):
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + ".partial")
         self._tree = tree
         self._about = about or {}
+        self._on_chunk = on_chunk
         self._sources: dict[str, int] = {}
         self._columns = {name: bytearray() for name in COLUMNS}  # as they will lie in the file
         self._length = 0
         self._buffer = bytearray()
         self._written = 0  # bytes of images already in the file, a multiple of CHUNK until the end
-        if not self.path.parent.is_dir():
-            raise DataError(f"{self.path.parent}: no such folder to write {self.path.name} into")
-        if self.path.is_dir():
-            raise DataError(f"{self.path}: is a folder")
-        if self.path.exists() and not self.path.is_file():
-            raise DataError(f"{self.path}: is no plain file; replacing a device or pipe would harm everybody")
+        check_place(self.path)
         self._reserved = 0
         self._file: h5py.File | None = None
         fresh = not self.partial.exists()
@@ -100,8 +104,15 @@ class StoreWriter:
     def __exit__(self, kind, value, traceback) -> None:
         if kind is None:
             self.finish()
+        elif self._on_chunk is not None and not issubclass(kind, Exception):
+            self._close()
         else:
             self.abandon()
+
+    @property
+    def position(self) -> int:
+        """Where the bytes of the next image will begin."""
+        return self._written + len(self._buffer)
 
     def __len__(self) -> int:
         return self._length
@@ -161,7 +172,15 @@ class StoreWriter:
         with _failing_as(self.partial):
             self._reserve(size)
             self._bytes.resize((self._written + size,))
-            self._bytes[self._written :] = np.frombuffer(self._buffer, np.uint8, size)
+            whole = size // CHUNK * CHUNK
+            for start in range(0, whole, CHUNK):
+                at = (self._written + start,)
+                # Past HDF5's cache: what is told to be in the file must be there if the process is killed.
+                self._bytes.id.write_direct_chunk(at, bytes(self._buffer[start : start + CHUNK]))
+                if self._on_chunk is not None:
+                    place = self._bytes.id.get_chunk_info_by_coord(at).byte_offset
+                    self._on_chunk(at[0] // CHUNK, place)
+            self._bytes[self._written + whole :] = np.frombuffer(self._buffer, np.uint8, size - whole, whole)
         self._written += size
         self._buffer = self._buffer[size:]
 
@@ -206,11 +225,24 @@ class StoreWriter:
 
     def abandon(self) -> None:
         """Drop what was written; a file that was at `path` before stays."""
+        self._close()
+        self.partial.unlink(missing_ok=True)
+
+    def _close(self) -> None:
         # HDF5 may not be able to write its metadata (a full disk): then there is nothing more to close.
         with contextlib.suppress(*_HDF5_ERRORS):
             if self._file is not None:
                 self._file.close()
-        self.partial.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """DataError unless a file could be put there."""
+    if not path.parent.is_dir():
+        raise DataError(f"{path.parent}: no such folder to write {path.name} into")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no plain file; replacing a device or pipe would harm everybody")
 
 
 # What h5py raises when the system refuses to write: the second when it notices only on closing.

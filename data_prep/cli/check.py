@@ -15,11 +15,17 @@ _SHOWN = 5  # examples of each kind of fault; --json has them all
     epilog="""Examples:\n
     data-prep check --coco instances.json --images images/ --map coco\n
     data-prep check recipe.toml --json > faults.json\n
+    data-prep check recipe.toml --html faults.html\n
     data-prep check packed.h5"""
 )
 @click.argument("path", required=False, metavar="[RECIPE|PACKED.h5]")
 @source_options
-def command(path: str | None, **options) -> None:
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page with thumbnails of examples of each fault here.",
+)
+def command(path: str | None, html: Path | None, **options) -> None:
     """Look at data sets, or at a packed file, and report by kind of fault. Only reads.
 
     Every picture is decoded to its last pixel, every box judged, every class looked up in the tree. Exit
@@ -33,8 +39,15 @@ def command(path: str | None, **options) -> None:
 
     from data_prep.checking import check
     from data_prep.record import HARMLESS, KINDS
+    from wordtree.files import check_target, write_whole
 
+    if html:
+        check_target(html)  # now, not after hours
     report = check(recipe, jobs=options["jobs"] or processors(), progress=sys.stderr.isatty())
+    if html:
+        from data_prep.page import make_page
+
+        write_whole(html, make_page(report, recipe).encode())
     if options["as_json"]:
         click.echo(json.dumps(report.to_dict(), indent=1))
     else:

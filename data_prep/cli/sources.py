@@ -77,7 +77,7 @@ _OPTIONS = [
 
 
 # Options that do not describe a single data set; those of `pack` itself among them.
-_ANY_SOURCE = ("tree", "flat", "names", "root", "jobs", "as_json", "quick", "skip_bad", "report")
+_ANY_SOURCE = ("tree", "flat", "names", "root", "jobs", "as_json", "quick", "skip_bad", "report", "html")
 
 
 def source_options(command: Callable) -> Callable:

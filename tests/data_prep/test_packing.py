@@ -486,7 +486,7 @@ def test_options_that_would_do_nothing_are_refused(data, tree_file):
     assert (result.exit_code, "--holdout-part" in result.output) == (2, True)
 
 
-def test_ctrl_c_leaves_nothing_behind(data, tree_file, make):
+def test_ctrl_c_leaves_no_half_file_and_the_next_run_goes_on(data, tree_file, make):
     for k in range(300):
         (data / "classes" / "n00000005" / f"{k}.png").write_bytes(make.picture(300, 300, "PNG"))
     program = "from data_prep.cli import main; main()"
@@ -501,4 +501,8 @@ def test_ctrl_c_leaves_nothing_behind(data, tree_file, make):
     assert process.returncode == 130, error
     assert "interrupted" in error
     assert "Traceback" not in error
-    assert not list(data.glob("o.h5*"))
+    assert not (data / "o.h5").exists()
+    pack_again = subprocess.run([sys.executable, "-c", program, *map(str, command)], check=False)
+    assert pack_again.returncode == 0
+    assert [path.name for path in data.glob("o.h5*")] == ["o.h5"]
+    assert len(Store(data / "o.h5")) == 302 + 2

@@ -21,7 +21,6 @@ from data_prep.store import Store
 from data_prep.voc import read_voc
 from data_prep.xmlfile import read_xml
 from data_prep.yolo import read_darknet, read_yolo
-from wordtree import TreeError, WordTree
 
 PICTURES = Lookup(["a.jpg", "b.jpg", "deep/c.png"])
 
@@ -410,41 +409,3 @@ def test_lvis_lists_reach_the_samples(tmp_path, make, tree_file):
     (one,) = Store(tmp_path / "o.h5")
     lists = (one.labels, one.negative_labels, one.not_exhaustive_labels)
     assert [values.tolist() for values in lists] == [[2], [3], [2, 4]]
-
-
-@pytest.mark.reference
-def test_every_lvis_class_and_list_is_kept(tmp_path, shared, make):
-    path = shared / "data" / "coco" / "lvis_val_100.json"
-    content = json.loads(path.read_text())
-    (tmp_path / "images").mkdir()
-    for image in content["images"]:
-        (tmp_path / "images" / image["file_name"]).write_bytes(
-            make.picture(image["width"], image["height"], "PNG", compress_level=0)
-        )
-    source = Source("lvis", "coco", "images", str(path), drop_unmapped=True)
-    report = pack(Recipe((source,), root=tmp_path), tmp_path / "o.h5", decode=False)
-    tree = WordTree.default()
-    synsets = {c["id"]: c["synset"] for c in content["categories"]}
-    dropped = sum(report.dropped["lvis"].values())
-    listed = sum(
-        len(i["neg_category_ids"]) + len(i["not_exhaustive_category_ids"]) for i in content["images"]
-    )
-    stored = Store(tmp_path / "o.h5")
-    kept = sum(len(s.labels) + len(s.negative_labels) + len(s.not_exhaustive_labels) for s in stored)
-    assert kept + dropped + len(report.faults) >= listed + len(content["annotations"])
-    assert kept <= listed + len(content["annotations"])
-    assert report.boxes["lvis"] > 0.5 * len(content["annotations"])
-    names = {image["file_name"]: image for image in content["images"]}
-    for one in stored:
-        negative = {
-            tree.index(synsets[k]) for k in names[one.name]["neg_category_ids"] if _in(tree, synsets[k])
-        }
-        assert set(one.negative_labels.tolist()) == negative
-
-
-def _in(tree: WordTree, synset: str) -> bool:
-    try:
-        tree.index(synset)
-    except TreeError:
-        return False
-    return True
