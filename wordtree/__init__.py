@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from wordtree.difference import diff
     from wordtree.edit import graft, merge, prune, rename, subtree, tidy
     from wordtree.growth import build
+    from wordtree.naming import map_names
     from wordtree.reasons import why
     from wordtree.tree import WordTree
 
@@ -24,6 +25,7 @@ _HOME = {
     "class_map": "wordtree.classes",
     "diff": "wordtree.difference",
     **dict.fromkeys(("graft", "merge", "prune", "rename", "subtree", "tidy"), "wordtree.edit"),
+    "map_names": "wordtree.naming",
     "why": "wordtree.reasons",
 }
 
@@ -35,6 +37,7 @@ __all__ = [
     "class_map",
     "diff",
     "graft",
+    "map_names",
     "merge",
     "prune",
     "rename",

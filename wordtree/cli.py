@@ -1,4 +1,4 @@
-"""The `wordtree` command: build, show, path, search, lca, diff, check. Text for people, --json for programs.
+"""The `wordtree` command: build, show, path, search, lca, diff, check, export; --json for programs.
 
 Not here: any answer; each sub-command asks the library one question and prints it.
 """
@@ -310,6 +310,46 @@ def diff_(old: Path, new: Path | None, map_file: Path | None, as_json: bool) -> 
         )
     if found:
         sys.exit(1)
+
+
+@cli.command(epilog="Example: wordtree export animals.csv --tree animals.json")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--form",
+    type=click.Choice(
+        ["own", "children", "openimages", "keys", "edges", "ranks", "graphml", "folders", "darknet"]
+    ),
+    help="How to write it.  [default: by OUT's ending: .json, .json.gz own; .csv, .tsv edges; .graphml]",
+)
+@_tree
+@_json
+def export(out: Path, form: str | None, path: Path | None, as_json: bool) -> None:
+    """Write the tree in another form.
+
+    --tree reads them all but keys, so this translates between any two. darknet and folders take OUT for a
+    folder.
+    """
+    from wordtree import folders, graphs, nested, tables
+
+    tree = open_tree(path)
+    form = form or {".csv": "edges", ".tsv": "edges", ".graphml": "graphml"}.get(out.suffix, "own")
+    if form == "own" and out.suffix not in (".json", ".gz"):
+        raise click.UsageError(f"what is {out.name}? name it .json, .csv, .tsv or .graphml, or say --form")
+    if form in nested.FORMS:
+        nested.write_nested(tree, out, form)
+    else:
+        {
+            "own": tree.save,
+            "edges": lambda out: tables.write_edges(tree, out),
+            "ranks": lambda out: tables.write_ranks(tree, out),
+            "graphml": lambda out: graphs.write_graphml(tree, out),
+            "folders": lambda out: folders.write_folders(tree, out),
+            "darknet": tree.to_darknet,
+        }[form](out)
+    if as_json:
+        return _print_json({"file": str(out), "form": form, **summary(tree)})
+    click.echo(f"{len(tree):,} nodes -> {out} ({form})")
+    return None
 
 
 def find(tree: WordTree, text: str) -> int:

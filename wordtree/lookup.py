@@ -50,22 +50,25 @@ class Lookup:
         if text in self._synsets:
             return self._synsets[text]
         word = plain(text)
-        for words, key in ((self._exact, text), (self._names, word), (self._synonyms, word)):
-            found = words.get(key, ())
-            if len(found) == 1:
-                return found[0]
-            if found:
-                # Somebody who has to choose wants to see every node of that name, synonyms too.
-                every = tuple(
-                    dict.fromkeys([*found, *self._names.get(word, ()), *self._synonyms.get(word, ())])
-                )
-                raise LookupTreeError(f"{text!r} may be any of\n{self.list(every)}", every)
+        found = self.called(text)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            # Somebody who has to choose wants to see every node of that name, synonyms too.
+            every = tuple(dict.fromkeys([*found, *self._names.get(word, ()), *self._synonyms.get(word, ())]))
+            raise LookupTreeError(f"{text!r} may be any of\n{self.list(every)}", every)
         # Of a synset that the tree lacks ("pug.n.01") the word is what was meant.
         synset = _SYNSET.fullmatch(text)
         similar = self.similar(plain(synset[1]) if synset else word)
         if similar:
             raise LookupTreeError(f"no node is called {text!r}; did you mean\n{self.list(similar)}", similar)
         raise LookupTreeError(f"no node is called {text!r}")
+
+    def called(self, text: str) -> tuple[int, ...]:
+        """The nodes of exactly that name; if none, in another spelling; if none, with it as a synonym."""
+        word = plain(text)
+        found = self._exact.get(text) or self._names.get(word) or self._synonyms.get(word) or ()
+        return tuple(found)
 
     def similar(self, word: str) -> tuple[int, ...]:
         """Nodes whose names contain the word or are spelt like it."""

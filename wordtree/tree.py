@@ -117,9 +117,11 @@ class WordTree:
 
     @classmethod
     def load(cls, path: str | Path) -> WordTree:
-        """Read a tree that `save` wrote, or a Darknet .tree with the .names beside it.
+        """Read a tree that `save` wrote, or another hierarchy, told by its name and keys.
 
-        TreeError names the file and what is wrong with it.
+        Darknet's .tree with the .names beside it, a .csv or .tsv of edges or ranks, .graphml, nested JSON, or
+        a folder of folders. A hierarchy is kept as it is; `wordtree.tidy` contracts and promotes. TreeError
+        names the file and what is wrong with it.
         """
         from wordtree.treefile import load
 
@@ -158,6 +160,13 @@ class WordTree:
         from wordtree.darknet import write
 
         return write(self, folder, stem)
+
+    @classmethod
+    def from_networkx(cls, graph: networkx.DiGraph) -> WordTree:
+        """The tree of a directed graph without cycles; of several parents growth picks one: graphs.py."""
+        from wordtree.graphs import from_networkx
+
+        return from_networkx(graph)
 
     @classmethod
     def flat(cls, names: Iterable[str], ids: Iterable[str] | None = None) -> WordTree:

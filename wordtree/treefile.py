@@ -83,8 +83,24 @@ def from_dict(columns: Mapping[str, Any], where: str = "tree") -> WordTree:
 
 
 def load(path: str | Path) -> WordTree:
-    """Read a file that `save` wrote, or Darknet's .tree with the .names beside it, if any."""
+    """Read a file that `save` wrote, or another hierarchy, told by its name and keys.
+
+    Darknet's .tree with the .names beside it, if any; .csv or .tsv (tables.py); .graphml (graphs.py); nested
+    JSON (nested.py); a folder of folders (folders.py).
+    """
     path = Path(path)
+    if path.is_dir():
+        from wordtree.folders import read_folders
+
+        return read_folders(path)
+    if path.suffix in (".csv", ".tsv"):
+        from wordtree.tables import read_table
+
+        return read_table(path)
+    if path.suffix == ".graphml":
+        from wordtree.graphs import read_graphml
+
+        return read_graphml(path)
     if path.suffix == ".tree":
         names = path.with_suffix(".names")
         return WordTree.from_darknet(path, names if names.is_file() else None)
@@ -110,7 +126,9 @@ def _parse(data: bytes, where: str) -> WordTree:
         columns = json.loads((_unpack(data, where) if data.startswith(_GZIP) else data).decode())
     except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and over-long integers
         raise TreeError(f"{where}: not JSON in UTF-8 ({error})") from error
-    return from_dict(columns, where)
+    from wordtree.nested import from_nested, is_nested
+
+    return from_nested(columns, where=where) if is_nested(columns) else from_dict(columns, where)
 
 
 def _unpack(data: bytes, where: str) -> bytes:

@@ -1,0 +1,119 @@
+"""Class names to nodes: each rule by examples, whole data sets by their own tables."""
+
+import pytest
+
+from wordtree import TreeError, WordTree, class_map
+from wordtree.naming import map_names, read_names, report, singulars
+
+
+@pytest.fixture(scope="module")
+def tree() -> WordTree:
+    return WordTree.default()
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "node"),
+    [
+        ("n02084071", "id", "n02084071"),
+        ("n02084071 dog, domestic dog", "id", "n02084071"),
+        ("dog.n.01", "synset", "n02084071"),
+        ("zebra", "name", "n02391049"),
+        ("Polar_bear", "name", "ice bear"),
+        ("tench, Tinca tinca", "name", "tench"),
+        ("crane (bird)", "qualifier", "crane.n.05"),
+        ("Crane (Device)", "qualifier", "crane.n.04"),
+        ("zebras", "singular", "zebra"),
+        ("crane", "", None),
+        ("no such thing", "", None),
+        ("(", "", None),
+        (" ", "", None),
+        ("s", "", None),
+    ],
+)
+def test_rules(tree, name, rule, node):
+    (found,) = map_names([name], tree)
+    assert (found.rule, found.node) == (rule, None if node is None else tree.index(node))
+    assert bool(found.note) == (node is None or rule in ("qualifier", "singular"))
+
+
+@pytest.mark.parametrize("table", ["coco", "voc", "det", "ilsvrc"])
+def test_tables_give_every_class(tree, table):
+    found = map_names([name for name, _ in class_map(table)], tree, table=table)
+    names = [name for name, _ in class_map(table)]
+    for f, (name, node) in zip(found, class_map(table), strict=True):
+        if names.count(name) == 1:
+            assert (f.rule, tree.ids[f.node]) == ("table", node)
+        else:  # crane and maillot of ILSVRC
+            assert (f.node, node in f.note) == (None, True)
+
+
+def test_what_names_give_agrees_with_the_tables(tree):
+    # By name alone a class must go where the table says; a few names mean another node to WordNet.
+    wanted = dict(class_map("det"))
+    found = [f for f in map_names(list(wanted), tree) if f.node is not None]
+    assert {f.rule for f in found} <= {"name", "qualifier", "singular"}
+    same = sum(tree.ids[f.node] == wanted[f.name] for f in found)
+    assert len(found) >= 120
+    assert same / len(found) >= 0.95
+
+
+def test_wider(tree, needs_wordnet):
+    (strict,) = map_names(["pug.n.01"], tree)
+    lacking = next(
+        n for n in ("n02108915", "n02084732", "n02110532") if n not in tree
+    )  # dogs finer than the tree
+    (found,) = map_names([lacking], tree, wider=True)
+    assert (found.rule, tree.is_ancestor("dog.n.01", found.node)) == ("wider", True)
+    assert map_names([lacking], tree)[0].node is None
+    (unknown,) = map_names({"thing": "stop_sign_that_is_none.n.01"}, tree, wider=True)
+    assert unknown.node is None
+    assert "no noun" in unknown.note
+    assert strict.node is None or strict.rule == "synset"
+
+
+@pytest.mark.reference
+def test_darknets_lists_of_coco_and_voc(shared, tree):
+    for table in ("coco", "voc"):
+        found = map_names(read_names(shared / "darknet" / "data" / f"{table}.names"), tree, table=table)
+        assert [tree.ids[f.node] for f in found] == [node for _, node in class_map(table)]
+
+
+@pytest.mark.reference
+def test_lvis(shared, tree, needs_wordnet):
+    names = read_names(shared / "data" / "coco" / "lvis_val_100.json")
+    assert len(names) > 1000
+    found = map_names(names, tree)
+    assert all(f.rule == "synset" or (f.node is None and f.note) for f in found)
+    for f in found:
+        if f.node is not None:
+            assert tree.synsets[f.node] == names[f.name]
+    wide = map_names(names, tree, wider=True)
+    assert sum(f.node is None for f in wide) < sum(f.node is None for f in found)
+    text = report(wide)
+    for f in wide:
+        assert (f.node is None) == (f"- {f.name}: " in text)
+
+
+def test_files(tmp_path):
+    (tmp_path / "classes.csv").write_text("LabelName,DisplayName\n/m/01,Person\n/m/02,Bat (Animal)\n")
+    assert list(read_names(tmp_path / "classes.csv")) == ["Person", "Bat (Animal)"]
+    (tmp_path / "voc.names").write_text("dog\ncat\n")
+    assert list(read_names(tmp_path / "voc.names")) == ["dog", "cat"]
+    for name, text in (
+        ("a.json", "{}"),
+        ("a.json", "[]"),
+        ("a.json", "{"),
+        ("a.csv", "x\n"),
+        ("a.names", ""),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(TreeError, match=name):
+            read_names(tmp_path / name)
+
+
+def test_singulars():
+    assert "cherry" in singulars("cherries")
+    assert "knife" in singulars("knives")
+    assert "glass" in singulars("glasses")
+    assert singulars("glass") == ()
+    assert singulars("s") == ()

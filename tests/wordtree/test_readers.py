@@ -1,0 +1,221 @@
+"""Other people's forms of a hierarchy: what is written comes back, and faults name their place."""
+
+import json
+
+import networkx
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+
+from tests.wordtree.forests import trees
+from wordtree import TreeError, WordTree
+from wordtree.cli import cli
+from wordtree.folders import read_folders, write_folders
+from wordtree.graphs import from_networkx, from_parents
+from wordtree.layout import preorder
+from wordtree.nested import from_nested, to_nested
+from wordtree.tables import read_edges, read_ranks, read_table, write_edges, write_ranks
+
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def parents_of(tree: WordTree) -> dict[str, str | None]:
+    return {n: None if tree.parent(n) < 0 else tree.ids[tree.parent(n)] for n in tree.ids}
+
+
+def laid_out(tree: WordTree, names=None, glosses=None) -> WordTree:
+    """The same tree in pre-order over groups, which is how readers lay trees out."""
+    return WordTree(*preorder(parents_of(tree)), names, glosses)
+
+
+@few
+@given(trees())
+def test_round_trips(tmp_path, tree):
+    n = len(tree)
+    tree = laid_out(
+        tree, [f"name {i % 3}, é" for i in range(n)], ["" if i % 2 else f'a "gloss"; {i}' for i in range(n)]
+    )
+    bare = WordTree(tree.ids, tree.parents)
+    for ending, form in (
+        (".csv", "edges"),
+        (".tsv", "edges"),
+        (".graphml", "graphml"),
+        (".json", "children"),
+    ):
+        path = tmp_path / f"t{ending}"
+        write(tree, path, form)
+        again = WordTree.load(path)
+        assert (again, again.glosses) == (tree, tree.glosses if any(tree.glosses) else again.glosses)
+    for ending, form in ((".csv", "ranks"), (".tsv", "ranks"), (".json", "openimages")):
+        path = tmp_path / f"r{ending}"
+        write(bare, path, form)
+        assert WordTree.load(path) == bare
+        before = path.read_bytes()
+        write(WordTree.load(path), path, form)
+        assert path.read_bytes() == before
+    assert from_nested(json.loads(json.dumps(to_nested(bare, "keys")))) == bare
+    assert WordTree.from_networkx(bare.to_networkx()) == bare
+
+
+def write(tree, path, form):
+    tree.save(source := path.with_name("source.json.gz"))
+    done = CliRunner().invoke(cli, ["export", str(path), "--form", form, "--tree", str(source)])
+    assert done.exit_code == 0, done
+
+
+@few
+@given(trees())
+def test_folders(tmp_path_factory, tree):
+    folder = tmp_path_factory.mktemp("folders")
+    write_folders(tree, folder)
+    again = read_folders(folder)
+    assert parents_of(again) == parents_of(tree)
+    assert WordTree.load(folder) == again
+    write_folders(again, folder)
+    assert read_folders(folder) == again
+
+
+def test_folders_with_other_things_in_them(tmp_path):
+    (tmp_path / "animal" / "dog").mkdir(parents=True)
+    (tmp_path / "animal" / "dog" / "1.jpg").write_text("")
+    (tmp_path / ".git").mkdir()
+    assert parents_of(read_folders(tmp_path)) == {"animal": None, "dog": "animal"}
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(TreeError, match="the name is taken by"):
+        read_folders(tmp_path)
+    (tmp_path / "dog").rmdir()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    with pytest.raises(TreeError, match="a link to a folder"):
+        read_folders(tmp_path)
+    with pytest.raises(TreeError, match="no folders in it"):
+        read_folders(tmp_path / "animal" / "dog")
+    with pytest.raises(TreeError, match="cannot be read"):
+        read_folders(tmp_path / "nowhere")
+    with pytest.raises(TreeError, match="cannot be the name of a folder"):
+        write_folders(WordTree(["a/b"], [-1]), tmp_path / "new")
+
+
+def test_nested_forms():
+    want = {"animal": None, "dog": "animal", "cat": "animal"}
+    for value in (
+        {"name": "animal", "children": [{"name": "dog"}, "cat"]},
+        [{"id": "animal", "name": "Animals", "children": [{"name": "dog", "children": []}, {"id": "cat"}]}],
+        {"LabelName": "animal", "Subcategory": [{"LabelName": "dog"}, {"LabelName": "cat"}]},
+        {"animal": {"dog": {}, "cat": None}},
+        {"animal": ["dog", "cat"]},
+    ):
+        assert parents_of(from_nested(value)) == want
+
+
+def test_open_images_parts_and_several_parents():
+    value = {
+        "LabelName": "entity",
+        "Subcategory": [
+            {"LabelName": "person", "Subcategory": [{"LabelName": "man"}], "Part": [{"LabelName": "eye"}]},
+            {"LabelName": "clown", "Subcategory": [{"LabelName": "man"}]},
+        ],
+    }
+    with pytest.raises(TreeError, match="entity > person: has parts"):
+        from_nested(value)
+    assert parents_of(from_nested(value, parts="skip"))["man"] == "clown"  # both cost one; c comes before p
+    assert parents_of(from_nested(value, parts="child"))["eye"] == "person"
+
+
+def test_ranks_as_biologists_keep_them(tmp_path):
+    path = tmp_path / "taxa.csv"
+    path.write_text(
+        "kingdom,family,genus,species\nAnimalia,Canidae,Canis,Canis lupus\n"
+        "Animalia,,,Incerta\nAnimalia,Felidae,,\n"
+    )
+    tree = read_ranks(path)
+    assert tree.path("Canis lupus") == ("Animalia", "Canidae", "Canis", "Canis lupus")
+    assert tree.path("Incerta") == ("Animalia", "Incerta")
+    assert list(tree.about["ranks"]) == ["kingdom", "family", "genus", "species"]
+    write_ranks(tree, path)
+    assert path.read_text().startswith("kingdom,family,genus,species\n")
+    assert read_ranks(path).ids == tree.ids or parents_of(read_ranks(path)) == parents_of(tree)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "wanted a heading"),
+        ("child,parent\n", "wanted a heading"),
+        ("child,parent\na,b,c\n", "t.csv:2: 3 fields"),
+        ("child,parent,colour\na,b,c\n", "t.csv:1: wanted the columns"),
+        ("child,parent\n,b\n", "t.csv:2: no child"),
+        ("child,parent\na,\nb,x\n", "t.csv:3: 'b' is below 'x', which has no line"),
+        ("child,parent\na,\nb,a\nb,a\n", "t.csv:4: 'b' was already placed in line 3"),
+        ("child,parent\na,\nb,a\nb,\n", "t.csv:4: 'b' was already placed in line 3"),
+        ("child,parent\na,b\nb,a\n", "t.csv: a cycle through"),
+        ("child,parent\na,a\n", "t.csv: a cycle through 'a'"),
+        ("child,parent,name\na,,x\nc,,\nb,a,y\nb,c,z\n", "t.csv:5: another name for 'b'"),
+        ("kingdom,kingdom\na,b\n", "t.csv:1: the heading"),
+        ("k,s\na,b\nc,b\n", "t.csv:3: 'b' is a s of 'c', but in line 2"),
+        ("k,s\na,b\nb,\n", "t.csv:3: 'b' is a k"),
+        ("k,s\na,b\n,\n", "t.csv:3: an empty row"),
+        ('k,s\na,"b\n', "t.csv:"),
+    ],
+)
+def test_faults_of_tables(tmp_path, text, says):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(TreeError, match=says):
+        read_table(tmp_path / "t.csv")
+
+
+def test_edges_without_lines_for_roots(tmp_path):
+    (tmp_path / "t.tsv").write_text("child\tparent\ndog\tanimal\ncat\tanimal\n")
+    assert parents_of(read_edges(tmp_path / "t.tsv")) == {"animal": None, "dog": "animal", "cat": "animal"}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ([], "at least one node"),
+        (5, "wanted a list or an object"),
+        ([5], "wanted a name or an object"),
+        ([{"children": []}], "without id and name"),
+        ([{"name": 5}], "are texts"),
+        ([{"name": "a", "colour": 1}], "'colour' means nothing"),
+        (["a", {"name": "b", "children": ["a"]}], "the top > b|b: 'a' is there twice"),
+        ([{"name": "a", "children": "bc"}], "a: wanted a list or an object of children"),
+        ({"LabelName": "a", "Subcategory": [{"LabelName": "a"}]}, "a cycle through 'a'"),
+    ],
+)
+def test_faults_of_nested(value, says):
+    with pytest.raises(TreeError, match=says):
+        from_nested(value)
+
+
+def test_graphs():
+    graph = networkx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("x", "d")])
+    graph.nodes["d"]["name"] = "Dee"
+    tree = from_networkx(graph)
+    # All paths to d add one node; a > b > d is the first in the alphabet.
+    assert (parents_of(tree)["d"], tree.names[tree.index("d")]) == ("b", "Dee")
+    assert networkx.is_forest(tree.to_networkx())
+    with pytest.raises(TreeError, match="no directions"):
+        from_networkx(networkx.Graph([("a", "b")]))
+    with pytest.raises(TreeError, match="cycle through"):
+        from_networkx(networkx.DiGraph([("a", "b"), ("b", "a")]))
+    with pytest.raises(TreeError, match="same as text"):
+        from_networkx(networkx.DiGraph([(1, "1")]))
+    ladder = {f"{k}{side}": [f"{k - 1}a", f"{k - 1}b"] if k else [] for k in range(30) for side in "ab"}
+    with pytest.raises(TreeError, match="over 20,000,000 steps"):
+        from_parents(ladder)
+
+
+def test_graphml_that_is_none(tmp_path):
+    (tmp_path / "g.graphml").write_text("<graphml>")
+    with pytest.raises(TreeError, match="not GraphML"):
+        WordTree.load(tmp_path / "g.graphml")
+
+
+def test_a_deep_tree(tmp_path):
+    n = 5000
+    tree = WordTree([f"n{i}" for i in range(n)], [i - 1 for i in range(n)])
+    write_edges(tree, tmp_path / "deep.csv")
+    assert WordTree.load(tmp_path / "deep.csv") == tree
+    graph = tree.to_networkx().subgraph([f"n{i}" for i in range(1200)]).copy()  # deeper than Python's calls
+    graph.add_edge("n0", "n1199")  # two parents: through the growth rule
+    assert len(from_networkx(graph)) == 1200

@@ -1,0 +1,183 @@
+"""Class names of data sets to nodes, by written rules; what fits none or several is reported, never guessed.
+
+Not here: the committed tables of COCO, VOC, DET and ILSVRC (classes.py), what a node is called (lookup.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wordtree import wordnet
+from wordtree.classes import class_map
+from wordtree.errors import TreeError
+from wordtree.files import read_lines, read_whole
+from wordtree.lookup import plain
+from wordtree.tree import WordTree
+
+_ID = re.compile(r"(n[0-9]{8})\b")
+_SYNSET = re.compile(r".+\.n\.[0-9]+")
+_QUALIFIED = re.compile(r"(.+?)\s*\((.+)\)")  # "Bat (Animal)", LVIS's "bat_(animal)"
+
+
+@dataclass(frozen=True)
+class Named:
+    """One class name and the node found for it.
+
+    node: its index, None if there is none. rule: which rule found it ("table", "id", "synset", "name",
+    "qualifier", "singular"; "wider": the nearest node above a noun that the tree lacks). note: for a class
+    without a node why, else what was taken for what.
+    """
+
+    name: str
+    node: int | None
+    rule: str
+    note: str = ""
+
+
+def map_names(
+    names: Iterable[str] | Mapping[str, str | None],
+    tree: WordTree,
+    *,
+    table: str | None = None,
+    wider: bool = False,
+) -> tuple[Named, ...]:
+    """Find the node of each class name. The first rule that gives exactly one node wins:
+
+    1. table: the committed one of the data set; VOC's spellings of COCO's classes count;
+    2. id: a WordNet id at the start of the name, as ImageNet's folders and label lists have it;
+    3. synset: the name, or what comes with it, is a synset name ("dog.n.01");
+    4. name: one node alone is called so, or else has it as a synonym; capitals, underscores, hyphens and
+       commas with further words (ImageNet's "tench, Tinca tinca") do not matter;
+    5. qualifier: of the nodes that go by "Bat" in "Bat (Animal)", one alone has the word in the names of what
+       is above it or in its gloss;
+    6. singular: the name without its plural ending ("Doughnuts"), by rules 4 and 5;
+    7. wider, only if asked for: the nearest node above the synset of rule 2 or 3. Needs WordNet.
+
+    Args:
+        names: class names, or class name -> synset name as LVIS has it (None: none).
+        tree: whose nodes are wanted.
+        table: "coco", "voc", "det" or "ilsvrc".
+        wider: whether a noun finer than the tree may go to the node above it.
+
+    Returns:
+        One record per name, in their order; `report` prints those without a node.
+    """
+    if isinstance(names, str):
+        raise TreeError(f"wanted a list of class names, not the one text {names!r}")
+    pairs = names.items() if isinstance(names, Mapping) else ((name, None) for name in names)
+    known: dict[str, list[str]] = {}  # "=" and the name, and plain: ILSVRC has a Cardigan and a cardigan
+    if table:
+        rows = class_map(table)
+        # Darknet's coco.names spells six classes as VOC does: aeroplane, sofa, ...
+        rows += tuple(row for row in class_map("voc") if table == "coco" and row not in rows)
+        for name, node in rows:
+            for key in (f"={name}", plain(name)):
+                known.setdefault(key, []).append(node)
+    return tuple(_one(name, synset, tree, known, wider) for name, synset in pairs)
+
+
+def _one(name: str, synset: str | None, tree: WordTree, known: Mapping[str, list[str]], wider: bool) -> Named:
+    if not isinstance(name, str) or not name.strip():
+        return Named(str(name), None, "", "an empty name")
+    there = [node for node in known.get(f"={name}") or known.get(plain(name)) or () if node in tree]
+    if len(there) == 1:
+        return Named(name, tree.index(there[0]), "table")
+    if there:
+        return Named(name, None, "", f"{len(there)} classes of the table are called so: {', '.join(there)}")
+    code, rule = None, ""
+    if match := _ID.match(name):
+        code, rule = match[1], "id"
+    elif synset or _SYNSET.fullmatch(name):
+        code, rule = synset or name, "synset"
+    if code:
+        node = _by_code(code, tree)
+        if node is not None:
+            return Named(name, node, rule)
+        if wider:
+            try:
+                node = wordnet.nearest(tree, code)
+            except wordnet.NoNounError as error:
+                return Named(name, None, "", str(error))
+            if node is not None:
+                return Named(name, node, "wider", f"{code} -> {tree.ids[node]} {tree.names[node]}")
+        return Named(name, None, "", f"{code} is no node of the tree")
+    base = name.split(",")[0]
+    for word, rule in ((base, "name"), *((w, "singular") for w in singulars(base))):
+        qualified = _QUALIFIED.fullmatch(word.replace("_", " "))
+        candidates = tree.lookup.called(qualified[1] if qualified else word)
+        if qualified and len(candidates) > 1:
+            candidates = tuple(k for k in candidates if _qualifies(tree, k, qualified[2]))
+            rule = "qualifier" if rule == "name" else rule
+        if len(candidates) == 1:
+            return Named(
+                name, candidates[0], rule, "" if rule == "name" else f"taken for {tree.names[candidates[0]]}"
+            )
+        if candidates:
+            said = "; ".join(f"{tree.ids[k]} {tree.names[k]}" for k in candidates[:6])
+            return Named(name, None, "", f"{len(candidates)} nodes go by that name: {said}")
+    return Named(name, None, "", "no node goes by that name")
+
+
+def _by_code(code: str, tree: WordTree) -> int | None:
+    if code in tree:
+        return tree.index(code)
+    return tree.synsets.index(code) if tree.synsets and code in tree.synsets else None
+
+
+def singulars(name: str) -> tuple[str, ...]:
+    """What the name may be the plural of: -ies, -ves, -es, -s and -men at its end."""
+    found = []
+    for ending, instead in (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("es", ""), ("s", "")):
+        if name.lower().endswith(ending) and len(name) > len(ending) + 1 and not name.lower().endswith("ss"):
+            found.append(name[: -len(ending)] + instead)
+    return tuple(found)
+
+
+def _qualifies(tree: WordTree, node: int, qualifier: str) -> bool:
+    """Whether the qualifier is a word of the gloss or of what is above the node."""
+    texts = [tree.glosses[node]] if tree.glosses else []
+    for k in tree.path_nodes(node):
+        texts += [tree.names[k], *(tree.synonyms[k] if tree.synonyms else ())]
+    text = f" {re.sub('[^a-z0-9]+', ' ', plain(' '.join(texts)))} "
+    return any(f" {plain(word)} " in text for word in (qualifier, *singulars(qualifier)))
+
+
+def report(named: Iterable[Named]) -> str:
+    """How many classes each rule found; a line per class without a node, or with one of another name."""
+    named = tuple(named)
+    counts: dict[str, int] = {}
+    for found in named:
+        counts[found.rule or "not found"] = counts.get(found.rule or "not found", 0) + 1
+    lines = [f"{len(named)} classes: " + ", ".join(f"{n} {rule}" for rule, n in sorted(counts.items()))]
+    lines += [f"- {f.name}: {f.note}" for f in named if f.node is None]
+    lines += [f"~ {f.name}: {f.note}" for f in named if f.node is not None and f.note]
+    return "\n".join(lines)
+
+
+def read_names(path: str | Path) -> dict[str, str | None]:
+    """Class names out of a data set's own file -> the synset name it gives with them, if any.
+
+    A .json with COCO's or LVIS's `categories`; Open Images' class-descriptions .csv (`/m/01g317,Person`);
+    else a name a line, such as COCO's and VOC's .names or ImageNet's lists.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        try:
+            categories = json.loads(read_whole(path).decode())["categories"]
+            return {c["name"]: c.get("synset") for c in categories}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise TreeError(
+                f"{path}: no JSON with COCO's categories ({type(error).__name__}: {error})"
+            ) from error
+    lines = read_lines(path)
+    if path.suffix == ".csv":
+        rows = [line.split(",", 1) for line in lines]
+        for number, row in enumerate(rows, 1):
+            if len(row) != 2 or not row[1].strip():
+                raise TreeError(f"{path}:{number}: wanted label,name, found {lines[number - 1]!r}")
+        return {name.strip().strip('"'): None for label, name in rows if label != "LabelName"}
+    return {line.strip(): None for line in lines}
