@@ -116,7 +116,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             rows[name] = {"make_s": made} | measure(tree, Path(folder))
         if not options.json:
-            print(f"{name:>18}  " + "  ".join(f"{k} {v:,.3g}" if v < 1e3 else f"{k} {v:,.0f}" for k, v in rows[name].items()))
+            print(
+                f"{name:>18}  "
+                + "  ".join(f"{k} {v:,.3g}" if v < 1e3 else f"{k} {v:,.0f}" for k, v in rows[name].items())
+            )
     if options.json:
         print(json.dumps(rows, indent=2))
     return 0

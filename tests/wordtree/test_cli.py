@@ -228,3 +228,54 @@ def test_a_tree_of_the_extremes_is_shown(tmp_path):
     assert [line.strip() for line in lines] == [f"n{i}" for i in range(5000)]
     found = json.loads(CliRunner().invoke(cli, ["show", "n0", "--tree", str(group), "--json"]).output)
     assert len(found["children"]) == 10_000
+
+
+def test_diff_writes_the_map(tmp_path, small):
+    other, rows = tmp_path / "other.json", tmp_path / "rows.map"
+    WordTree(["a", "c", "d"], [-1, 0, 0]).save(other)
+    done = CliRunner().invoke(cli, ["diff", small, str(other), "--map", str(rows), "--json"])
+    assert done.exit_code == 1  # they differ
+    assert rows.read_text() == "0\n-1\n1\n"
+    assert json.loads(done.output)["map"] == [0, -1, 1]
+
+
+def test_export(tmp_path, small):
+    out = tmp_path / "out.csv"
+    done = CliRunner().invoke(cli, ["export", str(out), "--tree", small])
+    assert (done.exit_code, WordTree.load(out)) == (0, WordTree.load(small))
+    assert CliRunner().invoke(cli, ["export", str(tmp_path / "out.xyz"), "--tree", small]).exit_code == 2
+    assert (
+        CliRunner().invoke(cli, ["export", str(tmp_path), "--form", "darknet", "--tree", small]).exit_code
+        == 0
+    )
+    assert WordTree.load(tmp_path / "wordtree.tree") == WordTree.load(small)
+
+
+def test_build_with_labels_that_wordnet_does_not_know(tmp_path, needs_wordnet):
+    grafts, out = tmp_path / "mine.tsv", tmp_path / "mine.json"
+    grafts.write_text("# mine\nlabradoodle\tdog.n.01\tLabradoodle\ta cross\nmini labradoodle\tlabradoodle\n")
+    labels = ["labradoodle", "mini labradoodle", "cat.n.01", "n02109961"]
+    done = CliRunner().invoke(cli, ["build", *labels, "--grafts", str(grafts), "--out", str(out)])
+    assert done.exit_code == 0, done.exception
+    tree = WordTree.load(out)
+    k = tree.index("labradoodle")
+    assert (tree.names[k], tree.glosses[k], tree.sources[k]) == ("Labradoodle", "a cross", ("label",))
+    assert tree.path(k)[-2] == "n02084071"
+    assert tree.hypernym_path("mini labradoodle")[-2] == "labradoodle"  # in the tree promoted beside it
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a\n", "mine.tsv:1: wanted node TAB"),
+        ("x\tdgo.n.01\n", "mine.tsv:1: 'x' hangs below 'dgo.n.01'"),
+        ("dgo.n.01\tdog.n.01\n", "mine.tsv:1: WordNet 3.0 has no noun"),
+        ("#\nx\tdog.n.01\nx\tcat.n.01\n", "mine.tsv:3: 'x' was already placed"),
+    ],
+)
+def test_faults_of_grafts(tmp_path, needs_wordnet, text, says):
+    from wordtree.grafts import read_grafts
+
+    (tmp_path / "mine.tsv").write_text(text)
+    with pytest.raises(TreeError, match=says):
+        read_grafts(tmp_path / "mine.tsv")

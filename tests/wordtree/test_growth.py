@@ -192,3 +192,22 @@ def test_nearest_node_of_the_tree(needs_wordnet):
 def test_a_graft_that_goes_round_in_a_circle(needs_wordnet, labels):
     with pytest.raises(TreeError, match="lead back to it; a graft"):
         build(labels, grafts={"n02084071": "n02109961"})  # dog below Eskimo dog
+
+
+def test_ties(needs_wordnet):
+    hypernyms = {
+        "a": ["top"],
+        "b": ["top"],
+        "c": ["b"],
+        "x": ["a"],
+        "y": ["c"],
+        "z": ["x", "y"],
+        "q": ["y"],
+        "r": ["x"],
+    }
+    labels = ["q", "r", "z"]
+    assert grow(labels, ToyPaths(hypernyms))["z"] == "x"
+    assert grow(labels, ToyPaths(hypernyms), "shortest")["z"] == "x"
+    assert grow(labels, ToyPaths(hypernyms), "longest")["z"] == "y"
+    with pytest.raises(TreeError, match="not 'random'"):
+        build(["dog.n.01"], ties="random")
