@@ -60,7 +60,7 @@ def make_page(report: CheckReport, recipe: Recipe, shown: int = 24) -> str:
         found = by_kind[kind]
         cost = "costs nothing" if kind in HARMLESS else "costs a picture, box or label"
         items = "".join(
-            f"<li>{thumbnail(name, fault)}<b>{_text(fault.picture)}</b>{_text(f'{name}: {fault.detail}')}</li>"
+            f"<li>{thumbnail(name, fault)}<b>{_text(fault.picture)}</b>{_text(f'{name}: {fault.detail}')}"
             for name, fault in found[:shown]
         )
         more = f"<p>... and {len(found) - shown:,} more</p>" if len(found) > shown else ""

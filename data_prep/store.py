@@ -34,7 +34,8 @@ class Store:
 
     Raises:
         DataError: no such file, not a store, another version, not finished, truncated or damaged. A flipped
-            bit in the index is found on opening, one in an image when that image is read (or by `verify`).
+            bit in the index is found on opening, one in an image when a process first reads that image (or by
+            `verify`).
     """
 
     def __init__(self, path: Path | str):
@@ -114,6 +115,7 @@ class Store:
         for name in ("boxed", "crowd", "difficult"):
             columns[name] = columns[name].astype(bool)
         self._names = columns.pop("name_bytes").tobytes()
+        self._checked = bytearray(self._length)  # images whose checksum was found to fit
         self._columns = columns
         # An element of a memoryview costs a third of an array's, and no memory of its own as a list's would:
         # these are read for every sample.
@@ -286,11 +288,16 @@ class Store:
         pieces = []
         while position < end:
             chunk, within = divmod(position, CHUNK)
+            place = self._places[chunk] + within
             size = min(end - position, CHUNK - within)
+            # HDF5 mostly puts one chunk behind the other: then one pread does.
+            while position + size < end and self._places[chunk + 1] == self._places[chunk] + CHUNK:
+                chunk += 1
+                size = min(end - position, size + CHUNK)
             # pread has no file position, so processes that share this handle after a fork do not disturb each
             # other.
             try:
-                piece = os.pread(self._handle, size, self._places[chunk] + within)
+                piece = os.pread(self._handle, size, place)
             except OSError as error:
                 raise DataError(f"{self.path}: reading sample {index} failed ({error})") from error
             if len(piece) != size:
@@ -300,15 +307,19 @@ class Store:
             pieces.append(piece)
             position += size
         image = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if zlib.crc32(image) != self._views["image_crc32"][index]:
+        # A checksum costs several times what reading from memory does: once for each process will do, for
+        # what goes wrong on a disk stays wrong.
+        if not self._checked[index] and zlib.crc32(image) != self._views["image_crc32"][index]:
             raise DataError(
                 f"{self.path}: sample {index} ({self.name_of(index)}): checksum does not fit; "
                 "the file is damaged, pack it again"
             )
+        self._checked[index] = 1
         return image
 
     def verify(self, progress: bool = False) -> None:
         """Read every image and hold it against its checksum; DataError at the first that does not fit."""
+        self._checked = bytearray(self._length)
         for index in tqdm(range(self._length), unit=" pictures", disable=not progress):
             self._image(index)
 
