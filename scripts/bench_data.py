@@ -3,8 +3,8 @@
 
 Packs a folder, then lets worker processes read all pictures in a shuffled order, out of the folder and out
 of the packed file, in turns, so that whatever else the machine does disturbs both alike. Both are in the page
-cache: this measures the reading, not the disk. Three figures: the bytes alone when a process reads them for the
-first time (the packed file's checksums are then compared), the bytes alone later, and with JPEG decoding.
+cache: this measures the reading, not the disk. Three figures: the bytes alone when a process reads them for
+the first time (the packed file's checksums are then compared), the bytes alone later, and with JPEG decoding.
 """
 
 import io

@@ -39,8 +39,11 @@ from tqdm import tqdm
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the starting points drawn."
 )
+@click.option(
+    "--plot", type=click.Path(dir_okay=False), help="Draw the average IoU for each k into this .png file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(stores, k, most, size, stride, unit, source, seed, as_json) -> None:
+def command(stores, k, most, size, stride, unit, source, seed, plot, as_json) -> None:
     """Cluster box sizes into anchors: k-means with the distance 1 - IoU about a common centre.
 
     Crowd boxes do not count. Prints the average IoU with the best anchor for each k, and the k anchors asked
@@ -63,6 +66,16 @@ def command(stores, k, most, size, stride, unit, source, seed, as_json) -> None:
     if len(chosen.sizes) < k:
         click.echo(
             f"the boxes have {len(chosen.sizes)} distinct sizes, so there are no {k} anchors", err=True
+        )
+    if plot:
+        from data_prep.plots import line, save
+
+        ious = [found.average_iou for found in curve]
+        save(
+            line(
+                "average IoU with the best of k anchors", [str(n + 1) for n in range(len(ious))], ious, k - 1
+            ),
+            plot,
         )
     if as_json:
         content = {

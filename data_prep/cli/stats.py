@@ -10,14 +10,32 @@ import click
 @click.option(
     "--top", type=click.IntRange(0), default=10, show_default=True, help="Most frequent nodes to list."
 )
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False),
+    help="Draw levels of the tree and box sizes into this .png file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the counts of all nodes.")
-def command(stores: tuple[str, ...], top: int, as_json: bool) -> None:
+def command(stores: tuple[str, ...], top: int, plot: str | None, as_json: bool) -> None:
     """Count what is in packed files: pictures, boxes and labels by source, nodes by level of the tree, box
     sizes."""
     from data_prep.statistics import statistics
     from data_prep.store import Store
 
     found = {path: statistics(Store(path)) for path in stores}
+    if plot:
+        from data_prep.plots import bars, below, save
+
+        charts = []
+        for path, counts in found.items():
+            levels = counts["levels"]
+            examples = [row["boxes"] + row["image_labels"] for row in levels.values()]
+            charts.append(
+                bars(f"{path}: boxes and labels by depth in the tree", list(map(str, levels)), examples)
+            )
+            sides = counts["box_sides"]
+            charts.append(bars(f"{path}: box side, pixels", list(sides), list(sides.values())))
+        save(below(charts), plot)
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
