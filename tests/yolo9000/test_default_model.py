@@ -8,7 +8,7 @@ from yolo9000 import Detector
 from yolo9000.boxes import iou_xyxy
 from yolo9000.modelfile import DEFAULT_PATH
 
-# Photograph, box of the object by eye (left, top, right, bottom pixels), node at or below which the answer is.
+# Photograph, box of the object by eye (left, top, right, bottom pixels), node at or below which it lies.
 PHOTOGRAPHS = [
     ("dog.jpg", (134, 222, 309, 540), "carnivore.n.01"),
     ("eagle.jpg", (135, 87, 598, 450), "bird.n.01"),
