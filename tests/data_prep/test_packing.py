@@ -487,6 +487,7 @@ def test_options_that_would_do_nothing_are_refused(data, tree_file):
 INTERRUPTED = """
 import os, signal
 from data_prep.writer import StoreWriter
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
 add, seen = StoreWriter.add, []
 def add_then_interrupt(writer, sample):
     add(writer, sample)
