@@ -6,7 +6,8 @@ Not here: what the bytes mean (darknet.py, treefile.py).
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wordtree.errors import TreeError
@@ -50,24 +51,50 @@ def read_lines(path: str | Path) -> list[str]:
     return lines
 
 
-def check_target(path: str | Path) -> None:
-    """TreeError if a device, folder or pipe goes by that name: replacing it would harm everybody."""
+def check_target(path: str | Path, error: type[Exception] = TreeError) -> None:
+    """`error` if a device, folder or pipe goes by that name: replacing it would harm everybody."""
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise TreeError(f"{path}: cannot be written (there is something that is no plain file)")
+        raise error(f"{path}: cannot be written (there is something that is no plain file)")
+
+
+@contextmanager
+def written_whole(
+    path: str | Path, error: type[Exception] = TreeError, durable: bool = False
+) -> Iterator[Path]:
+    """Gives a path beside `path` to write to; what is there at the end becomes `path`, in one step.
+
+    The folder is made if it is missing. An error or an interruption leaves an older file as it was, and
+    nothing else. What the file system refuses is raised as `error`, one line that names the path. durable:
+    the file and its name are on the disk before this returns, so that a power cut takes neither.
+    """
+    path = Path(path)
+    part = path.parent / f".{path.name}.{os.getpid()}.part"
+    try:
+        check_target(path, error)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        if durable:
+            _to_disk(part)
+        part.replace(path)
+        if durable and os.name == "posix":  # elsewhere a folder cannot be opened
+            _to_disk(path.parent)
+    except (OSError, ValueError) as reason:
+        raise error(f"{path}: cannot be written ({getattr(reason, 'strerror', None) or reason})") from reason
+    finally:
+        with suppress(OSError, ValueError):  # gone already, or its folder is none
+            part.unlink()
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
     """Write a file so that an interrupted program leaves the old one or the new one, never half of it."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with written_whole(path) as part:
+        part.write_bytes(data)
+
+
+def _to_disk(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
     try:
-        check_target(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
-        raise TreeError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
+        os.fsync(number)
     finally:
-        with suppress(OSError, ValueError):  # gone already, or its folder is none
-            temporary.unlink()
+        os.close(number)

@@ -17,6 +17,7 @@ from wordtree import WordTree
 from yolo9000 import descent
 from yolo9000.batches import Samples
 from yolo9000.boxes import cxcywh_to_xyxy, decode, iou_xyxy
+from yolo9000.device import wants_bfloat16
 from yolo9000.errors import TrainingError
 from yolo9000.evaluate import EvalSettings, _batches, _Pictures, _Truth
 from yolo9000.hedging import Frontier, fit_lambda, is_right, rewards, share_right
@@ -24,7 +25,6 @@ from yolo9000.hierarchy import Hierarchy
 from yolo9000.network import Network
 from yolo9000.tasks import full_precision
 from yolo9000.temperature import fit_temperatures, kept_temperatures, temper
-from yolo9000.train import wants_bfloat16
 
 ACCURACIES = (0.8, 0.9, 0.95, 0.99)
 

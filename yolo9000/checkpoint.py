@@ -2,37 +2,27 @@
 them is train.py's.
 """
 
-import contextlib
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from wordtree.files import written_whole
 from yolo9000.errors import TrainingError
 
 _PATTERN = "checkpoint-*.pt"
 
 
-def write_atomically(path: Path, write: Any) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls write(temporary path), brings the file to the disk and only then to its name. A failure leaves
     the old file.
 
     Raises TrainingError where the disk refuses."""
-    partial = path.with_name(path.name + ".partial")
     try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name itself
-        finally:
-            os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        with written_whole(path, TrainingError, durable=True) as part:
+            write(part)
+    except RuntimeError as error:  # as torch.save reports a full disk
         raise TrainingError(f"{path}: cannot be written ({error})") from error
 
 
@@ -40,7 +30,8 @@ def save_checkpoint(folder: Path, batch: int, state: dict[str, Any], keep: int) 
     """Writes the state after `batch` batches and removes all but the newest `keep` checkpoints."""
     path = folder / f"checkpoint-{batch:08d}.pt"
     write_atomically(path, lambda partial: torch.save(state, partial))
-    for old in list_checkpoints(folder)[:-keep]:
+    killed = folder.glob(f".{_PATTERN}.*.part")  # what runs left that were killed while they wrote
+    for old in (*list_checkpoints(folder)[:-keep], *killed):
         old.unlink(missing_ok=True)
     return path
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import torch
 from torch import Tensor
 
+from wordtree.files import written_whole
 from yolo9000 import cfg as cfg_file
 from yolo9000.errors import ModelError
-from yolo9000.files import written_whole
 from yolo9000.network import ConvolutionUnit, Network
 from yolo9000.spec import Convolution, External, NetworkSpec
 

@@ -25,6 +25,7 @@ from yolo9000.descent import (
     path_log_probabilities,
 )
 from yolo9000.detections import SOMETHING, Detections
+from yolo9000.device import find_device, has_bfloat16
 from yolo9000.errors import ModelError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
@@ -99,7 +100,7 @@ class Detector:
             raise ValueError(f"the precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
         self.net = net
         self.tree: WordTree = tree_of(net, names)
-        self.device = _device(device)
+        self.device = find_device(device, ModelError)
         self.hierarchy = Hierarchy(self.tree).to(self.device)
         self.class_map = None if net.class_map is None else torch.as_tensor(net.class_map, dtype=torch.long)
         self.anchors = torch.tensor(net.spec.region.anchors, dtype=torch.float32, device=self.device)
@@ -436,22 +437,6 @@ class Detector:
 
 # Inputs beyond this are no photographs letterboxed but a slip of the keyboard: 4096 x 4096 takes gigabytes.
 _LARGEST_SIDE = 4096
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the processor computes in bfloat16 itself; elsewhere it is emulated and slower than float32."""
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
-
-
-def _device(name: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {str(name)!r} cannot be used ({str(error).splitlines()[0]})") from error
-    return device
 
 
 def _chunks(*at: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from wordtree.files import written_whole
 from yolo9000.errors import ImageError
-from yolo9000.files import written_whole
 
 if TYPE_CHECKING:
     from yolo9000.detections import Detections

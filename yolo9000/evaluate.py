@@ -20,6 +20,7 @@ from yolo9000 import augment
 from yolo9000.batches import Samples, label_map
 from yolo9000.boxes import cxcywh_to_xyxy, decode
 from yolo9000.decision import Decision
+from yolo9000.device import wants_bfloat16
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
@@ -29,7 +30,6 @@ from yolo9000.node_pairs import NodePairs
 from yolo9000.options import Options, asked_rule
 from yolo9000.scoring import Boxes, average_precision, suppress
 from yolo9000.tasks import full_precision
-from yolo9000.train import wants_bfloat16
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wordtree import TreeError, WordTree
+from wordtree.files import written_whole
 from yolo9000.errors import ModelError
-from yolo9000.files import written_whole
 from yolo9000.network import Network
 from yolo9000.spec import External, NetworkSpec
 

@@ -1,5 +1,5 @@
 """Where a run's network comes from: presets, model files, checkpoints, Darknet files; which tree; which nodes
-get class rows. Also what a model knows of each node afterwards. No training.
+get class rows. No training.
 """
 
 import difflib
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from wordtree import TreeError, WordTree
-from yolo9000.batches import Part, Samples, label_map
+from yolo9000.batches import Samples, label_map
 from yolo9000.checkpoint import load_checkpoint
-from yolo9000.config import ModelConfig, TrainConfig
+from yolo9000.config import ModelConfig
 from yolo9000.distill import class_labels, copy_class_rows
 from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
@@ -165,34 +165,6 @@ def copy_trunk(source: Network, net: Network) -> int:
     if not count:
         raise TrainingError("model.trunk: not even the first layer of that network fits this one")
     return count
-
-
-def known_nodes(
-    config: TrainConfig,
-    stores: Sequence[Samples],
-    parts: Sequence[Part],
-    maps: Sequence[np.ndarray | None],
-    tree: WordTree | None,
-) -> dict[str, list[int]]:
-    """The nodes that boxes ("boxes") and labels of whole pictures ("labels") were given for in training, and
-    those that a trunk's own classes lie at or below ("teacher"), ascending.
-    """
-    found: dict[str, set[int]] = {"boxes": set(), "labels": set()}
-    for part in parts:
-        for s, store in enumerate(stores):
-            index = part.where[part.where[:, 0] == s, 1]
-            boxed = np.asarray(store.boxed, bool)[index]
-            for flag, key in ((True, "boxes"), (False, "labels")):
-                chosen = [store.labels_of(int(i)) for i in index[boxed == flag]]
-                if not chosen:
-                    continue
-                nodes = np.unique(np.concatenate(chosen))
-                nodes = nodes if maps[s] is None else maps[s][nodes]
-                where = "labels" if part.config.ignore_boxes or config.task == "classify" else key
-                found[where].update(int(n) for n in nodes if n >= 0)
-    if config.model.known and tree is not None:
-        found["teacher"] = set(stored_nodes(tree, class_labels(config.model.known)))
-    return {key: sorted(nodes) for key, nodes in found.items()}
 
 
 def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool) -> NetworkSpec:

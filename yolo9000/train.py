@@ -22,11 +22,13 @@ from tqdm import tqdm
 from yolo9000.batches import Batch, Batches, Samples, load_batches, open_store
 from yolo9000.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, write_atomically
 from yolo9000.config import TrainConfig, to_dict
+from yolo9000.device import find_device, wants_bfloat16
 from yolo9000.distributed import World, join_world, running_buffers
 from yolo9000.errors import TrainingError
 from yolo9000.network import Network
 from yolo9000.optim import Average, make_optimiser, rate_factor, set_rate
-from yolo9000.start import build_network, known_nodes
+from yolo9000.record import about, known_nodes, without_folders
+from yolo9000.start import build_network
 from yolo9000.tasks import Task, make_task
 
 MODEL_NAME = "model.safetensors"
@@ -106,7 +108,7 @@ def _train(
     task: Task | None,
     world: World,
 ) -> Result:
-    device = _device(config.device)
+    device = find_device(config.device, TrainingError)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -171,7 +173,7 @@ class _Run:
             "batch": self.done,
             "batches": self.total,
             "config": to_dict(self.config),
-            "data": [_about(store) for store in stores],
+            "data": [about(store) for store in stores],
             "parts": parts,
             "bfloat16": self.half,
             "device": self.device,
@@ -296,8 +298,8 @@ class _Run:
         self.net.seen = self.done * self.config.batch
         record |= {
             "name": self.config.name,
-            "config": _without_folders(to_dict(self.config)),
-            "data": [_about(store) for store in stores],
+            "config": without_folders(to_dict(self.config)),
+            "data": [about(store) for store in stores],
             "images": self.net.seen,
             "losses": {key: _rounded(value) for key, value in self.losses.items()},
             "made": _now(),
@@ -346,30 +348,6 @@ class _Run:
             f"batch {batch.number}: the {what} is not finite; pictures: {shown}. The last checkpoint stands; "
             "a lower optimiser.lr, optimiser.clip or a longer schedule.burn_in may help"
         )
-
-
-def wants_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether a run in that precision computes convolutions in bfloat16: "auto" where the processor has it in
-    hardware.
-    """
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    # Without these instructions bfloat16 is emulated, at a fraction of float32's speed.
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cpu" and fast
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise TrainingError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def _check_sizes(config: TrainConfig, net: Network) -> None:
@@ -429,28 +407,6 @@ def _signals() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _without_folders(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration whose files are named without their folders: a model is handed on, a disk is not."""
-
-    def bare(value: Any) -> Any:
-        return " ".join(Path(word).name for word in value.split()) if isinstance(value, str) else value
-
-    files = ("start", "cfg", "weights", "data_root", "trunk", "tree", "known")
-    model = {key: bare(value) if key in files else value for key, value in config["model"].items()}
-    distill = {key: bare(value) for key, value in config["distill"].items()}
-    return {**config, "model": model, "distill": distill}
-
-
-def _about(store: Any) -> dict[str, Any]:
-    path = getattr(store, "path", None)
-    return {
-        "file": Path(path).name if path else "",
-        "samples": len(store),
-        "sources": sorted({str(name) for name in store.source}),
-        "tree": getattr(store, "tree_fingerprint", ""),
-    }
 
 
 def _rounded(value: float) -> float:

@@ -69,3 +69,9 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, error: Exception
     with pytest.raises(TrainingError, match="cannot be written"):
         write_atomically(path, fail)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint-00000007.pt.123.part").write_text("half")
+    path = save_checkpoint(tmp_path, 8, state(8), keep=2)
+    assert list(tmp_path.iterdir()) == [path]

@@ -5,11 +5,11 @@ import torch
 from PIL import Image
 
 from tests.yolo9000.small import small_detector
+from wordtree.files import written_whole
 from yolo9000 import darknet
 from yolo9000.cli import _pictures
 from yolo9000.draw import save_picture
 from yolo9000.errors import ImageError, ModelError
-from yolo9000.files import written_whole
 from yolo9000.modelfile import save_model
 
 WRITERS = {

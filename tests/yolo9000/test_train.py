@@ -21,11 +21,12 @@ from yolo9000.batches import Batch
 from yolo9000.checkpoint import list_checkpoints, load_checkpoint
 from yolo9000.cli.train import command
 from yolo9000.config import TrainConfig, from_dict
+from yolo9000.device import wants_bfloat16
 from yolo9000.errors import TrainingError
 from yolo9000.evaluate import EvalSettings, evaluate
 from yolo9000.network import Network
 from yolo9000.start import load_any
-from yolo9000.train import train, wants_bfloat16
+from yolo9000.train import train
 
 # A detector of 70,000 weights with cells of 8 pixels, small enough to learn squares in seconds.
 CFG = "[net]\nwidth=64\nheight=64\nchannels=3\n"

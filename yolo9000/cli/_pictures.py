@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wordtree.files import written_whole
 from yolo9000.errors import ImageError
-from yolo9000.files import written_whole
 
 if TYPE_CHECKING:
     from yolo9000.network import Network
