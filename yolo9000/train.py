@@ -3,15 +3,10 @@ configurations start.py.
 """
 
 import json
-import math
 import platform
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +23,12 @@ from yolo9000.errors import TrainingError
 from yolo9000.network import Network
 from yolo9000.optim import Average, make_optimiser, rate_factor, set_rate
 from yolo9000.record import about, known_nodes, without_folders
+from yolo9000.runlog import Meter, append_line, rounded, timestamp
+from yolo9000.signals import caught_signals
 from yolo9000.start import build_network
 from yolo9000.tasks import Task, make_task
 
 MODEL_NAME = "model.safetensors"
-LOG_NAME = "log.jsonl"
 # Settings that may differ when a run is resumed: they change how it runs, not what it computes.
 _FREE = ("images", "epochs", "threads", "workers", "log", "name", "about", "device")
 
@@ -48,26 +44,6 @@ class Result:
     model: Path | None
     stopped: str | None = None
     skipped: int = 0
-
-
-@dataclass
-class _Meter:
-    """Sums of the loss parts since the last line of the log."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, parts: dict[str, Tensor]) -> None:
-        for key, value in parts.items():
-            value = float(value)
-            if math.isfinite(value):  # an average over no boxes is not a number, and says nothing
-                self.sums[key] = self.sums.get(key, 0.0) + value
-                self.counts[key] = self.counts.get(key, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        means = {key: self.sums[key] / self.counts[key] for key in self.sums}
-        self.sums, self.counts = {}, {}
-        return means
 
 
 def train(
@@ -125,7 +101,7 @@ def _train(
     out.mkdir(parents=True, exist_ok=True)
     run = _Run(config, net, task, optimiser, average, out, start, len(batches), world)
     run.describe(stores, batches, resuming)
-    with _signals() as caught:
+    with caught_signals() as caught:
         run.loop(load_batches(batches, start, config.workers, device), caught, progress)
     result = run.result()
     if result.stopped is None:
@@ -182,7 +158,7 @@ class _Run:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "parameters": sum(p.numel() for p in self.net.parameters()),
-            "time": _now(),
+            "time": timestamp(),
         }
         self.log(facts)
         text = json.dumps(to_dict(self.config), indent=1)
@@ -192,7 +168,7 @@ class _Run:
 
     def loop(self, batches: Iterator[Batch], caught: list[str], progress: bool) -> None:
         """All batches, or until a signal; ends with a checkpoint."""
-        meter, log = _Meter(), self.config.log
+        meter, log = Meter(), self.config.log
         last_save = last_log = begun = time.monotonic()
         waited, counted = 0.0, 0
         bar = tqdm(
@@ -216,7 +192,7 @@ class _Run:
                 if self.done % log.log_every == 0 or self.done == self.total:
                     self.losses = meter.take()
                     line = {"event": "batch", "batch": self.done, "images": self.done * self.config.batch}
-                    line |= {key: _rounded(value) for key, value in self.losses.items()}
+                    line |= rounded(self.losses)
                     line |= {"rate": self.optimiser.param_groups[0]["lr"], "size": batch.size[0]}
                     line["images_per_second"] = round(counted / max(now - last_log, 1e-9), 1)
                     line["waited"] = round(waited / max(now - last_log, 1e-9), 3)  # share of the time
@@ -234,7 +210,7 @@ class _Run:
         if self.saved != self.done or not list_checkpoints(self.out):
             self.save()
         if self.stopped:
-            self.log({"event": "stopped", "signal": self.stopped, "batch": self.done, "time": _now()})
+            self.log({"event": "stopped", "signal": self.stopped, "batch": self.done, "time": timestamp()})
 
     def step(self, batch: Batch, stop: bool = False) -> tuple[dict[str, Tensor], bool]:
         """One update of the weights; TrainingError, before any update, where loss or gradient is not finite.
@@ -301,11 +277,11 @@ class _Run:
             "config": without_folders(to_dict(self.config)),
             "data": [about(store) for store in stores],
             "images": self.net.seen,
-            "losses": {key: _rounded(value) for key, value in self.losses.items()},
-            "made": _now(),
+            "losses": rounded(self.losses),
+            "made": timestamp(),
         }
         save_model(self.net, path, record)
-        self.log({"event": "model", "file": path.name, "time": _now()})
+        self.log({"event": "model", "file": path.name, "time": timestamp()})
         return path
 
     def result(self) -> Result:
@@ -315,8 +291,7 @@ class _Run:
     def log(self, line: dict[str, Any]) -> None:
         if not self.world.leads and line["event"] not in ("skipped", "not finite"):
             return
-        with (self.out / LOG_NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.out, line)
 
     def _report_skipped(self, batch: Batch) -> None:
         for complaint in batch.skipped:
@@ -384,34 +359,3 @@ def _restore(
         message = str(error).splitlines()[0]
         raise TrainingError(f"the checkpoint does not fit this network: {message}") from None
     return int(state["batch"])
-
-
-@contextmanager
-def _signals() -> Iterator[list[str]]:
-    """The names of SIGINT and SIGTERM received, as a list that fills; a second Ctrl-C ends the program at
-    once.
-    """
-    caught: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # handlers can only be set there
-        return
-
-    def note(number: int, frame: Any) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
