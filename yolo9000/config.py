@@ -1,21 +1,19 @@
-"""What a training run is: frozen dataclasses, read from TOML with strict keys. Holds no training code and
-imports no torch.
+"""What a training run is: frozen dataclasses, and the configurations that come with the package. Holds no
+training code, imports no torch; how tables become dataclasses is settings.py's.
 
 A configuration is a file of the user's or one of the named ones in yolo9000/configs. `base = "name"` at its
 top takes another one as the start (a name, or a path beside the file); tables are merged key by key, the list
 of data parts is replaced.
 """
 
-import dataclasses
 import difflib
-import tomllib
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from yolo9000.errors import TrainingError
+from yolo9000.settings import apply_setting, from_dict, read_table
+from yolo9000.settings import to_dict as to_dict  # read and written back from the same place
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -46,9 +44,7 @@ class ModelConfig:
     known: str = ""
     shared_rows: bool = False  # one set of class rows for all anchors
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
-    fold: bool = (
-        False  # fold the frozen layers' batch norms into their convolutions: the same outputs, faster
-    )
+    fold: bool = False  # the frozen layers' batch norms into their convolutions: the same outputs, faster
 
     def __post_init__(self) -> None:
         given = [name for name in ("preset", "start", "cfg") if getattr(self, name)]
@@ -75,10 +71,7 @@ class AugmentConfig:
     """
 
     layout: str = "crop"
-    scale: tuple[float, float] = (
-        0.75,
-        1.5,
-    )  # picture's size over the size that just fits; resized_crop: share of the area
+    scale: tuple[float, float] = (0.75, 1.5)  # size over the one that just fits; resized_crop: share of area
     aspect: float = 0.2  # width / height is changed by up to this factor either way: 0.2 = x 1.2 or / 1.2
     flip: float = 0.5  # probability
     hue: float = 0.1  # Darknet's cfg files: shift by up to this share of the circle, either way
@@ -86,9 +79,7 @@ class AugmentConfig:
     exposure: float = 1.5
     tiles: tuple[int, int] = (2, 3)  # mosaic: least and most tiles a side, drawn for each picture
     mosaic_share: float = 1.0  # mosaic: this share of the pictures, the rest as with crop
-    min_visible: float = (
-        0.3  # a box that keeps less of its area is no truth but a place where objectness costs nothing
-    )
+    min_visible: float = 0.3  # a box that keeps less of its area is no truth: there objectness costs nothing
 
     def __post_init__(self) -> None:
         _choice("augment.layout", self.layout, ("letterbox", "crop", "mosaic", "resized_crop"))
@@ -136,9 +127,7 @@ class OptimiserConfig:
     weight_decay: float = 5e-4
     nesterov: bool = False
     clip: float = 0.0  # largest gradient norm; 0 = no clipping
-    scales: dict[str, float] = field(
-        default_factory=dict
-    )  # parameter name prefix -> factor on the learning rate
+    scales: dict[str, float] = field(default_factory=dict)  # prefix of parameters' names -> factor on lr
 
     def __post_init__(self) -> None:
         _choice("optimiser.name", self.name, ("sgd", "adamw"))
@@ -250,9 +239,9 @@ def load_config(name: str | Path, settings: tuple[str, ...] = ()) -> TrainConfig
     near matches.
     """
     path = find_config(name)
-    table = _read_table(path, ())
+    table = read_table(path, find_config)
     for setting in settings:
-        _apply(table, setting)
+        apply_setting(table, setting)
     table.setdefault("name", path.stem)
     return from_dict(TrainConfig, table, str(path))
 
@@ -273,139 +262,6 @@ def find_config(name: str | Path) -> Path:
     raise TrainingError(
         f"{name}: neither a file nor a named configuration; named ones are: {', '.join(named_configs())}"
     )
-
-
-def from_dict(cls: type, table: dict[str, Any], where: str, prefix: str = "") -> Any:
-    """A dataclass from plain data; every key must be a field, every value of the field's type."""
-    if not isinstance(table, dict):
-        raise TrainingError(
-            f"{where}: {prefix.rstrip('.') or 'the file'} is a table of settings, not {table!r}"
-        )
-    hints = typing.get_type_hints(cls)
-    for key in table:
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(hints)}"
-            raise TrainingError(f"{where}: unknown key {prefix}{key}{hint}")
-    missing = [
-        f.name
-        for f in dataclasses.fields(cls)
-        if f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-        and f.name not in table
-    ]
-    if missing:
-        raise TrainingError(f"{where}: {prefix}{missing[0]} is missing")
-    values = {key: _convert(hints[key], value, where, f"{prefix}{key}") for key, value in table.items()}
-    try:
-        return cls(**values)
-    except TrainingError as error:
-        raise TrainingError(str(error) if where in str(error) else f"{where}: {error}") from None
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain JSON-able data from which `from_dict` makes the same configuration."""
-    return _plain(dataclasses.asdict(config))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    return value
-
-
-def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where, f"{key}.")
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        if isinstance(value, str) and arguments[0] is str:
-            value = [value]  # source = "coco" for source = ["coco"]
-        if not isinstance(value, list | tuple):
-            raise TrainingError(f"{where}: {key} is a list, not {value!r}")
-        if arguments[-1] is Ellipsis:
-            return tuple(_convert(arguments[0], v, where, f"{key}.{i}") for i, v in enumerate(value))
-        if len(value) != len(arguments):
-            raise TrainingError(f"{where}: {key} has {len(arguments)} values, not {len(value)}")
-        return tuple(
-            _convert(a, v, where, f"{key}.{i}") for i, (a, v) in enumerate(zip(arguments, value, strict=True))
-        )
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise TrainingError(f"{where}: {key} is a table, not {value!r}")
-        return {k: _convert(arguments[1], v, where, f"{key}.{k}") for k, v in value.items()}
-    if hint is Any:
-        return value
-    if isinstance(hint, types.UnionType):
-        raise TypeError(f"{key}: unions are not supported in configurations")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not hint:
-        names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        raise TrainingError(f"{where}: {key} is {names[hint]}, not {value!r}")
-    if hint is float and value != value:
-        raise TrainingError(f"{where}: {key} is not a number (NaN)")
-    return value
-
-
-def _read_table(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path in seen:
-        raise TrainingError(f"{path}: base leads back to itself")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TrainingError(f"{path}: not a readable TOML file: {error}") from None
-    base = table.pop("base", None)
-    if base is None:
-        return table
-    beside = path.parent / str(base)
-    start = _read_table(beside if beside.is_file() else find_config(str(base)), (*seen, path))
-    start.pop("name", None)
-    return _merge(start, table)
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _apply(table: dict[str, Any], setting: str) -> None:
-    key, equals, text = setting.partition("=")
-    if not equals or not key.strip():
-        raise TrainingError(f"--set {setting}: wanted key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    *parents, last = key.strip().split(".")
-    here: Any = table
-    for name in parents:
-        here = _step(here, name, setting)
-    if isinstance(here, list):
-        here[_position(here, last, setting)] = value
-    else:
-        here[last] = value
-
-
-def _step(here: Any, name: str, setting: str) -> Any:
-    if isinstance(here, list):
-        return here[_position(here, name, setting)]
-    if not isinstance(here, dict):
-        raise TrainingError(f"--set {setting}: {name} lies below something that has no keys")
-    return here.setdefault(name, {})
-
-
-def _position(parts: list, name: str, setting: str) -> int:
-    for position, part in enumerate(parts):
-        if str(position) == name or (isinstance(part, dict) and part.get("name") == name):
-            return position
-    known = [p.get("name") or str(i) for i, p in enumerate(parts) if isinstance(p, dict)]
-    raise TrainingError(f"--set {setting}: no part {name}; there are {', '.join(known)}")
 
 
 def _choice(key: str, value: str, known: tuple[str, ...]) -> None:
