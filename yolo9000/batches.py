@@ -1,4 +1,5 @@
-"""Batches for training: which samples, laid out how. Holds no loss and no optimiser.
+"""Batches for training: pictures laid out and coloured, with their targets. Which samples they are taken from
+is parts.py's. Holds no loss and no optimiser.
 
 Batch number n is a pure function of (configuration, seed, n): every part of the data is an endless stream of
 permutations, a batch takes the next stretch of each, and each picture's augmentation draws from a generator
@@ -11,10 +12,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from data_prep.errors import DataError
 from yolo9000 import augment
 from yolo9000.config import PartConfig, TrainConfig
 from yolo9000.errors import ImageError, TrainingError
+from yolo9000.parts import Part, Samples, select_parts, total_batches
+from yolo9000.parts import label_map as label_map
 
 _FEWEST_PIXELS = 2.0  # a side of a box cut to less than this shows nothing that could be learnt
-
 
 _LAYOUTS = {
     "letterbox": augment.centred,
@@ -34,15 +35,6 @@ _LAYOUTS = {
     "mosaic": augment.crop,  # within each tile
     "resized_crop": augment.resized_crop,
 }
-
-
-class Samples(Protocol):
-    """What batches need of data_prep.Store: length, samples by position, and what is known of them without
-    their pictures.
-    """
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Any: ...
 
 
 @dataclass
@@ -61,33 +53,12 @@ class Batch:
     names: list[str]
     parts: torch.Tensor
     seen: int = 0  # pictures before this batch, over all processes
-    skipped: list[str] = field(
-        default_factory=list
-    )  # pictures that could not be decoded, each replaced by another one
+    skipped: list[str] = field(default_factory=list)  # not decoded, each replaced by another picture
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.images.shape[3], self.images.shape[2]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The samples of one part: (store, index) pairs in the order of the stores, and how many pictures of a
-    batch they fill.
-    """
-
-    config: PartConfig
-    where: np.ndarray  # (n, 2) int64: number of the store, index in it
-    count: int  # pictures in each batch
-
-    @property
-    def stride(self) -> int:
-        """Samples of the stream that a picture may use up: a mosaic takes as many as its largest has
-        tiles.
-        """
-        tiles = self.config.augment.tiles[1] if self.config.augment.layout == "mosaic" else 1
-        return tiles * tiles
 
 
 class Batches(Dataset):
@@ -143,9 +114,7 @@ class Batches(Dataset):
         try:
             return self._make(number)
         except (TrainingError, DataError) as error:
-            return {
-                "error": str(error)
-            }  # raised where the batch is used: out of a worker comes its whole traceback
+            return {"error": str(error)}  # raised where it is used: a worker's comes with its whole traceback
 
     def _make(self, number: int) -> dict[str, Any]:
         size = self.size_of(number)
@@ -228,86 +197,12 @@ class Batches(Dataset):
                 image = augment.open_image(sample.image)
                 placement = choose(*image.size, view, part.config.augment, random)
                 augment.draw(image, placement, canvas)
-            except (
-                ImageError,
-                OSError,
-                ValueError,
-                SyntaxError,
-            ) as error:  # all that Pillow raises for broken files
+            except (ImageError, OSError, ValueError, SyntaxError) as error:  # Pillow's for broken files
                 bad.append(f"{sample.name}: {error}")
                 place = int(random.integers(len(part.where)))
                 continue
             return _mapped(sample, self.label_maps[store]), placement
         raise TrainingError(f"20 pictures in a row cannot be read, the last: {bad[-1]}; run data-prep check")
-
-
-def select_parts(config: TrainConfig, stores: Sequence[Samples]) -> list[Part]:
-    """The parts of the configuration with their samples and exact counts in a batch; TrainingError where a
-    part has none.
-    """
-    counts = part_counts([part.share for part in config.data], config.batch)
-    parts = []
-    described = [describe(store) for store in stores]
-    for k, (part, count) in enumerate(zip(config.data, counts, strict=True)):
-        where = []
-        for s, (sources, kinds) in enumerate(described):
-            keep = np.ones(len(kinds), bool) if part.kind == "any" else kinds == part.kind
-            if part.source:
-                known = {n for n in np.unique(sources) if any(fnmatchcase(n, p) for p in part.source)}
-                keep &= np.isin(sources, list(known))
-            index = np.flatnonzero(keep)
-            where.append(np.stack([np.full(len(index), s), index], axis=1))
-        chosen = np.concatenate(where) if where else np.zeros((0, 2), np.int64)
-        title = part.name or str(k)
-        if not len(chosen):
-            known = sorted(
-                {
-                    f"{a} ({b})"
-                    for sources, kinds in described
-                    for a, b in set(zip(sources, kinds, strict=True))
-                }
-            )
-            raise TrainingError(
-                f"data part {title} (source {list(part.source) or 'any'}, kind {part.kind}) selects no "
-                f"sample; the data has: {', '.join(known)}"
-            )
-        if count == 0:
-            raise TrainingError(f"data part {title} has less than one picture in a batch of {config.batch}")
-        if part.augment.layout == "mosaic" and part.kind not in ("boxed", "label"):
-            raise TrainingError(
-                f"data part {title}: a mosaic needs kind boxed or label, so that its tiles agree"
-            )
-        parts.append(Part(part, chosen.astype(np.int64), count))
-    return parts
-
-
-def describe(store: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Source name and kind (boxed | label | unlabelled) of every sample, each (n,) of str, without touching
-    the pictures.
-    """
-    boxed = np.asarray(store.boxed, bool)
-    labelled = np.array([len(store.labels_of(i)) > 0 for i in range(len(store))], bool)
-    kinds = np.where(boxed, "boxed", np.where(labelled, "label", "unlabelled"))
-    return np.asarray(store.source, dtype=object).astype(str), kinds
-
-
-def part_counts(shares: Sequence[float], batch: int) -> list[int]:
-    """Whole numbers that add up to `batch`, in proportion to the shares (largest remainders first; ties to
-    the earlier part).
-    """
-    exact = np.asarray(shares, float) * (batch / sum(shares))
-    counts = np.floor(exact + 1e-9).astype(int)
-    order = np.argsort(-(exact - counts), kind="stable")
-    counts[order[: batch - counts.sum()]] += 1
-    return counts.tolist()
-
-
-def total_batches(config: TrainConfig, parts: Sequence[Part]) -> int:
-    """Batches in the run: `images` of them, or `epochs` passes over the part that takes longest."""
-    if config.images:
-        return -(-config.images // config.batch)
-    longest = max(len(part.where) / (part.count * part.stride) for part in parts)
-    return max(1, int(np.ceil(config.epochs * longest)))
 
 
 def load_batches(batches: Batches, start: int, workers: int, device: torch.device) -> Iterator[Batch]:
@@ -340,16 +235,6 @@ def to_batch(item: dict[str, Any], device: torch.device) -> Batch:
     return Batch(item["number"], images, targets, item["names"], parts, item["seen"], item["skipped"])
 
 
-def label_map(store_ids: Sequence[str], tree_ids: Sequence[str]) -> np.ndarray | None:
-    """(n,) index in the network's tree of every node of the store's tree, -1 where it has none; None where
-    both are the same.
-    """
-    if tuple(store_ids) == tuple(tree_ids):
-        return None
-    index = {wnid: k for k, wnid in enumerate(tree_ids)}
-    return np.array([index.get(wnid, -1) for wnid in store_ids], np.int64)
-
-
 def open_store(path: Path) -> Samples:
     """A packed file (data-prep pack)."""
     from data_prep.store import Store
@@ -362,8 +247,6 @@ def open_store(path: Path) -> Samples:
 def _mapped(sample: Any, mapping: np.ndarray | None) -> Any:
     if mapping is None:
         return sample
-    from dataclasses import replace
-
     image_labels, negatives = mapping[sample.image_labels], mapping[sample.negative_labels]
     return replace(
         sample,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from wordtree import WordTree
-from yolo9000.batches import Part, Samples
 from yolo9000.config import TrainConfig
 from yolo9000.distill import class_labels
+from yolo9000.parts import Part, Samples
 from yolo9000.start import stored_nodes
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from data_prep import Store
 from tests.yolo9000 import toys
-from yolo9000.batches import Batches, label_map, load_batches, part_counts, to_batch
+from yolo9000.batches import Batches, load_batches, to_batch
 from yolo9000.config import AugmentConfig, ModelConfig, PartConfig, SizeConfig, TrainConfig
 from yolo9000.errors import TrainingError
+from yolo9000.parts import label_map, part_counts
 
 CPU = torch.device("cpu")
 
