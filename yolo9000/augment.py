@@ -170,6 +170,13 @@ def carry(
     return np.concatenate([low + offset, high + offset], axis=1), visible
 
 
+def in_picture(boxes_xyxy: np.ndarray, placement: Placement) -> np.ndarray:
+    """Boxes (n, 4) in 0..1 of the view -> in 0..1 of the picture, cut to it, where nothing is mirrored."""
+    left, top, right, bottom = placement.source
+    shares = boxes_xyxy * np.array([right - left, bottom - top] * 2) + np.array([left, top] * 2)
+    return np.clip(shares, 0, 1)
+
+
 def colour(images: np.ndarray, config: AugmentConfig, draws: np.ndarray) -> np.ndarray:
     """Random hue, saturation and exposure in HSV of a uint8 batch (N, H, W, 3); a new uint8 batch.
 

@@ -11,19 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from wordtree import WordTree
 from yolo9000 import descent
-from yolo9000.batches import Samples
-from yolo9000.boxes import cxcywh_to_xyxy, decode, iou_xyxy
-from yolo9000.device import wants_bfloat16
+from yolo9000.boxes import cxcywh_to_xyxy, iou_xyxy
 from yolo9000.errors import TrainingError
-from yolo9000.evaluate import EvalSettings, _batches, _Pictures, _Truth
 from yolo9000.hedging import Frontier, fit_lambda, is_right, rewards, share_right
+from yolo9000.heldout import EvalSettings, HeldOut, Output
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.network import Network
-from yolo9000.tasks import full_precision
+from yolo9000.parts import Samples
 from yolo9000.temperature import fit_temperatures, kept_temperatures, temper
 
 ACCURACIES = (0.8, 0.9, 0.95, 0.99)
@@ -62,51 +58,27 @@ def gather(
     surest box at all, or the picture. Boxes not above the objectness threshold are not looked at. Raises
     TrainingError where nothing is left.
     """
-    settings = (settings or EvalSettings()).of_model(net)
-    if net.spec.region is None and net.spec.softmax is None:
-        raise TrainingError("a network that is neither a detector nor a classifier cannot be calibrated")
-    if settings.size % max(1, net.stride):
-        raise TrainingError(f"size {settings.size} is not a multiple of the network's stride, {net.stride}")
-    tree = net.tree or WordTree.flat([str(k) for k in range(net.classes)])
-    device = next(net.parameters()).device
-    net = net.eval().to(memory_format=torch.channels_last)
-    hierarchy = Hierarchy(tree).to(device)
-    pictures = _Pictures(stores, settings.size, settings)
-    truth = _Truth(stores, pictures.where, net, tree)
-    half = wants_bfloat16(settings.precision, device)
+    held = HeldOut(net, stores, settings or EvalSettings())
     logs, truths, picture, missed = [], [], [], 0
-    bar = tqdm(total=len(pictures.where), unit="img", disable=not progress)
-    with bar, torch.inference_mode():
-        for images, placements, places in _batches(pictures, settings, device):
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                out = net.lazy(images) if net.spec.region else net.logits(images)
-            if net.spec.region:
-                out = full_precision(out)
-                boxes, objectness = decode(out.boxes, net.anchors)
+    with torch.inference_mode():
+        for said in held.outputs(progress):
             chosen = []  # (row of the batch, place in its A*H*W, node)
-            for row, place in enumerate(places.tolist()):
-                if not net.spec.region:
-                    nodes = [n for n in _picture_labels(truth, place) if n >= 0]
-                    found = [(row, 0, nodes[0])] if len(nodes) == 1 else []
-                    missed += 1 - len(found)
-                else:
-                    found, lost = _boxes_of(
-                        truth, place, boxes[row], objectness[row], placements[row], settings, pictures
-                    )
-                    found, missed = [(row, *pair) for pair in found], missed + lost
-                chosen += found
-            if chosen:
-                image, flat, nodes = torch.tensor(chosen, device=device).T
-                if net.spec.region:
-                    _, _, H, W = objectness.shape
-                    at = image, flat // (H * W), flat // W % H, flat % W
-                    said = descent.LazyConditionals(out, *at).all(hierarchy)
-                else:
-                    said = hierarchy.log_conditionals(out.float()[image])
-                logs.append(said.float().cpu())
-                truths.append(nodes.cpu())
-                picture.append(torch.from_numpy(places)[image.cpu()])
-            bar.update(len(places))
+            for row in range(len(said.places)):
+                found, lost = _boxes_of(held, said, row) if held.detector else _label_of(held, said, row)
+                chosen += [(row, *pair) for pair in found]
+                missed += lost
+            if not chosen:
+                continue
+            image, flat, nodes = torch.tensor(chosen, device=held.device).T
+            if held.detector:
+                _, _, H, W = said.objectness.shape
+                at = image, flat // (H * W), flat // W % H, flat % W
+                conditionals = descent.LazyConditionals(said.lazy, *at).all(held.hierarchy)
+            else:
+                conditionals = held.hierarchy.log_conditionals(said.logits[image])
+            logs.append(conditionals.float().cpu())
+            truths.append(nodes.cpu())
+            picture.append(torch.from_numpy(said.places)[image.cpu()])
     if not logs:
         raise TrainingError("the model finds none of the labelled objects in this data")
     return Evidence(torch.cat(logs), torch.cat(truths), torch.cat(picture), missed)
@@ -187,34 +159,30 @@ def format_report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _picture_labels(truth: _Truth, place: int) -> list[int]:
-    return sorted({*truth.labels[place], *(truth.kinds[c] for c in truth.columns[place])})
+def _label_of(held: HeldOut, said: Output, row: int) -> tuple[list[tuple[int, int]], int]:
+    """(0, node) of a picture that has one label, and how many have none or several, for a classifier."""
+    truth, place = held.truth, said.places[row]
+    labels = {*truth.labels[place], *(truth.kinds[column] for column in truth.columns[place])}
+    nodes = [node for node in labels if node >= 0]
+    return ([(0, nodes[0])], 0) if len(nodes) == 1 else ([], 1)
 
 
-def _boxes_of(
-    truth: _Truth,
-    place: int,
-    boxes_cxcywh: Tensor,
-    objectness: Tensor,
-    placement: Any,
-    settings: EvalSettings,
-    pictures: _Pictures,
-) -> tuple[list[tuple[int, int]], int]:
-    """(place in A*H*W, node) of the boxes that stand for a picture's objects, and how many have none.
-    boxes_cxcywh: (A, H, W, 4), objectness: (A, H, W) of one picture."""
+def _boxes_of(held: HeldOut, said: Output, row: int) -> tuple[list[tuple[int, int]], int]:
+    """(place in A*H*W, node) of the boxes that stand for a picture's objects, and how many have none."""
+    truth, place, threshold = held.truth, said.places[row], held.settings.threshold
     sample = truth.samples[place]
-    sure = objectness.flatten()
+    sure = said.objectness[row].flatten()  # (A, H, W) -> (A*H*W,)
     if not sample.boxed:
         labels = sorted(set(truth.labels[place]))
         best = int(sure.argmax())
-        good = len(labels) == 1 and bool(sure[best] > settings.threshold)
+        good = len(labels) == 1 and bool(sure[best] > threshold)
         return ([(best, labels[0])], 0) if good else ([], len(labels))
     centre, half = sample.boxes_cxcywh[:, :2], sample.boxes_cxcywh[:, 2:] / 2
-    left, top, right, bottom = placement.source  # of the input, in shares of the picture
+    left, top, right, bottom = said.placements[row].source  # of the input, in shares of the picture
     share = np.concatenate([centre - half, centre + half], axis=1) - np.array([left, top] * 2)
     theirs = torch.from_numpy(share / np.array([right - left, bottom - top] * 2)).float().to(sure.device)
-    overlaps = iou_xyxy(theirs, cxcywh_to_xyxy(boxes_cxcywh.reshape(-1, 4)))  # (A, H, W, 4) -> (A*H*W, 4)
-    usable = (overlaps >= _OVERLAP) & (sure > settings.threshold)
+    ours = cxcywh_to_xyxy(said.boxes_cxcywh[row].reshape(-1, 4))  # (A, H, W, 4) -> (A*H*W, 4)
+    usable = (iou_xyxy(theirs, ours) >= _OVERLAP) & (sure > threshold)
     found, lost = [], 0
     for k, column in enumerate(truth.columns[place].tolist()):
         if sample.crowd[k] or sample.difficult[k]:

@@ -1,6 +1,6 @@
 """How well a model names pictures that have labels only: right or above, how deep, and along the tree.
 
-Running the model is evaluate.py's, choosing a node decision.py's, scores along the tree hierarchical.py's."""
+Running the model is heldout.py's, choosing a node decision.py's, scores along the tree hierarchical.py's."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from yolo9000.hierarchical import score_answers
 from yolo9000.hierarchy import Hierarchy
 
 if TYPE_CHECKING:
-    from yolo9000.evaluate import EvalSettings
+    from yolo9000.heldout import EvalSettings
 
 
 class Naming:

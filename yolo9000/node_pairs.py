@@ -1,6 +1,6 @@
 """What average precision per node needs of a model on packed data: for each picture its boxes with their
 scores at the nodes of the truth and above. The arithmetic is node_precision.py's; running the model
-evaluate.py's."""
+heldout.py's."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from yolo9000.node_precision import Asked, node_precision
 from yolo9000.scoring import Boxes, suppress
 
 if TYPE_CHECKING:
-    from yolo9000.evaluate import EvalSettings
+    from yolo9000.heldout import EvalSettings
 
 
 class NodePairs:

@@ -14,12 +14,13 @@ from wordtree import WordTree
 from yolo9000 import augment
 from yolo9000.cli.eval import command
 from yolo9000.errors import TrainingError
-from yolo9000.evaluate import EvalSettings, _Pairs, _Pictures, _Truth, _unletterboxed, evaluate, format_table
+from yolo9000.evaluate import EvalSettings, _Pairs, evaluate
 from yolo9000.head import LazyOutput
-from yolo9000.hierarchy import Hierarchy
+from yolo9000.heldout import HeldOut
 from yolo9000.modelfile import save_model
 from yolo9000.network import Network
 from yolo9000.spec import Convolution, NetworkSpec, Region
+from yolo9000.tables import format_table
 
 QUICK = EvalSettings(workers=0, resamples=10, precision="float32")
 
@@ -190,13 +191,12 @@ def test_objectness_below_the_threshold_is_no_answer(store: Store) -> None:
 def test_pairs_equal_the_dense_way(store: Store) -> None:
     """Scores of (box, node) pairs from a few groups equal objectness x Pr(node) over the whole tree."""
     torch.manual_seed(0)
-    truth = _Truth([store], _Pictures([store], 64, QUICK).where, Oracle([]), toys.TREE)
-    hierarchy = Hierarchy(toys.TREE)
-    pairs = _Pairs(truth, hierarchy, QUICK)
+    held = HeldOut(Oracle([]), [store], QUICK)
+    pairs = _Pairs(held)
     logits = torch.randn(7, len(toys.TREE))
     few = pairs.few.log_probabilities(logits[:, pairs.few.columns].T).exp().T
-    dense = hierarchy.log_probabilities(hierarchy.log_conditionals(logits)).exp()
-    torch.testing.assert_close(few, dense[:, list(truth.kinds)])
+    dense = held.hierarchy.log_probabilities(held.hierarchy.log_conditionals(logits)).exp()
+    torch.testing.assert_close(few, dense[:, list(held.truth.kinds)])
 
 
 @pytest.mark.parametrize(("width", "height"), [(48, 48), (30, 90), (200, 40), (1, 500)])
@@ -204,7 +204,7 @@ def test_letterboxed_boxes_come_back(width: int, height: int) -> None:
     placement = augment.letterbox(width, height, (0, 0, 96, 96))
     boxes = np.array([[0.5, 0.5, 0.4, 0.6], [0.2, 0.8, 0.1, 0.1]], np.float32)
     canvas, _ = augment.carry(boxes, placement, (96, 96))
-    found = _unletterboxed(canvas / 96, placement, (width, height))
+    found = augment.in_picture(canvas / 96, placement) * [width, height, width, height]
     corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
     np.testing.assert_allclose(found, corners * [width, height, width, height], atol=width * height * 1e-4)
 

@@ -47,8 +47,9 @@ def command(model: str, data: tuple[Path, ...], classes: Path | None, as_json: b
     """
     from yolo9000.batches import open_store
     from yolo9000.errors import TrainingError
-    from yolo9000.evaluate import EvalSettings, evaluate, format_table
+    from yolo9000.evaluate import EvalSettings, evaluate
     from yolo9000.start import load_any
+    from yolo9000.tables import format_table
 
     groups = None
     if classes is not None:

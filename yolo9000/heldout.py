@@ -1,0 +1,225 @@
+"""Held-out data: pictures with what is true of them, and what a model says of them, batch by batch. What is
+made of that is evaluate.py's and calibrate.py's.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from wordtree import WordTree
+from yolo9000 import augment
+from yolo9000.boxes import decode
+from yolo9000.device import wants_bfloat16
+from yolo9000.errors import TrainingError
+from yolo9000.head import LazyOutput
+from yolo9000.hierarchy import Hierarchy
+from yolo9000.network import Network
+from yolo9000.options import Options, asked_rule
+from yolo9000.parts import Samples, label_map
+from yolo9000.tasks import full_precision
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """size: side of the square input in pixels, 0 = the model's own. objectness: boxes below are not looked
+    at. pairs: (box, node) pairs of a picture that suppression looks at, the best ones; nms: overlap above
+    which of two boxes with one node the worse goes. threshold, tree_threshold, rule: of the answer for
+    pictures with labels only, None = as the model's detector has them; the best box counts if its objectness
+    exceeds the threshold. level, vocabulary, accuracy, hedge_lambda: what rules of those names take, as in
+    Options. resamples: of the bootstrap. limit: pictures at most, 0 = all. nodes: also score boxes at every
+    node above the truth, the best node_pairs pairs of a picture and depth.
+    """
+
+    size: int = 0
+    batch: int = 32
+    objectness: float = 0.001
+    pairs: int = 600
+    nms: float = 0.45
+    threshold: float | None = None
+    tree_threshold: float | None = None
+    rule: str | None = None
+    resamples: int = 200
+    precision: str = "auto"
+    workers: int = 1
+    limit: int = 0
+    nodes: bool = False
+    node_pairs: int = 200
+    level: int | str | Sequence[str | int] | None = None
+    vocabulary: str | Sequence[str | int] | None = None
+    accuracy: float | None = None
+    hedge_lambda: float | None = None
+
+    def of_model(self, net: Network) -> "EvalSettings":
+        """With everything that is left open as the model's own detector has it."""
+        own = net.defaults
+        size = own.get("size") or net.spec.width
+        options = Options()
+        filled = {
+            name: own.get(name, getattr(options, name))
+            for name in ("threshold", "tree_threshold", "rule")
+            if getattr(self, name) is None
+        }
+        if self.rule is None:  # what only one rule takes asks for that rule
+            filled["rule"] = asked_rule(vars(self)) or filled["rule"]
+        size = self.size or int(size if isinstance(size, int) else size[0])
+        return replace(self, size=size, **filled)
+
+    def options(self, net: Network) -> Options:
+        """How an answer is chosen: as given here, else as the model's own detector does. Raises
+        TrainingError."""
+        known = {part.name for part in fields(Options)}
+        own = {k: v for k, v in net.defaults.items() if k in known}
+        names = ("threshold", "tree_threshold", "rule", "level", "vocabulary", "accuracy", "hedge_lambda")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        try:
+            return Options(**{**own, **given})
+        except (TypeError, ValueError) as error:
+            raise TrainingError(str(error)) from error
+
+
+class Pictures(Dataset):
+    """Letterboxed pictures in batches, in order; picklable."""
+
+    def __init__(self, stores: Sequence[Samples], size: int, settings: EvalSettings):
+        where = [(s, i) for s, store in enumerate(stores) for i in range(len(store))]
+        self.stores, self.size, self.batch = list(stores), size, settings.batch
+        self.where = np.array(where[: settings.limit or None], np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return -(-len(self.where) // self.batch)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, list[augment.Placement], np.ndarray]:
+        places = np.arange(number * self.batch, min((number + 1) * self.batch, len(self.where)))
+        canvas = np.full((len(places), self.size, self.size, 3), augment.GREY, np.uint8)
+        placements = []
+        for row, place in enumerate(places):
+            store, index = self.where[place]
+            image = augment.open_image(self.stores[store][int(index)].image)
+            placements.append(augment.letterbox(*image.size, (0, 0, self.size, self.size)))
+            augment.draw(image, placements[-1], canvas[row])
+        return torch.from_numpy(canvas), placements, places
+
+    def pixels(self, place: int) -> tuple[int, int]:
+        """(width, height) of a picture."""
+        store, index = self.where[place]
+        return int(self.stores[store].widths[index]), int(self.stores[store].heights[index])
+
+
+class Truth:
+    """What is true of each picture, in the network's nodes. `kinds`: the nodes that truth has boxes of, as
+    columns; `unknown`: ids of nodes that the network's tree has not; they count as classes of which nothing
+    is found.
+    """
+
+    def __init__(self, stores: Sequence[Samples], where: np.ndarray, net: Network, tree: WordTree):
+        if net.tree is None and any(len(store.tree) != net.classes for store in stores):
+            raise TrainingError(
+                f"the network has {net.classes} classes and no tree; the data's labels are of another list"
+            )
+        self.maps = [None if net.tree is None else label_map(store.tree.ids, tree.ids) for store in stores]
+        self.samples = [self._sample(stores, *map(int, pair)) for pair in where]
+        ids = {}
+        for sample, (store, _) in zip(self.samples, where, strict=True):
+            for node in sample.labels:
+                wnid = stores[store].tree.ids[int(node)]
+                ids.setdefault(wnid, self._node(int(store), int(node)))
+        self.ids = tuple(sorted(ids))
+        self.kinds = tuple(ids[i] for i in self.ids)  # node of the network for each column, -1 = unknown
+        column = {wnid: k for k, wnid in enumerate(self.ids)}
+        self.columns, self.labels = [], []
+        for sample, (store, _) in zip(self.samples, where, strict=True):
+            names = stores[store].tree.ids
+            self.columns.append(np.array([column[names[int(n)]] for n in sample.labels], np.int64))
+            # For pictures without boxes: the network's nodes, where it has them.
+            nodes = [] if sample.boxed else [self._node(int(store), int(n)) for n in sample.image_labels]
+            self.labels.append([n for n in nodes if n >= 0])
+        # Nodes verified not to be there.
+        self.absent = [
+            [self._node(int(store), int(n)) for n in sample.negative_labels]
+            for sample, (store, _) in zip(self.samples, where, strict=True)
+        ]
+
+    @staticmethod
+    def _sample(stores: Sequence[Samples], store: int, index: int) -> Any:
+        of = stores[store]
+        return of.annotation(index) if hasattr(of, "annotation") else of[index]
+
+    def _node(self, store: int, node: int) -> int:
+        mapping = self.maps[store]
+        return node if mapping is None else int(mapping[node])
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a network says of N pictures. places: (N,) their positions; placements: where each lies in the
+    input. Of a detector: lazy, boxes_cxcywh (N, A, H, W, 4) in 0..1 of the input, objectness (N, A, H, W);
+    of a classifier: logits (N, C). All float32.
+    """
+
+    places: np.ndarray
+    placements: list[augment.Placement]
+    lazy: LazyOutput | None = None
+    boxes_cxcywh: Tensor | None = None
+    objectness: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class HeldOut:
+    """Packed data as one network is tried on it.
+
+    Attributes: settings (completed by the model's own), tree (a flat one for a list of classes), hierarchy,
+    pictures, truth, detector (else a classifier), bfloat16 (whether the network runs in it). Raises
+    TrainingError for a network, a size or labels that do not fit.
+    """
+
+    def __init__(self, net: Network, stores: Sequence[Samples], settings: EvalSettings):
+        self.settings = settings = settings.of_model(net)
+        if net.spec.region is None and net.spec.softmax is None:
+            raise TrainingError("this network is neither a detector nor a classifier; it cannot be judged")
+        if settings.size % max(1, net.stride):
+            raise TrainingError(
+                f"size {settings.size} is not a multiple of the network's stride, {net.stride}"
+            )
+        self.tree = net.tree or WordTree.flat([str(k) for k in range(net.classes)])
+        self.net = net.eval().to(memory_format=torch.channels_last)
+        self.device = next(net.parameters()).device
+        self.hierarchy = Hierarchy(self.tree).to(self.device)
+        self.pictures = Pictures(stores, settings.size, settings)
+        self.truth = Truth(stores, self.pictures.where, net, self.tree)
+        self.detector = net.spec.region is not None
+        self.bfloat16 = wants_bfloat16(settings.precision, self.device)
+
+    def outputs(self, progress: bool = False) -> Iterator[Output]:
+        """What the network says of all pictures, in order; to be called under torch.inference_mode."""
+        loader = DataLoader(
+            self.pictures,
+            batch_size=None,  # an item is a whole batch
+            num_workers=self.settings.workers,
+            worker_init_fn=_one_thread,
+            collate_fn=_same,
+        )
+        with tqdm(total=len(self.pictures.where), unit="img", disable=not progress) as bar:
+            for canvas, placements, places in loader:
+                images = canvas.to(self.device).permute(0, 3, 1, 2).float().div_(255.0)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                    out = self.net.lazy(images) if self.detector else self.net.logits(images)
+                if self.detector:
+                    out = full_precision(out)
+                    yield Output(places, placements, out, *decode(out.boxes, self.net.anchors))
+                else:
+                    yield Output(places, placements, logits=out.float())
+                bar.update(len(places))
+
+
+def _same(item: Any) -> Any:
+    return item
+
+
+def _one_thread(number: int) -> None:
+    torch.set_num_threads(1)
