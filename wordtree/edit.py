@@ -7,6 +7,7 @@ trained model across (the map says which of its class rows go where) and compari
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +103,40 @@ def graft(
         raise TreeError(f"the tree has {there!r} already, at {' > '.join(tree.path(there))}")
     parents = {**_parents(tree), **{node: above if p is None else p for node, p in added.items()}}
     return _edited(tree, parents, branch)
+
+
+def graft_file(tree: WordTree, path: str | Path) -> Edited:
+    """With the new leaves of a grafts file, `node TAB parent [TAB name [TAB gloss]]` each (grafts.py).
+
+    A parent is a node of the tree, by anything that `tree.index` takes, or the node of another line. WordNet
+    is not asked.
+
+    Raises:
+        TreeError: an unknown parent, an id that the tree has already or that is there twice; names the line.
+    """
+    from wordtree.grafts import graft_lines
+
+    lines = graft_lines(path)
+    own = {graft.node for graft in lines.values()}
+    added: dict[str, str | None] = {}
+    for number, graft in lines.items():
+        try:
+            if graft.node in tree:
+                raise TreeError(f"the tree has {graft.node!r} already")
+            if graft.node in added:
+                raise TreeError(f"{graft.node!r} was already placed below {added[graft.node]!r}")
+            above = graft.hypernym
+            added[graft.node] = above if above in own else tree.ids[tree.index(above)]
+        except TreeError as error:
+            raise TreeError(f"{path}:{number}: {error}") from error
+    grafts = list(lines.values())
+    branch = WordTree(
+        [graft.node for graft in grafts],
+        [-1] * len(grafts),
+        [graft.name or graft.node for graft in grafts],
+        [graft.gloss for graft in grafts],
+    )
+    return _edited(tree, {**_parents(tree), **added}, branch)
 
 
 def rename(

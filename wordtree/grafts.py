@@ -43,16 +43,29 @@ def read_grafts(path: str | Path) -> dict[str, Graft]:
     Raises:
         TreeError: names file and line.
     """
-    lines = {n: line for n, line in enumerate(read_lines(path), 1) if not line.startswith("#")}
-    grafts = []
-    for number, line in lines.items():
+    lines = graft_lines(path)
+    return as_grafts(lines.values(), [f"{path}:{number}: " for number in lines])
+
+
+def graft_lines(path: str | Path) -> dict[int, Graft]:
+    """The lines of a grafts file by their number, as they stand: no node is looked up anywhere.
+
+    Raises:
+        TreeError: names file and line.
+    """
+    grafts = {}
+    for number, line in enumerate(read_lines(path), 1):
+        if line.startswith("#"):
+            continue
         fields = [field.strip() for field in line.split("\t")]
         if not 2 <= len(fields) <= 4 or not all(fields[:2]):
             raise TreeError(
                 f"{path}:{number}: wanted node TAB hypernym [TAB name [TAB gloss]], found {line!r}"
             )
-        grafts.append(Graft(*fields))
-    return as_grafts(grafts, [f"{path}:{number}: " for number in lines])
+        grafts[number] = Graft(*fields)
+    if not grafts:
+        raise TreeError(f"{path}: only remarks; a line is node TAB hypernym [TAB name [TAB gloss]]")
+    return grafts
 
 
 def as_grafts(

@@ -86,7 +86,7 @@ def save_model(
     record, defaults: JSON-able. dtype: "float32", or "float16" for weights of two and more dimensions that
     fit (biases and batch norm stay float32). names: display names of a network without a tree, by default
     those it was loaded with. embed_tree: whether the tree's nodes go into the file; by default unless it is
-    this package's default tree.
+    this package's default tree, names included.
 
     Raises ModelError for a network with an external backbone, weights that are not finite, a record that is
     no JSON, and a path that cannot be written. An older file is replaced only by a whole new one.
@@ -246,8 +246,8 @@ def _info(
 def _tree_to_dict(tree: WordTree | None, embed: bool | None) -> dict[str, Any] | None:
     if tree is None:
         return None
-    if embed is None:
-        embed = tree.fingerprint != _default_fingerprint()
+    if embed is None:  # other names for the same nodes are the model's own
+        embed = tree.fingerprint != _default_fingerprint() or tree.names != WordTree.default().names
     return tree.to_dict() if embed else {"fingerprint": tree.fingerprint}
 
 

@@ -1,0 +1,121 @@
+"""`yolo9000 edit`: what is asked for is done in order, what cannot be is one line."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from tests.yolo9000.small import TREE, small_detector
+from tests.yolo9000.test_cli_detect import run  # noqa: F401 (a fixture)
+from wordtree import WordTree, graft
+from yolo9000.modelfile import DEFAULT_PATH, load_model, save_model
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(small_detector("stored"), path, {"licence": "MIT"}, dtype="float16")
+    return path
+
+
+def test_all_edits_in_order(model, run, tmp_path):  # noqa: F811
+    grafts = tmp_path / "mine.tsv"
+    grafts.write_text("# mine\npug\thound\tpug dog\tA small dog.\nbaby_pug\tpug\n")
+    out = tmp_path / "out.safetensors"
+    words = ["--prune", "cat", "--rename", "dog=hound", "--graft", grafts, "--add", "tram", "vehicle"]
+    status, text, _ = run("edit", model, *words, "--row", "bicycle", "--out", out, "--json")
+    done = json.loads(text)
+    assert status == 0 and done["removed"] == ["n5"] and done["written"] == str(out)
+    assert set(done["added"]) == {"pug", "baby_pug", "tram"}
+    assert set(done["begun"]) == {"pug", "baby_pug", "tram", "n7"}
+    net = load_model(out)
+    assert net.tree.path("pug") == ("n1", "n4", "pug") and net.tree.names[net.tree.index("n4")] == "hound"
+    assert net.tree.names[net.tree.index("pug")] == "pug dog"
+    assert net.tree.glosses[net.tree.index("pug")] == "A small dog."
+    assert net.record["licence"] == "MIT" and net.record["edits"][0]["kept"] == 7
+
+
+def test_a_new_tree_of_any_form_and_the_type_of_the_file(model, run, tmp_path):  # noqa: F811
+    (tmp_path / "new.csv").write_text("child,parent\nn1,\nn3,\nn4,n1\nn8,n4\nn9,n4\npug,n4\n")
+    out = tmp_path / "out.safetensors"
+    status, text, _ = run("edit", model, "--tree", tmp_path / "new.csv", "--out", out)
+    assert status == 0 and "5 class rows kept" in text and "1 nodes added: pug" in text
+    with safe_open(out, "pt") as new, safe_open(model, "pt") as old:
+        name = next(n for n in new.keys() if n.endswith("rows.weight"))  # noqa: SIM118
+        ours, theirs = new.get_tensor(name), old.get_tensor(name)
+    tree = load_model(out).tree
+    assert ours.dtype == torch.float16
+    stored = load_model(model).spec.region.stored
+    for node in ("n1", "n3", "n4", "n8", "n9"):
+        assert torch.equal(ours[:, tree.index(node)], theirs[:, stored.index(TREE.index(node))])
+
+
+def test_a_file_of_mixed_types_keeps_every_bit(run, tmp_path):  # noqa: F811
+    net = small_detector("stored")
+    with torch.no_grad():
+        net.layers[-1].rows.weight[0, 3, 0] = 1e6  # no float16: the whole tensor stays float32
+    save_model(net, tmp_path / "a.safetensors", dtype="float16")
+    run("edit", tmp_path / "a.safetensors", "--prune", "dog", "--out", tmp_path / "b.safetensors")
+    rows = load_model(tmp_path / "b.safetensors").layers[-1].rows.weight
+    assert torch.equal(rows, net.layers[-1].rows.weight[:, [0, 1, 2, 4]])
+
+
+def test_the_packaged_model(run, tmp_path):  # noqa: F811
+    out = tmp_path / "out.safetensors"
+    status, text, _ = run("edit", "--subtree", "dog.n.01", "--add", "labradoodle", "retriever", "--out", out)
+    assert status == 0 and "labradoodle" in text
+    net = load_model(out)
+    assert net.tree.roots == (0,) and net.tree.ids[0] == "n02084071"
+    assert out.stat().st_size < DEFAULT_PATH.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ([], 2, "nothing to do"),
+        (["--tree", "t.json", "--prune", "cat"], 2, "no other edit"),
+        (["--keep-children", "--row", "cat"], 2, "--prune"),
+        (["--rename", "dog"], 2, "NODE=NAME"),
+        (["--prune", "unicorn"], 1, "no node is called 'unicorn'"),
+        (["--add", "n8", "cat"], 1, "already"),
+        (["--add", "x", "unicorn"], 1, "unicorn"),
+        (["--prune", "animal", "--prune", "vehicle", "--prune", "thing"], 1, "nothing would be left"),
+        (["--subtree", "bicycle"], 1, "nothing learnt would be left"),
+        (["--tree", "missing.json"], 1, "missing.json"),
+        (["--graft", "bad.tsv"], 1, "bad.tsv:2: 'pug' was already placed"),
+        (["--graft", "far.tsv"], 1, "far.tsv:1: no node is called"),
+        (["--graft", "ring.tsv"], 1, "cycle"),
+        (["--tree", "other.json"], 1, "no node of the model's tree"),
+    ],
+)
+def test_wrong_words(words, status, message, model, run, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.tsv").write_text("pug\tdog\npug\tcat\n")
+    (tmp_path / "far.tsv").write_text("pug\tmoon\n")
+    (tmp_path / "ring.tsv").write_text("a\tb\nb\ta\n")
+    WordTree(["x", "y"], [-1, 0]).save(tmp_path / "other.json")
+    code, _, errors = run("edit", model, *words, "--out", tmp_path / "out.safetensors")
+    assert code == status and message in errors
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_models_that_cannot_be_edited(run, tmp_path):  # noqa: F811
+    save_model(small_detector("flat"), tmp_path / "flat.safetensors", names=list("abcdef"))
+    code, _, errors = run(
+        "edit", tmp_path / "flat.safetensors", "--add", "x", "a", "--out", tmp_path / "o.safetensors"
+    )
+    assert code == 1 and "no tree" in errors
+    code, _, errors = run("edit", "--add", "x", "a", "--out", tmp_path / "o.pt")
+    assert code == 2 and ".safetensors" in errors
+
+
+def test_grafting_a_file_equals_grafting_one_by_one(tmp_path):
+    from wordtree.edit import graft_file
+
+    (tmp_path / "g.tsv").write_text("b\ta\na\tdog\tAye\nc\tdog\n")
+    once = graft_file(TREE, tmp_path / "g.tsv")
+    tree = TREE
+    for node, parent, name in (("a", "dog", "Aye"), ("c", "dog", None), ("b", "a", None)):
+        tree = graft(tree, parent, node, name=name).tree
+    assert once.tree == tree

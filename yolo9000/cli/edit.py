@@ -1,0 +1,177 @@
+"""`yolo9000 edit`: a trained model over an edited tree. The rules are yolo9000.edit's and wordtree.edit's."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from yolo9000.errors import ModelError
+
+if TYPE_CHECKING:
+    from wordtree import WordTree
+    from wordtree.edit import Edited
+    from yolo9000.edit import Edit
+
+_FILE = click.Path(path_type=Path)
+_SHOWN = 8  # nodes listed in one line
+
+
+@click.command(
+    epilog="Examples: yolo9000 edit --add labradoodle dog --out mine.safetensors  |  "
+    "yolo9000 edit model.safetensors --subtree animal.n.01 --out animals.safetensors"
+)
+@click.argument("model", required=False)
+@click.option("--out", required=True, type=_FILE, help="Model file to write.")
+@click.option(
+    "--tree", "new_tree", type=_FILE, help="The new tree, any file that `wordtree check` reads; nodes by id."
+)
+@click.option("--subtree", metavar="NODE", help="Only this node and all below it.")
+@click.option(
+    "--prune", multiple=True, metavar="NODE", help="Without this node and all below it; repeatable."
+)
+@click.option("--keep-children", is_flag=True, help="Of --prune: what is below takes the node's place.")
+@click.option(
+    "--rename", "renames", multiple=True, metavar="NODE=NAME", help="Another display name; repeatable."
+)
+@click.option(
+    "--graft",
+    "graft_path",
+    type=_FILE,
+    help="A file of lines `node TAB parent [TAB name [TAB gloss]]`: new classes.",
+)
+@click.option(
+    "--add", nargs=2, multiple=True, metavar="ID PARENT", help="One new class below PARENT; repeatable."
+)
+@click.option(
+    "--row",
+    "rows",
+    multiple=True,
+    metavar="NODE",
+    help="A node of the tree that the model has no class row for and that gets one; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def command(
+    model: str | None,
+    out: Path,
+    new_tree: Path | None,
+    subtree: str | None,
+    prune: tuple[str, ...],
+    keep_children: bool,
+    renames: tuple[str, ...],
+    graft_path: Path | None,
+    add: tuple[tuple[str, str], ...],
+    rows: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Carry a trained model over to an edited tree.
+
+    MODEL is a model file, the folder of a run or a checkpoint; left out, or the word "model": the model in
+    the package. The new tree is --tree, or the model's own after --subtree, --prune, --rename, --graft and
+    --add, in this order.
+
+    Classes that stay keep their rows bit for bit. A new class begins with the mean of its siblings' rows, or
+    with its parent's row where it has no siblings, so that no probability outside its group of siblings moves
+    (docs/hierarchy.md). What it looks like is then taught with `yolo9000 train one-class`.
+    """
+    edits = bool(subtree or prune or renames or graft_path or add)
+    if new_tree and edits:
+        raise click.UsageError("--tree is the new tree; it goes with no other edit but --row")
+    if not (new_tree or edits or rows):
+        raise click.UsageError(
+            "nothing to do: name --tree, --subtree, --prune, --rename, --graft, --add or --row"
+        )
+    if keep_children and not prune:
+        raise click.UsageError("--keep-children says what becomes of the children of --prune")
+    if out.suffix != ".safetensors":
+        raise click.UsageError(f"a model file is named .safetensors, not {out.name}")
+    from wordtree import WordTree
+    from wordtree.files import check_target
+    from yolo9000.edit import edit_model
+    from yolo9000.modelfile import load_model, save_model
+    from yolo9000.start import load_any
+
+    check_target(out, ModelError)
+    packaged = model is None or (model == "model" and not Path(model).exists())
+    net = load_model() if packaged else load_any(model)
+    if net.tree is None:
+        raise ModelError("this model has no tree to edit, only a flat list of classes")
+    if new_tree:
+        tree, map = WordTree.load(new_tree), None
+    else:
+        tree, map = edited_tree(net.tree, subtree, prune, keep_children, renames, graft_path, add)
+    edited, done = edit_model(net, tree, map, rows)
+    save_model(edited, out, edited.record, dtype=_stored_type(None if packaged else Path(model)))
+    if as_json:
+        click.echo(json.dumps({"written": str(out), **done.to_dict()}))
+        return
+    for line in report(done):
+        click.echo(line)
+    click.echo(f"written to {out}")
+
+
+def edited_tree(
+    tree: "WordTree",
+    subtree: str | None,
+    prune: tuple[str, ...],
+    keep_children: bool,
+    renames: tuple[str, ...],
+    graft_path: Path | None,
+    add: tuple[tuple[str, str], ...],
+) -> "Edited":
+    """The tree after these edits, one after another, and the map of the old nodes. Raises TreeError."""
+    import numpy as np
+
+    from wordtree import edit
+
+    names = {}
+    for text in renames:
+        node, equals, name = text.rpartition("=")
+        if not equals:
+            raise click.UsageError(f"--rename {text}: wanted NODE=NAME")
+        names[node] = name
+    steps = []
+    if subtree:
+        steps.append(lambda tree: edit.subtree(tree, subtree))
+    if prune:
+        steps.append(lambda tree: edit.prune(tree, prune, keep_children=keep_children))
+    if names:
+        steps.append(lambda tree: edit.rename(tree, names))
+    if graft_path:
+        steps.append(lambda tree: edit.graft_file(tree, graft_path))
+    for node, parent in add:
+        steps.append(lambda tree, node=node, parent=parent: edit.graft(tree, parent, node))
+    map = np.arange(len(tree))
+    for step in steps:
+        tree, then = step(tree)
+        map = np.where(map < 0, -1, then[map])
+    return edit.Edited(tree, map)
+
+
+def _stored_type(path: Path | None) -> str:
+    """The type that keeps every value of a model as its file has it. None: the model in the package."""
+    from yolo9000.modelfile import read_info
+
+    if path is not None and path.is_dir():
+        path = path / "model.safetensors"
+    if path is not None and path.suffix != ".safetensors":
+        return "float32"
+    tensors = read_info(path, verify=False).tensors.values()
+    return "float16" if all(kind == "F16" for kind, shape in tensors if len(shape) > 1) else "float32"
+
+
+def report(done: "Edit") -> list[str]:
+    """What was done, in lines."""
+    lines = [f"{done.kept:,} class rows kept"]
+    for what, nodes in (
+        ("nodes removed", done.removed),
+        ("nodes added", done.added),
+        ("nodes moved; compared with other siblings now", done.moved),
+        ("class rows begun, not taught yet", done.begun),
+    ):
+        if nodes:
+            more = f" and {len(nodes) - _SHOWN:,} more" if len(nodes) > _SHOWN else ""
+            lines.append(f"{len(nodes):,} {what}: {', '.join(nodes[:_SHOWN])}{more}")
+    if done.dropped:
+        lines.append(f"dropped, as no longer true: {', '.join(done.dropped)} (yolo9000 calibrate)")
+    return lines
