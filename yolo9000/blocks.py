@@ -107,6 +107,13 @@ class ConvolutionUnit(nn.Module):
                 with torch.no_grad():  # (A*5,): x, y, w, h, objectness of each anchor
                     self.conv.bias[4::5] = math.log(0.01 / 0.99)  # the prior of RetinaNet (Lin et al. 2017)
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution with its batch norm folded in, as evaluation applies it."""
+        if self.norm is None:
+            return self.conv.weight, self.conv.bias
+        scale = self.norm.weight / self.norm.variance().sqrt()
+        return self.conv.weight * scale[:, None, None, None], self.norm.bias - self.norm.running_mean * scale
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         if self.norm is not None:

@@ -106,10 +106,11 @@ def copy_class_rows(classifier: Network, known: Sequence[int], net: Network, tre
                 rows.weight[:, place[node], : weight.shape[1]] = weight[k]
                 rows.bias[:, place[node]] = bias[k]
         for i in sums:
-            net.layers[i].weight.copy_(weight)
+            net.layers[i].weight.zero_()
+            net.layers[i].weight[:, : weight.shape[1]] = weight
             net.layers[i].bias.copy_(bias)
         for channel, node in enumerate(inner):
-            rows.weight[:, place[node], weight.shape[1] + channel] = 1
+            rows.weight[:, place[node], net.spec.outputs[net.feature_layer].channels + channel] = 1
     return len({node for node in known if node in place} | set(inner))
 
 
@@ -203,9 +204,13 @@ class DistillTask:
     ):
         self.windows, self.per_picture, self.trust = tuple(windows), per_picture, trust
         self.label_weight, self.teacher_weight = label_weight, teacher_weight
-        self.averaged, self.joined = class_branch(net)
-        if self.joined != net.feature_layer:
-            raise TrainingError("the task distill needs class rows on an average plus a difference")
+        self.averaged, added = class_branch(net)
+        self.joined = net.feature_layer
+        if self.joined != added and (added not in net.spec.inputs(self.joined)[:1] or not boxes):
+            raise TrainingError(
+                "the task distill needs class rows on an average plus a difference; with more channels after "
+                "these only together with boxes"
+            )
         if not net.spec.region.shared_rows:
             raise TrainingError("the task distill needs class rows that all anchors share")
         stored = net.spec.region.nodes

@@ -153,9 +153,7 @@ class Network(nn.Module):
         with torch.no_grad():
             for i, (ours, theirs) in enumerate(zip(self.layers, copy.layers, strict=True)):
                 if i < end and isinstance(ours, ConvolutionUnit) and ours.norm is not None:
-                    scale = ours.norm.weight / ours.norm.variance().sqrt()
-                    theirs.conv.weight = nn.Parameter(ours.conv.weight * scale[:, None, None, None])
-                    theirs.conv.bias = nn.Parameter(ours.norm.bias - ours.norm.running_mean * scale)
+                    theirs.conv.weight, theirs.conv.bias = map(nn.Parameter, ours.folded())
                 else:
                     state = {key: value.clone() for key, value in ours.state_dict().items()}
                     theirs.load_state_dict(state, assign=True)
@@ -252,24 +250,18 @@ class Network(nn.Module):
         features = features.to(sums.weight.dtype)
         return torch.cat((features, sums.at(features)), -1)
 
-    def outputs(
-        self, images: Tensor | None, wanted: tuple[int, ...], given: dict[int, Tensor] | None = None
-    ) -> dict[int, Tensor]:
+    def outputs(self, images: Tensor, wanted: tuple[int, ...]) -> dict[int, Tensor]:
         """Outputs of the layers `wanted`, by layer; runs what they depend on, drops each output after its
-        last use. given: outputs that are known already; images may be None where nothing needs them.
+        last use.
         """
-        outputs = dict(given or {})
-        if images is not None:
-            self._check(images)
-            outputs[IMAGE] = images
-        needed, pending = set(), [i for i in wanted if i not in outputs]
+        self._check(images)
+        outputs = {IMAGE: images}
+        needed, pending = set(), list(wanted)
         while pending:
             i = pending.pop()
-            if i == IMAGE:
-                raise ModelError("these layers need the images, or other layers' outputs as given")
-            if i not in needed:
+            if i not in needed and i != IMAGE:
                 needed.add(i)
-                pending += [j for j in self.spec.inputs(i) if j not in outputs]
+                pending += self.spec.inputs(i)
         last_use = {j: i for i in sorted(needed) for j in self.spec.inputs(i)}
         external = None
         if any(isinstance(self.spec.layers[i], External) for i in needed):

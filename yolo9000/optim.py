@@ -1,6 +1,7 @@
 """Optimiser, learning-rate schedule and averaged weights. No loop, no files."""
 
 import math
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def make_optimiser(net: nn.Module, config: OptimiserConfig) -> torch.optim.Optim
         decay = config.weight_decay if name.endswith("weight") and parameter.dim() > 1 else 0.0
         scale = 1.0
         for prefix, factor in config.scales.items():
-            if name.startswith(prefix):
+            if fnmatchcase(name, prefix + "*"):
                 scale, _ = factor, used.add(prefix)
         groups.setdefault((decay, scale), []).append(parameter)
     if not groups:

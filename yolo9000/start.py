@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from wordtree import TreeError, WordTree
 from yolo9000.batches import Samples, label_map
+from yolo9000.blocks import ConvolutionUnit
 from yolo9000.checkpoint import load_checkpoint
 from yolo9000.config import ModelConfig
 from yolo9000.distill import class_labels, copy_class_rows
@@ -151,8 +154,8 @@ def network_from_checkpoint(state: dict[str, Any]) -> Network:
 
 
 def copy_trunk(source: Network, net: Network) -> int:
-    """Copies weights of the first layers, as far as both networks agree; their number. TrainingError where
-    none does.
+    """Copies weights of the first layers, as far as both networks agree, and to the twins of these; the
+    number of the first. TrainingError where none does, or a twin's shape is another.
     """
     count = 0
     for ours, theirs, a, b in zip(net.layers, source.layers, net.spec, source.spec, strict=False):
@@ -164,7 +167,22 @@ def copy_trunk(source: Network, net: Network) -> int:
         count += 1
     if not count:
         raise TrainingError("model.trunk: not even the first layer of that network fits this one")
+    for i, layer in enumerate(net.spec):
+        if isinstance(layer, Convolution) and layer.twin_of is not None and layer.twin_of < count:
+            _copy_twin(i, net.layers[i], net.layers[layer.twin_of])
     return count
+
+
+def _copy_twin(index: int, twin: nn.Module, model: nn.Module) -> None:
+    weight, bias = model.folded() if isinstance(model, ConvolutionUnit) else (None, None)
+    if weight is None or twin.norm is not None or weight.shape != twin.conv.weight.shape:
+        raise TrainingError(
+            f"layer {index} cannot be the twin of layer {twin.spec.twin_of}: a twin is a convolution of the "
+            "same shape, without batch norm"
+        )
+    with torch.no_grad():
+        twin.conv.weight.copy_(weight)
+        twin.conv.bias.copy_(bias)
 
 
 def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool) -> NetworkSpec:

@@ -43,6 +43,9 @@ def test_frozen_parameters_are_left_out_and_prefixes_scale() -> None:
     set_rate(optimiser, 0.5)
     rates = {id(p): g["lr"] for g in optimiser.param_groups for p in g["params"]}
     assert rates[id(net.layers[3].rows.weight)] == 5.0 and rates[id(net.layers[1].conv.weight)] == 0.5
+    one_of = make_optimiser(net, OptimiserConfig(scales={"layers.[2-3].rows": 3.0}))
+    scale = {id(p): g["scale"] for g in one_of.param_groups for p in g["params"]}
+    assert scale[id(net.layers[3].rows.weight)] == 3 and scale[id(net.layers[1].conv.weight)] == 1
     with pytest.raises(TrainingError, match="no parameter that learns begins with nothing"):
         make_optimiser(net, OptimiserConfig(scales={"nothing": 2.0}))
     with pytest.raises(TrainingError, match="nothing is left to train"):

@@ -17,7 +17,7 @@ from yolo9000.errors import ModelError
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.loss import RegionLoss
 from yolo9000.modelfile import load_model, save_model
-from yolo9000.spec import AveragePool, LogSumExp, Route
+from yolo9000.spec import LogSumExp, Route
 
 # 0 (3 (8, 9, 10), 4), 1 (5, 6, 7), 2; 8 (11)
 KNOWN = (9, 4, 6, 5, 11, 3)  # the nodes of the classifier's classes, in its own order; 3 is an inner one
@@ -224,18 +224,10 @@ def test_there_and_back_as_a_model_file(dtype, tolerance, stored, tmp_path):
 
 
 @torch.no_grad()
-def test_outputs_that_are_known_are_not_run_again():
+def test_a_lazy_output_is_made_of_the_outputs_of_two_layers():
     net = small()
     images = torch.rand(1, 3, 64, 64)
-    averaged = next(i for i, layer in enumerate(net.spec) if isinstance(layer, AveragePool))
-    known = net.outputs(images, (18,))
-    found = net.outputs(None, (averaged, 18), given=known)  # the trunk's last layer is all it needs
-    close(found[averaged], net.features(images, averaged))
-    assert found[18] is known[18] and list(known) == [18]  # what was given is left alone
-    with pytest.raises(ModelError, match="need the images"):
-        net.outputs(None, (net.feature_layer,), given=known)
-    region = net.spec.region
-    found = net.outputs(images, (region.boxes, net.feature_layer))
+    found = net.outputs(images, (net.spec.region.boxes, net.feature_layer))
     close(net.lazy_from(*found.values()).dense(), net(images))
 
 

@@ -14,7 +14,9 @@ _COMMANDS = {
     "classify": "Name whole photographs with a classifier.",
     "train": "Train on packed data: boxes, labels, or both.",
     "eval": "Score a model: AP50 and AP by pycocotools.",
+    "edit": "Carry a model to an edited tree: classes go, classes come, rows stay.",
     "calibrate": "Teach a model how certain it is, so that answers are as often right as asked for.",
+    "propose": "Give pictures that have only labels the boxes that a model finds for them.",
     "info": "Say what a model file or a training run is.",
     "convert": "Turn Darknet's files into a model file and back.",
 }
