@@ -66,6 +66,13 @@ class Decision:
         if listed is not None and not isinstance(listed, int):
             self.cut = cuts.Cut.of(hierarchy, cuts.resolve(tree, listed))
 
+    @property
+    def score(self) -> str:
+        """Which score an answer has, one of options.SCORES: what is asked for, else the rule's own."""
+        options = self.options
+        darknet = options.rule == "darknet" and not options.mapped and not self.hierarchy.is_flat
+        return options.score or ("objectness" if darknet else "absolute")
+
     def conditionals(self, conditionals: Conditionals | Tensor) -> Conditionals:
         """The conditionals that the rule looks at: softened if the model has temperatures."""
         if isinstance(conditionals, Tensor):

@@ -1,5 +1,5 @@
 """`Detector`: photographs in, `Detections` out. It composes what other files hold: reading (images.py),
-letterboxing (letterbox.py), the network (network.py), boxes (boxes.py), descent of the tree (descent.py),
+letterboxing (letterbox.py), the network (network.py), answers at its boxes (candidates.py, decision.py),
 suppression (suppression.py).
 
 Class logits are computed only for boxes whose objectness passes the threshold, and on the way down the tree
@@ -7,7 +7,6 @@ only for the children of the node reached. That is exact: a score never exceeds 
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolo9000 import boxes as box_math
 from yolo9000.blocks import LogSumExpUnit
-from yolo9000.decision import Decision, last_of_path, step_of_path
-from yolo9000.descent import (
-    Conditionals,
-    DenseConditionals,
-    LazyConditionals,
-    path_log_probabilities,
-)
+from yolo9000.boxes import cxcywh_to_xyxy
+from yolo9000.candidates import Candidates, candidates
+from yolo9000.decision import Decision
 from yolo9000.detections import SOMETHING, Detections
 from yolo9000.device import find_device, has_bfloat16
 from yolo9000.errors import ModelError
@@ -45,26 +39,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
-# Boxes whose full class logits are held at a time: 1,024 x 9,418 floats are 39 MB.
-_CHUNK = 1024
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Answers of one batch before suppression. image, node: (M,); boxes_cxcywh: (M, 4) shares of the
-    network's input; objectness, score: (M,); log_path: (M, L) and log_given: (M,), see decision.Answer."""
-
-    image: Tensor
-    boxes_cxcywh: Tensor
-    objectness: Tensor
-    node: Tensor
-    score: Tensor
-    log_path: Tensor
-    log_given: Tensor
-
-    def of(self, image: int) -> "Candidates":
-        rows = self.image == image
-        return Candidates(*(getattr(self, part.name)[rows] for part in dataclasses.fields(self)))
+# Inputs beyond this are no photographs letterboxed but a slip of the keyboard: 4096 x 4096 takes gigabytes.
+_LARGEST_SIDE = 4096
 
 
 class Detector:
@@ -196,10 +172,9 @@ class Detector:
 
         nms: "related", "class", "agnostic" or "none" (suppression.py), nms_iou: the overlap it allows. size:
         the network's input, one number or (width, height), multiples of the stride. mapped: no descent, but
-        every class of the network's map
-        with objectness x Pr(node) above the threshold, as Darknet does with a map. clip: cut boxes to the
-        picture. max_detections: keep the best. batch: pictures run at a time; it changes no result. What is
-        not given is taken from the model's own defaults.
+        every class of the network's map with objectness x Pr(node) above the threshold, as Darknet does with
+        a map. clip: cut boxes to the picture. max_detections: keep the best. batch: pictures run at a time;
+        it changes no result. What is not given is taken from the model's own defaults.
 
         score, which `scores` of the result are: "objectness", "absolute" (objectness x Pr(node)) or
         "conditional" (objectness x Pr(node | listed nodes), or Pr(node | parent) where none are listed). Not
@@ -261,72 +236,13 @@ class Detector:
     def candidates(self, output: LazyOutput | Tensor, options: Options) -> Candidates:
         """What the network's output, lazy or dense (N, A*(5+C), H, W), holds above the threshold, by the
         rule, unsuppressed."""
-        A, C = len(self.anchors), len(self.tree)
-        if isinstance(output, LazyOutput):
-            raw_boxes = output.boxes
-        else:
-            N, _, H, W = output.shape
-            output = output.view(N, A, 5 + C, H, W)  # (N, A*(5+C), H, W) -> (N, A, 5+C, H, W)
-            raw_boxes = output[:, :, :5].reshape(N, A * 5, H, W)  # -> (N, A*5, H, W)
-        boxes_cxcywh, objectness = box_math.decode(raw_boxes, self.anchors)
-        good = (objectness > options.threshold) & boxes_cxcywh.isfinite().all(dim=-1)
-        image, anchor, row, column = good.nonzero(as_tuple=True)  # in Darknet's order: anchor, row, column
-        parts = [self._answer(output, at, objectness, options) for at in _chunks(image, anchor, row, column)]
-        which = torch.cat([part[0] for part in parts]) if parts else image
-        at = tuple(index[which] for index in (image, anchor, row, column))
-        longest = max((part[2].shape[1] for part in parts), default=1)
-        log_path = [
-            torch.nn.functional.pad(p[2], (0, longest - p[2].shape[1]), value=torch.nan) for p in parts
-        ]
-        node = torch.cat([part[1] for part in parts]) if parts else image
-        log_path = torch.cat(log_path) if parts else objectness.new_zeros(0, 1)
-        given = torch.cat([part[3] for part in parts]) if parts else objectness.new_zeros(0)
-        score = objectness[at]
-        kind = self._score(options)
-        if kind != "objectness":
-            score = score * (last_of_path(log_path) if kind == "absolute" else given).exp()
-        return Candidates(at[0], boxes_cxcywh[at], objectness[at], node, score, log_path, given)
-
-    def _score(self, options: Options) -> str:
-        darknet = options.rule == "darknet" and not options.mapped and not self.hierarchy.is_flat
-        return options.score or ("objectness" if darknet else "absolute")
+        return candidates(output, self.anchors, self._decide(options), self.class_map)
 
     def _decide(self, options: Options) -> Decision:
         """The decision that the options stand for, made once for all batches."""
         if self._decision is None or self._decision.options is not options:
             self._decision = Decision(self.tree, self.hierarchy, options)
         return self._decision
-
-    def _answer(
-        self, output: LazyOutput | Tensor, at: tuple[Tensor, ...], objectness: Tensor, options: Options
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """For the boxes `at` (their number in the whole, image, anchor, row, column): which box, node, log
-        path and log Pr among what may be answered of each answer."""
-        number, *place = at
-        image, anchor, row, column = place
-        conditionals: Conditionals
-        if isinstance(output, LazyOutput):
-            conditionals = LazyConditionals(output, image, anchor, row, column)
-        else:
-            logits = output[image, anchor, 5:, row, column]  # (M, C)
-            conditionals = DenseConditionals(self.hierarchy.log_conditionals(logits))
-        if not options.mapped and not (options.rule == "darknet" and self.hierarchy.is_flat):
-            answer = self._decide(options)(conditionals)
-            parts = number, answer.nodes, answer.log_path, answer.log_given
-            if options.rule == "hedge":  # what is at least something is an answer
-                return parts
-            some = answer.nodes >= 0
-            return tuple(part[some] for part in parts)
-        conditionals = self._decide(options).conditionals(conditionals)
-        log_probabilities = self.hierarchy.log_probabilities(conditionals.all(self.hierarchy))  # (M, C)
-        scores = objectness[tuple(place)].unsqueeze(1) * log_probabilities.exp()
-        if options.mapped:
-            wanted = torch.zeros(len(self.tree), dtype=torch.bool, device=scores.device)
-            wanted[self.class_map.to(scores.device)] = True
-            scores = scores.masked_fill(~wanted, 0)
-        box, node = (scores > options.threshold).nonzero(as_tuple=True)
-        log_path = path_log_probabilities(self.hierarchy, log_probabilities[box], node)
-        return number[box], node, log_path, step_of_path(log_path)
 
     def _each(
         self, pictures: "Sequence[Picture]", options: Options, size: tuple[int, int], batch: int
@@ -340,12 +256,12 @@ class Detector:
                 letterbox(array, size, resize=self.resize, darknet=self.resize == "darknet")
                 for array in arrays
             ]
-            candidates = self.candidates(self.run(torch.stack([image for image, _ in fitted])), options)
+            found = self.candidates(self.run(torch.stack([image for image, _ in fitted])), options)
             for i, (picture, (_, box)) in enumerate(zip(chosen, fitted, strict=True)):
                 source = str(picture) if isinstance(picture, str | Path) else None
                 # a file is read again to draw on; others may not come again
                 kept = None if source else arrays[i]
-                yield self.detections(candidates.of(i), box, options, source, kept)
+                yield self.detections(found.of(i), box, options, source, kept)
 
     def detections(
         self,
@@ -358,7 +274,8 @@ class Detector:
         """Suppression, and boxes in pixels of one picture. found: its candidates; box: where it lies in the
         network's input."""
         width, height = box.image_size
-        relative = box_math.cxcywh_to_xyxy(box.to_image(found.boxes_cxcywh.cpu()))
+        score = self._decide(options).score
+        relative = cxcywh_to_xyxy(box.to_image(found.boxes_cxcywh.cpu()))
         boxes = (relative * relative.new_tensor([width, height, width, height])).numpy()
         scores, nodes = found.score.cpu().numpy(), found.node.cpu().numpy()
         if options.clip:  # boxes wholly outside must not suppress any inside
@@ -373,7 +290,7 @@ class Detector:
             options.nms_iou,
             options.nms,
             self.tree.parents,
-            None if self._score(options) == "conditional" else self._evidence(found, options)[rows],
+            None if score == "conditional" else found.evidence(score).cpu().numpy()[rows],
         )
         rows = rows[kept][: options.max_detections]
         boxes = boxes[rows]
@@ -400,14 +317,6 @@ class Detector:
             conditionals=found.log_given.exp().cpu().numpy()[rows],
         )
 
-    def _evidence(self, found: Candidates, options: Options) -> np.ndarray:
-        """The score that each candidate would have as "something" and at each node of its path, (M, 1 + L),
-        NaN below its node."""
-        shares = torch.nn.functional.pad(found.log_path, (1, 0)).exp()
-        if self._score(options) == "objectness":
-            shares = torch.where(shares.isnan(), shares, 1.0)
-        return (found.objectness[:, None] * shares).cpu().numpy()
-
     @torch.inference_mode()
     def _probe(self, net: "Network") -> LazyOutput | None:
         """A lazy output of nothing, as small as can be; None if the network's last convolution is not linear
@@ -433,13 +342,3 @@ class Detector:
         if len(sides) != 2:
             raise ValueError(f"the size is one number or (width, height), not {sides}")
         return int(sides[0]), int(sides[1])
-
-
-# Inputs beyond this are no photographs letterboxed but a slip of the keyboard: 4096 x 4096 takes gigabytes.
-_LARGEST_SIDE = 4096
-
-
-def _chunks(*at: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    number = torch.arange(len(at[0]), device=at[0].device)
-    for start in range(0, len(number), _CHUNK):
-        yield tuple(index[start : start + _CHUNK] for index in (number, *at))
