@@ -1,9 +1,10 @@
 """Charts of `stats` and `anchors` as pictures, drawn with Pillow. Numbers in, an image out."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from wordtree.files import write_whole
@@ -11,6 +12,7 @@ from wordtree.files import write_whole
 _WIDTH, _HEIGHT = 720, 360
 _LEFT, _TOP, _RIGHT, _BOTTOM = 70, 40, 20, 60  # room for title and labels
 _INK, _LINE, _BAR = (40, 40, 40), (200, 60, 40), (70, 120, 190)
+_COLOURS = (_LINE, _BAR, (40, 150, 80), (160, 90, 180), (220, 150, 30), (90, 90, 90))
 
 
 def bars(title: str, names: Sequence[str], values: Sequence[float]) -> Image.Image:
@@ -39,6 +41,36 @@ def line(title: str, names: Sequence[str], values: Sequence[float], marked: int 
         size = 6 if k == marked else 3
         draw.ellipse((x - size, y - size, x + size, y + size), fill=_LINE)
         draw.text((x, _HEIGHT - _BOTTOM + 6), name, _INK, font, anchor="ma")
+    return image
+
+
+def curves(
+    title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[tuple[float, float]]]
+) -> Image.Image:
+    """Points (x, y) of each series in a colour of its own, those of more than one joined by a line."""
+    image, draw, font = _canvas(title)
+    points = [point for some in series.values() for point in some]
+    left, right = min((x for x, _ in points), default=0.0), max((x for x, _ in points), default=1.0)
+    top = max([y for _, y in points] + [0]) or 1
+    right = right if right > left else left + 1
+    _axis(draw, font, 0, top)
+    draw.text((_WIDTH / 2, _HEIGHT - 22), x_label, _INK, font, anchor="ma")
+    draw.text((8, _TOP - 22), y_label, _INK, font)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return _LEFT + (x - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT), _y(y, 0, top)
+
+    for value in np.linspace(left, right, 6):
+        draw.text((place(value, 0)[0], _HEIGHT - _BOTTOM + 6), f"{value:.2f}", _INK, font, anchor="ma")
+    for k, (name, some) in enumerate(series.items()):
+        colour = _COLOURS[k % len(_COLOURS)]
+        drawn = [place(*point) for point in some]
+        if len(drawn) > 1:
+            draw.line(drawn, fill=colour, width=2)
+        for x, y in drawn:
+            size = 2 if len(drawn) > 20 else 4  # many points make the line itself
+            draw.ellipse((x - size, y - size, x + size, y + size), fill=colour)
+        draw.text((_LEFT + 12, _HEIGHT - _BOTTOM - 18 * (len(series) - k)), name, colour, font)
     return image
 
 
