@@ -1,0 +1,66 @@
+"""What the commands print of trees and nodes: figures, records, branches."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from wordtree.tree import WordTree
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def record(tree: WordTree, i: int) -> dict[str, Any]:
+    """What --json says about a node."""
+    return {
+        "index": i,
+        "id": tree.ids[i],
+        "name": tree.names[i],
+        "synset": tree.synsets[i] if tree.synsets else None,
+        "synonyms": list(tree.synonyms[i]) if tree.synonyms else [],
+        "gloss": tree.glosses[i] if tree.glosses else None,
+        "sources": list(tree.sources[i]) if tree.sources else [],
+        "depth": tree.depth(i),
+        "path": list(tree.path(i)),
+    }
+
+
+def summary(tree: WordTree) -> dict[str, Any]:
+    """Figures of a whole tree."""
+    sizes = tree.group_starts[1:] - tree.group_starts[:-1]
+    facts: dict[str, Any] = {
+        "nodes": len(tree),
+        "roots": len(tree.roots),
+        "leaves": len(tree.leaves),
+        "groups": len(sizes),
+        "largest": int(sizes.max()),
+        "only child": int((sizes == 1).sum()),
+        "depth": int(tree.depths.max()),
+        "fingerprint": tree.fingerprint,
+    }
+    if tree.sources:
+        facts |= dict(
+            sorted(Counter(tag for tags in tree.sources for tag in tags or ("intermediate",)).items())
+        )
+    return facts
+
+
+def print_branch(tree: WordTree, node: int, levels: int) -> None:
+    """The node and `levels` levels below it, indented; one stack, so that a chain of thousands prints too."""
+    waiting = [(node, 0)]
+    while waiting:
+        k, level = waiting.pop()
+        below = tree.children(k)
+        hidden = f"  (+{len(below)})" if below and level >= levels else ""
+        click.echo(f"{'  ' * level}{tree.names[k]}  {tree.ids[k]}{hidden}")
+        if level < levels:
+            waiting += [(i, level + 1) for i in reversed(below)]
+
+
+def print_json(value: object) -> None:
+    """Indented, letters of all languages as they are."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
