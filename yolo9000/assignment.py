@@ -5,7 +5,7 @@ TrainingError that names the image's place in the batch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from yolo9000.boxes import iou_sizes
 from yolo9000.errors import TrainingError
+from yolo9000.hierarchy import Hierarchy
 
 Target = Mapping[str, Any]
 
@@ -26,7 +27,8 @@ class Targets:
     boxed: (N,) bool, images whose boxes are known, though there may be none. boxes_cxcywh: (T, 4) as shares
     of the input; labels: (T,) nodes; image: (T,). ignore_cxcywh: (I, 4), ignore_image: (I,): where objectness
     costs nothing. image_labels: (L,) nodes shown somewhere in label_image: (L,), images without boxes.
-    negative_labels: (E,) nodes shown nowhere in negative_image: (E,), images of either kind.
+    negative_labels: (E,) nodes shown nowhere in negative_image: (E,), images of either kind. open_labels:
+    (Q,) nodes of which more may be in open_image: (Q,), images with boxes, than were drawn.
     """
 
     boxed: Tensor
@@ -39,6 +41,8 @@ class Targets:
     label_image: Tensor
     negative_labels: Tensor
     negative_image: Tensor
+    open_labels: Tensor
+    open_image: Tensor
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,12 @@ def collect(
 
     Each of targets: {"boxes": (n, 4) cxcywh in 0..1, "labels": (n,)}, where n may be 0 (an image known to be
     empty); or {"label": k} or {"image_labels": (m,)} for an image without boxes; or neither (unlabelled: it
-    teaches nothing). Beside either, "ignore_boxes" (k, 4) and "negative_labels" (j,). Image labels beside
-    boxes are left out: the boxes say more. nodes: how many classes there are. map: (d,) class of the data set
-    -> node, applied to the labels of boxes only, as in Darknet. Raises TrainingError.
+    teaches nothing). Beside boxes, "ignore_boxes" (k, 4) and "not_exhaustive_labels" (q,); beside either,
+    "negative_labels" (j,). Image labels beside boxes are left out: the boxes say more. nodes: how many
+    classes there are. map: (d,) class of the data set -> node, applied to the labels of boxes only, as in
+    Darknet. Raises TrainingError.
     """
-    boxes, labels, ignore, image_labels, negatives = (_Flat() for _ in range(5))
+    boxes, labels, ignore, image_labels, negatives, unsure = (_Flat() for _ in range(6))
     for b, target in enumerate(targets):
         if not isinstance(target, Mapping):
             raise TrainingError(f"target {b} of the batch is no dict but {type(target).__name__}")
@@ -80,6 +85,8 @@ def collect(
             if labels.add(b, _labels(target["labels"], f'"labels" of target {b}')) != count:
                 raise TrainingError(f"target {b} of the batch has {count} boxes and another number of labels")
             ignore.add(b, _boxes(target.get("ignore_boxes", ()), f'"ignore_boxes" of target {b}'))
+            given = target.get("not_exhaustive_labels", ())
+            unsure.add(b, _labels(given, f'"not_exhaustive_labels" of target {b}'))
         else:
             given = target.get("label", target.get("image_labels", ()))
             image_labels.add(b, _labels(given, f'"image_labels" of target {b}'))
@@ -96,16 +103,35 @@ def collect(
         image_labels.owners(device),
         negatives.joined(_NO_LABELS, device),
         negatives.owners(device),
+        unsure.joined(_NO_LABELS, device),
+        unsure.owners(device),
     )
     _check_boxes(result.boxes_cxcywh, result.image)
     if map is not None:
         _check_labels(result.labels, result.image, len(map), "data set classes in the map")
         mapped = map.to(device)[result.labels]
-        result = Targets(**{**result.__dict__, "labels": mapped})
+        result = replace(result, labels=mapped)
     _check_labels(result.labels, result.image, nodes, "classes")
     _check_labels(result.image_labels, result.label_image, nodes, "classes")
     _check_labels(result.negative_labels, result.negative_image, nodes, "classes")
+    _check_labels(result.open_labels, result.open_image, nodes, "classes")
     return result
+
+
+def drop_contradicted(known: Targets, hierarchy: Hierarchy) -> Targets:
+    """The same without negative labels on the path of a label that the image does show: where a data set's
+    classes fell together on one node, "no poodle" is not "no dog".
+    """
+    if not len(known.negative_labels):
+        return known
+    shown = torch.cat((known.labels, known.image_labels))
+    image = torch.cat((known.image, known.label_image))
+    path, which = hierarchy.paths(shown)
+    kept = ~torch.isin(
+        known.negative_image * len(hierarchy) + known.negative_labels, image[which] * len(hierarchy) + path
+    )
+    labels, images = known.negative_labels[kept], known.negative_image[kept]
+    return replace(known, negative_labels=labels, negative_image=images)
 
 
 def assign(

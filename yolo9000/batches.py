@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ class Batch:
     """What a task is given.
 
     images: (N, 3, H, W) float32 RGB 0..1, channels_last. targets: N dicts as RegionLoss takes them: boxed
-    pictures have "boxes" (n, 4) cxcywh in 0..1 and "labels" (n,), and "ignore_boxes" (m, 4) where objectness
-    costs nothing; others "image_labels" (m,), which is empty for unlabelled ones; both may have
-    "negative_labels". parts: (N,) position of each picture's data part.
+    pictures have "boxes" (n, 4) cxcywh in 0..1 and "labels" (n,), perhaps "ignore_boxes" (m, 4) where
+    objectness costs nothing and "not_exhaustive_labels" (q,); others "image_labels" (m,), which is empty for
+    unlabelled ones; both may have "negative_labels". parts: (N,) position of each picture's data part.
     """
 
     number: int
@@ -192,13 +193,16 @@ class Batches(Dataset):
         """
         for _ in range(20):  # so many bad ones in a row are no accident
             store, index = part.where[place]
-            sample = self.stores[store][int(index)]
+            name = ""
             try:
+                sample = self.stores[store][int(index)]
+                name = f"{sample.name}: "
                 image = augment.open_image(sample.image)
                 placement = choose(*image.size, view, part.config.augment, random)
                 augment.draw(image, placement, canvas)
-            except (ImageError, OSError, ValueError, SyntaxError) as error:  # Pillow's for broken files
-                bad.append(f"{sample.name}: {error}")
+            # A checksum that does not fit, and what Pillow raises for broken files.
+            except (DataError, ImageError, OSError, ValueError, SyntaxError) as error:
+                bad.append(f"{name}{error}")
                 place = int(random.integers(len(part.where)))
                 continue
             return _mapped(sample, self.label_maps[store]), placement
@@ -247,13 +251,11 @@ def open_store(path: Path) -> Samples:
 def _mapped(sample: Any, mapping: np.ndarray | None) -> Any:
     if mapping is None:
         return sample
-    image_labels, negatives = mapping[sample.image_labels], mapping[sample.negative_labels]
-    return replace(
-        sample,
-        labels=mapping[sample.labels],
-        image_labels=image_labels[image_labels >= 0],
-        negative_labels=negatives[negatives >= 0],
-    )
+    lists = {}
+    for what in ("image_labels", "negative_labels", "not_exhaustive_labels"):
+        nodes = mapping[getattr(sample, what)]
+        lists[what] = nodes[nodes >= 0]
+    return replace(sample, labels=mapping[sample.labels], **lists)
 
 
 def _target(
@@ -266,8 +268,10 @@ def _target(
         labels = (
             sample.image_labels if not sample.boxed else np.concatenate([sample.labels, sample.image_labels])
         )
-        target["image_labels"] = np.unique(labels)
+        target["image_labels"] = np.unique(labels[labels >= 0])
         return target
+    if len(sample.not_exhaustive_labels):
+        target["not_exhaustive_labels"] = sample.not_exhaustive_labels
     boxes_xyxy, visible = augment.carry(sample.boxes_cxcywh, placement, size)
     sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
     shown = (sides.min(axis=1, initial=np.inf) >= _FEWEST_PIXELS) if len(sides) else np.zeros(0, bool)
@@ -285,14 +289,17 @@ def _target(
 
 
 def _joined(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """One target of the tiles' targets."""
+    """One target of the tiles' targets. What is nowhere in one tile may be in another: only what is absent
+    from all stays a negative label.
+    """
     if len(found) == 1:
         return found[0]
-    keys = {key for target in found for key in target}
+    keys = {key for target in found for key in target} - {"negative_labels"}
     joined = {key: np.concatenate([t[key] for t in found if key in t]) for key in keys}
     if "image_labels" in joined:
         joined["image_labels"] = np.unique(joined["image_labels"])
-    return joined
+    absent = reduce(np.intersect1d, [t.get("negative_labels", ()) for t in found]).astype(np.int64)
+    return joined | ({"negative_labels": absent} if len(absent) else {})
 
 
 def _quiet_worker(number: int) -> None:

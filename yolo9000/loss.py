@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo9000.assignment import Assignment, Target, Targets, assign, collect
+from yolo9000.assignment import Assignment, Target, Targets, assign, collect, drop_contradicted
 from yolo9000.boxes import cxcywh_to_xyxy, decode, iou_xyxy
+from yolo9000.claims import best_claims, claimed
 from yolo9000.classlogits import DenseLogits, LazyLogits
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
@@ -25,9 +26,6 @@ __all__ = ["RegionLoss", "check_finite", "soft_tree_cross_entropy", "tree_cross_
 
 LABEL_OBJECTNESS = ("paper", "darknet2017", "darknet", "none")
 CLASS_LOSSES = ("softmax", "sigmoid")
-
-# Class logits looked at together when boxes are chosen for image labels: 4 million floats are 16 MB.
-_LOGITS_AT_ONCE = 2**22
 
 
 class RegionLoss(nn.Module):
@@ -50,7 +48,11 @@ class RegionLoss(nn.Module):
     class_loss: "softmax" over sibling groups; "sigmoid", each class for itself, for flat lists only.
 
     An image without boxes trains its label at the one predicted box with the largest objectness x Pr(label),
-    and a negative label -log(1 - Pr) at its own best box. What becomes of objectness is label_objectness:
+    and a negative label -log(1 - Pr) at its own best box; one that a positive label of the image lies at or
+    below is contradicted, and left out. Of classes that an image names in no way nothing is said anywhere:
+    federated data sets need no more. Where more of a class may be in an image with boxes than were drawn
+    ("not_exhaustive_labels"), a box's objectness costs 1 - Pr(class) of what it would. What becomes of
+    objectness in images without boxes is label_objectness:
 
     - "paper": the chosen box is taken to overlap the truth by label_iou, so it is pushed up to that if below;
     - "darknet2017": that, and every other box of the image is pushed to 0 (the release of January 2017);
@@ -144,6 +146,7 @@ class RegionLoss(nn.Module):
         if self.anchors.device != boxes.device:
             self.to(boxes.device)
         known = collect(targets, self.hierarchy.nodes, boxes.device, self.map)
+        known = drop_contradicted(known, self.hierarchy)
         with torch.no_grad():
             decoded_cxcywh, _ = decode(boxes.reshape(N, A * 5, H, W), self.anchors)
             sizes = None if self.bias_match else decoded_cxcywh[..., 2:]
@@ -153,7 +156,14 @@ class RegionLoss(nn.Module):
             truths_xyxy = cxcywh_to_xyxy(known.boxes_cxcywh)
             iou = iou_xyxy(decoded_xyxy[at_truth], truths_xyxy, pairwise=False)  # (T,)
             background = self._background(decoded_cxcywh, decoded_xyxy, known, truths_xyxy)
-            chosen = self._choose(boxes, logits, known)
+            background = background.to(boxes.dtype)
+            sigmoid = self.class_loss == "sigmoid"
+            labels = torch.cat((known.image_labels, known.negative_labels))
+            image = torch.cat((known.label_image, known.negative_image))
+            chosen = best_claims(self.hierarchy, logits, boxes[:, :, 4], labels, image, sigmoid)
+            if len(known.open_labels):
+                what = known.open_labels, known.open_image
+                background *= 1 - claimed(self.hierarchy, logits, (N, A, H, W), *what, sigmoid)
         responsible = torch.zeros(N * A * H * W, dtype=torch.bool, device=boxes.device)
         responsible[truth.slot] = True
         responsible = responsible.view(N, A, H, W)
@@ -161,7 +171,7 @@ class RegionLoss(nn.Module):
         losses = {
             "box": self._box(boxes, known, truth, at_truth, responsible, images_seen),
             "objectness": self._object(objectness, iou, truth, at_truth, known, chosen),
-            "no_objectness": self._no_object(objectness, background & ~responsible, known, chosen),
+            "no_objectness": self._no_object(objectness, background * ~responsible, known, chosen),
         }
         losses["classification"], logs = self._classify(logits, known, truth, at_truth, chosen)
         losses = {name: value / N for name, value in losses.items()}
@@ -212,35 +222,6 @@ class RegionLoss(nn.Module):
             ignored[known.ignore_image[which], box] = True
         return (known.boxed[:, None] & ~ignored).view(N, A, H, W)
 
-    def _choose(
-        self, boxes: Tensor, logits: DenseLogits | LazyLogits, known: Targets
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The box with the largest objectness x Pr(label) for each image label and then each negative label.
-
-        Returns image, anchor, row, column, each (L+E,).
-        """
-        labels = torch.cat((known.image_labels, known.negative_labels))
-        image = torch.cat((known.label_image, known.negative_image))
-        H, W = boxes.shape[3:]
-        best = torch.zeros_like(labels)
-        if not len(labels):
-            return image, best, best, best
-        log_objectness = F.logsigmoid(boxes[:, :, 4].flatten(2))  # (N, A, H*W)
-        order = image.argsort(stable=True)
-        # Many labels at a time, but not more logits than memory likes.
-        sizes = self.hierarchy.path_widths(labels[order]) * log_objectness[0].numel()
-        parts = (sizes.cumsum(0) // _LOGITS_AT_ONCE).unique_consecutive(return_counts=True)[1]
-        for mine in order.split(parts.tolist()):
-            few = self.hierarchy.restrict(labels[mine], logits.stored, image[mine])
-            values = logits.everywhere(few.owner, few.columns)  # (U, A or 1, H*W)
-            if self.class_loss == "sigmoid":
-                found = F.logsigmoid(values.float()[few.target])
-                log_probability = found.new_zeros(len(mine), *found.shape[1:]).index_add(0, few.which, found)
-            else:
-                log_probability = few.log_probabilities(values)  # (k, A or 1, H*W)
-            best[mine] = (log_objectness[image[mine]] + log_probability).flatten(1).argmax(dim=1)
-        return image, best // (H * W), best // W % H, best % W
-
     def _box(
         self,
         boxes: Tensor,
@@ -283,9 +264,9 @@ class RegionLoss(nn.Module):
     ) -> Tensor:
         if self.label_objectness in ("darknet2017", "darknet"):
             background = background.clone()
-            background[known.label_image] = True
-            background[tuple(index[: len(known.image_labels)] for index in chosen)] = False
-        return self.noobject_scale / 2 * torch.where(background, objectness, 0).square().sum()
+            background[known.label_image] = 1
+            background[tuple(index[: len(known.image_labels)] for index in chosen)] = 0
+        return self.noobject_scale / 2 * (background * objectness.square()).sum()
 
     def _classify(
         self,

@@ -186,6 +186,17 @@ def test_broken_pictures_are_replaced_and_reported(store: Store) -> None:
     assert not {"squares/2", "squares/5"} & set(item["names"])
 
 
+def test_a_sample_whose_checksum_does_not_fit_is_replaced_and_reported(tmp_path: Path) -> None:
+    path = toys.pack_squares(tmp_path / "a.h5", boxed=6)
+    image = toys.square_sample(3).image
+    content = bytearray(path.read_bytes())
+    content[content.find(image) + len(image) // 2] ^= 1
+    path.write_bytes(content)
+    item = make(Store(path), (BOXED,), batch=6)[0]
+    assert len(item["skipped"]) == 1 and "squares/3" in item["skipped"][0] and "damaged" in item["skipped"][0]
+    assert len(item["names"]) == 6 and "squares/3" not in item["names"]
+
+
 def test_nothing_but_broken_pictures_stops_the_run(store: Store) -> None:
     batches = make(_Broken(store, set(range(20))), (BOXED,))
     with pytest.raises(TrainingError, match="20 pictures in a row"):
@@ -204,6 +215,11 @@ def test_labels_are_carried_to_another_tree_by_id(store: Store) -> None:
         for key in ("labels", "image_labels"):
             if key in a:
                 assert sorted(mapping[a[key]]) == sorted(b[key])
+    # A class that the other tree has not is no label of a picture whose boxes are left aside.
+    parts = (dataclasses.replace(BOXED, ignore_boxes=True),)
+    without_blue = label_map(toys.TREE.ids, ("green", "red", "yellow"))
+    for target in Batches(dataclasses.replace(config, data=parts), [store], [without_blue])[0]["targets"]:
+        assert set(target["image_labels"].tolist()) <= {0, 1, 2}
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
