@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from yolo9000.descent import RULES, descend
+from yolo9000.decision import Decision
+from yolo9000.detections import SOMETHING
 from yolo9000.errors import ModelError
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.images import read_image
 from yolo9000.letterbox import as_planes, scale
 from yolo9000.names import tree_of
+from yolo9000.options import Options, asked_rule
 
 if TYPE_CHECKING:
     from yolo9000.network import Network
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 class Classification:
     """What a picture shows. nodes, ids, names, probabilities: the most probable leaves of the tree (all
     classes, of a flat list), the best first. answer, path, path_names, path_probabilities: the node that the
-    rule of descent stops at and its path, root first; of a flat list simply the best class. source: the file,
-    if it was one."""
+    rule of decision answers and its path, root first, -1 and empty where it says no more than "something"; of
+    a flat list simply the best class. source: the file, if it was one."""
 
     nodes: tuple[int, ...]
     ids: tuple[str, ...]
@@ -46,8 +48,8 @@ class Classification:
             "source": self.source,
             "best": [{"name": n, "id": i, "node": k, "probability": round(p, 5)} for n, i, k, p in best],
             "answer": {
-                "name": self.path_names[-1],
-                "id": self.path[-1],
+                "name": self.path_names[-1] if self.path else SOMETHING,
+                "id": self.path[-1] if self.path else None,
                 "node": self.answer,
                 "path": list(self.path),
                 "path_names": list(self.path_names),
@@ -74,71 +76,93 @@ class Classifier:
         self._running = net.fuse().to(memory_format=torch.channels_last).eval()
 
     def __call__(
-        self,
-        pictures: Any,
-        top: int = 5,
-        rule: str = "threshold",
-        *,
-        tree_threshold: float = 0.5,
-        size: int | None = None,
-        batch: int = 16,
+        self, pictures: Any, top: int = 5, *, size: int | None = None, batch: int = 16, **options: Any
     ) -> Classification | list[Classification]:
         """What a picture, or each of a list, shows. pictures: what read_image takes; the shorter side is
-        scaled to `size`, bilinear, and the middle square looked at. top: how many leaves to name. rule,
-        tree_threshold: see descent.py.
+        scaled to `size`, bilinear, and the middle square looked at. top: how many leaves to name. options:
+        rule, tree_threshold, level, vocabulary, accuracy, hedge_lambda, as Detector.__call__ has them.
 
         Raises ImageError for a picture that cannot be read, ValueError for impossible options.
         """
-        size = self.size if size is None else size
-        self.check(top, rule, tree_threshold, size)
-        if batch < 1:
-            raise ValueError(f"batch is at least 1, not {batch}")
         many = isinstance(pictures, list | tuple)
-        pictures = pictures if many else [pictures]
+        found = self.find(pictures if many else [pictures], self.options(**options), top, size, batch)
+        return found if many else found[0]
+
+    def options(self, **given: Any) -> Options:
+        """The given options of decision, completed by the model's defaults; as Detector.options. Raises
+        ValueError."""
+        unknown = given.keys() - _OPTIONS
+        if unknown:
+            raise ValueError(f"a classifier has no option {', '.join(sorted(unknown))}")
+        given = {name: value for name, value in given.items() if value is not None}
+        if "rule" not in given and (rule := asked_rule(given)):
+            given["rule"] = rule
+        own = {name: value for name, value in self.net.defaults.items() if name in _OPTIONS}
+        options = Options(**{**own, **given})
+        Decision(self.tree, self.hierarchy, options)  # refuses nodes that the tree has not
+        return options
+
+    def find(
+        self,
+        pictures: Sequence[Any],
+        options: Options,
+        top: int = 5,
+        size: int | None = None,
+        batch: int = 16,
+    ) -> list[Classification]:
+        """What each picture shows, by options made once with `options`. Raises as __call__."""
+        size = self.size if size is None else size
+        for name, value in (("top", top), ("batch", batch)):
+            if value < 1:
+                raise ValueError(f"{name} is at least 1, not {value}")
+        if not _SMALLEST <= size <= _LARGEST:
+            raise ValueError(f"the size lies between {_SMALLEST} and {_LARGEST} pixels, not {size}")
+        decision = Decision(self.tree, self.hierarchy, options)
+        leaves = torch.from_numpy(self.tree.leaves.copy())
         found: list[Classification] = []
         for start in range(0, len(pictures), batch):
             chosen = pictures[start : start + batch]
             images = torch.stack([central_square(as_planes(read_image(picture)), size) for picture in chosen])
             logs = self.log_conditionals(images)
-            descent = descend(self.hierarchy, logs, rule, tree_threshold)
+            answer = decision(logs)
             probabilities = self.hierarchy.log_probabilities(logs).exp()
-            leaves = torch.from_numpy(self.tree.leaves.copy())
             best, place = probabilities[:, leaves].topk(min(top, len(leaves)))
             for i, picture in enumerate(chosen):
-                source = str(picture) if isinstance(picture, str | Path) else None
+                node = int(answer.nodes[i])
+                path = self.tree.path_nodes(node) if node >= 0 else ()
                 nodes = tuple(leaves[place[i]].tolist())
-                path = self.tree.path_nodes(int(descent.nodes[i]))
                 found.append(
                     Classification(
                         nodes,
                         tuple(self.tree.ids[k] for k in nodes),
                         tuple(self.tree.names[k] for k in nodes),
                         tuple(best[i].tolist()),
-                        path[-1],
+                        node,
                         tuple(self.tree.ids[k] for k in path),
                         tuple(self.tree.names[k] for k in path),
-                        tuple(descent.log_path[i, : len(path)].exp().tolist()),
-                        source,
+                        tuple(answer.log_path[i, : len(path)].exp().tolist()),
+                        str(picture) if isinstance(picture, str | Path) else None,
                     )
                 )
-        return found if many else found[0]
-
-    def check(self, top: int, rule: str, tree_threshold: float, size: int | None) -> None:
-        """Raises ValueError for options that __call__ would refuse."""
-        if top < 1:
-            raise ValueError(f"top is at least 1, not {top}")
-        if rule not in RULES:
-            raise ValueError(f"the rule is one of {', '.join(RULES)}, not {rule!r}")
-        if not 0 <= tree_threshold <= 1:
-            raise ValueError(f"tree_threshold lies in 0..1, not {tree_threshold}")
-        if size is not None and not _SMALLEST <= size <= _LARGEST:
-            raise ValueError(f"the size lies between {_SMALLEST} and {_LARGEST} pixels, not {size}")
+        return found
 
     @torch.inference_mode()
     def log_conditionals(self, images: Tensor) -> Tensor:
         """Log Pr(class | parent) (N, C) of pictures (N, 3, H, W) in 0..1."""
         return self._running(images.contiguous(memory_format=torch.channels_last)).log()
 
+
+# What decides of Options: the others are about boxes.
+_OPTIONS = {
+    "rule",
+    "tree_threshold",
+    "level",
+    "vocabulary",
+    "accuracy",
+    "hedge_lambda",
+    "lambdas",
+    "temperatures",
+}
 
 # Below, no network has cells left; above, a slip of the keyboard.
 _SMALLEST, _LARGEST = 32, 4096

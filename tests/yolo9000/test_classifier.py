@@ -6,9 +6,12 @@ import torch
 
 from tests.yolo9000.small import TREE, small_classifier, small_detector
 from yolo9000.classifier import Classifier, central_square
+from yolo9000.decision import Decision
 from yolo9000.descent import RULES
 from yolo9000.errors import ImageError, ModelError
+from yolo9000.hierarchy import Hierarchy
 from yolo9000.names import read_names, tree_of
+from yolo9000.options import Options, asked_rule
 
 
 def picture(seed: int, width: int = 90, height: int = 60) -> np.ndarray:
@@ -50,6 +53,41 @@ def test_tree(rule):
     assert record["answer"]["name"] == TREE.names[found.answer] and len(record["best"]) == 5
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"level": 1},
+        {"level": ["husky", "vehicle", "cat"]},
+        {"vocabulary": ["husky", "animal", "taxi"]},
+        {"hedge_lambda": 0.5},
+        {"hedge_lambda": 1e12},
+        {"rule": "darknet", "tree_threshold": 0.3},
+    ],
+)
+def test_rules_answer_as_they_do_on_the_networks_own_conditionals(given):
+    net = small_classifier(tree=True)
+    classifier = Classifier(net)
+    options = Options(**({"rule": asked_rule(given)} if "rule" not in given else {}), **given)
+    squares = [central_square(torch.from_numpy(picture(k)).permute(2, 0, 1), 64) for k in range(6)]
+    with torch.inference_mode():
+        expected = Decision(TREE, Hierarchy(TREE), options)(net(torch.stack(squares)).log())
+    found = classifier([picture(k) for k in range(6)], **given)
+    assert [one.answer for one in found] == expected.nodes.tolist()
+    for one, path in zip(found, expected.log_path, strict=True):
+        assert one.path == (TREE.path(one.answer) if one.answer >= 0 else ())
+        assert one.path_probabilities == pytest.approx(path[~path.isnan()].exp().tolist(), abs=1e-5)
+        assert one.to_dict()["answer"]["name"] == (TREE.names[one.answer] if one.answer >= 0 else "something")
+
+
+def test_the_models_own_defaults_hold_unless_given():
+    net = small_classifier(tree=True)
+    net.defaults = {"rule": "level", "level": 0, "threshold": 0.3}
+    roots = {k for k in range(len(TREE)) if TREE.parents[k] < 0}
+    assert all(one.answer in roots for one in Classifier(net)([picture(k) for k in range(5)]))
+    assert Classifier(net).options(rule="leaf").rule == "leaf"
+    assert Classifier(net).options(level=None).level == 0
+
+
 def test_batch_equals_single_whatever_the_shapes():
     classifier = Classifier(small_classifier())
     pictures = [
@@ -70,7 +108,18 @@ def test_the_middle_square_is_what_is_seen():
 
 @pytest.mark.parametrize(
     "options",
-    [{"top": 0}, {"rule": "best"}, {"size": 1}, {"size": 10**6}, {"batch": 0}, {"tree_threshold": 2}],
+    [
+        {"top": 0},
+        {"rule": "best"},
+        {"size": 1},
+        {"size": 10**6},
+        {"batch": 0},
+        {"tree_threshold": 2},
+        {"nms": "related"},  # a detector's
+        {"level": ["unicorn"]},
+        {"rule": "vocabulary"},
+        {"accuracy": 0.9},  # of a model that is not calibrated
+    ],
 )
 def test_impossible_options(options):
     with pytest.raises(ValueError):

@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.yolo9000.small import small_classifier, small_detector
 from tests.yolo9000.test_images import bomb, encode
-from yolo9000 import cli, descent, detector, suppression
-from yolo9000.cli import detect
+from yolo9000 import Detector, cli, decision, detector, options, suppression
+from yolo9000.cli import _pictures, detect
 from yolo9000.detections import Detections
 from yolo9000.modelfile import save_model
 
@@ -316,7 +316,58 @@ def test_names_too_long_for_the_file_system(run, model, tmp_path):
 
 
 def test_choices_are_those_of_the_library():
-    assert (detect.RULES, detect.NMS) == (descent.RULES, suppression.MODES)
+    assert (_pictures.RULES, detect.NMS) == (decision.RULES, suppression.MODES)
+    assert detect.SCORES == options.SCORES
+
+
+def test_rules_that_list_nodes_as_typed(run, model, tmp_path):
+    picture().save(tmp_path / "x.png")
+    words = ("detect", tmp_path / "x.png", "--model", model, "--threshold", 0.05, "--json")
+    detector = Detector.load(model)
+
+    def found(*more) -> list[str]:
+        status, out, err = run(*words, *more)
+        assert status == 0, err
+        return [one["name"] for one in json.loads(out)["pictures"][0]["detections"]]
+
+    depth = found("--level", 1)
+    assert depth and all(detector.tree.depth(detector.tree.index(name)) <= 1 for name in depth)
+    listed = tmp_path / "nodes.txt"
+    listed.write_text("n8\nn2\n", encoding="utf-8")
+    for given in ("husky,vehicle", str(listed)):
+        assert set(found("--level", given)) <= {"husky", "vehicle"}
+        answers = detector(tmp_path / "x.png", threshold=0.05, vocabulary=["husky", "vehicle"])
+        assert found("--vocabulary", given) == list(answers.names)
+    assert found("--hedge-lambda", 0) == list(
+        detector(tmp_path / "x.png", threshold=0.05, hedge_lambda=0).names
+    )
+    for more, said in [
+        (("--level", "unicorn"), "unicorn"),
+        (("--level", -1), "no node is called '-1'"),
+        (("--accuracy", 0.9), "calibrate"),
+        (("--rule", "vocabulary"), "vocabulary"),
+        (("--vocabulary", "coco"), "not"),
+    ]:
+        status, out, err = run(*words, *more)
+        assert status in (1, 2) and not out and said in err, (more, err)
+
+
+def test_classify_by_every_rule(run, tmp_path):
+    save_model(small_classifier(True), tmp_path / "c.safetensors")
+    picture().save(tmp_path / "x.png")
+    words = ("classify", tmp_path / "x.png", "--model", tmp_path / "c.safetensors", "--json")
+    for more, names in [
+        (("--level", 0), {"animal", "vehicle", "thing"}),
+        (("--vocabulary", "husky,taxi", "--tree-threshold", 0), {"husky", "taxi"}),
+        (("--hedge-lambda", 1e9), {"something", "animal", "vehicle", "thing"}),
+    ]:
+        status, out, err = run(*words, *more)
+        assert status == 0, err
+        assert json.loads(out)["pictures"][0]["answer"]["name"] in names
+    status, out, err = run(*words[:-1], "--hedge-lambda", 1e12)
+    assert status == 0 and "answer 100.0%: something" in out
+    status, _, err = run(*words, "--level", "unicorn")
+    assert status == 2 and "unicorn" in err
 
 
 def test_help_needs_no_torch():

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 
+SHARE = click.FloatRange(0, 1)
+
+# Written out here as well as in decision.py, so that --help need not import torch; a test holds them equal.
+RULES = ("threshold", "darknet", "leaf", "greedy", "level", "vocabulary", "hedge")
+
 # Seconds before a progress bar appears.
 _PATIENCE = 2.0
 
@@ -33,6 +38,44 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="FILE",
             help="Class names, one a line; or voc, coco, det, ilsvrc.",
         ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--rule and what rules of decision take: --tree-threshold, --level, --vocabulary, --accuracy,
+    --hedge-lambda.
+    """
+    options = (
+        click.option(
+            "--rule",
+            type=click.Choice(RULES),
+            help="How far down the tree to answer.  [default: the model's, else threshold]",
+        ),
+        click.option(
+            "--tree-threshold",
+            type=SHARE,
+            help="Least Pr(node) to go on down.  [default: the model's, else 0.5]",
+        ),
+        click.option(
+            "--level",
+            type=Nodes(depth=True),
+            help="Answer at this depth (roots: 0), or with one of these nodes: as --vocabulary.",
+        ),
+        click.option(
+            "--vocabulary",
+            type=Nodes(),
+            help="Answer with these nodes only: coco, voc, det, ids or names with commas, or a file with one "
+            "a line.",
+        ),
+        click.option(
+            "--accuracy",
+            type=SHARE,
+            help="Answer so exactly that this share is right (calibrated models): 0.8, 0.9, 0.95 or 0.99.",
+        ),
+        click.option("--hedge-lambda", type=click.FloatRange(0), help="Instead of a calibrated accuracy."),
     )
     for option in reversed(options):
         command = option(command)

@@ -1,11 +1,11 @@
 """`yolo9000 classify`: arguments in, names out. Classifying is yolo9000.classifier."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from yolo9000.cli import _pictures
-from yolo9000.cli.detect import RULES
 
 
 @click.command(
@@ -15,20 +15,7 @@ from yolo9000.cli.detect import RULES
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_pictures.model_options
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Names a picture.")
-@click.option(
-    "--rule",
-    type=click.Choice(RULES),
-    default="threshold",
-    show_default=True,
-    help="With a tree: how far down.",
-)
-@click.option(
-    "--tree-threshold",
-    type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    help="With a tree: least Pr(node) to go on down.",
-)
+@_pictures.rule_options
 @click.option(
     "--size", type=click.IntRange(1), help="Side of the network's input in pixels.  [default: the model's]"
 )
@@ -41,10 +28,9 @@ def command(
     data_root: Path | None,
     names: str | None,
     top: int,
-    rule: str,
-    tree_threshold: float,
     size: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Name what whole photographs show, with a network that ends in a softmax.
 
@@ -66,18 +52,20 @@ def command(
     if not files and not as_json:
         skipped.finish()
 
-    from yolo9000.classifier import Classifier
+    from yolo9000.classifier import Classification, Classifier
+    from yolo9000.detections import SOMETHING
 
     classifier = Classifier(_pictures.load_network(model, cfg, weights, data_root), names=names)
     flat = classifier.hierarchy.is_flat
     try:
-        classifier.check(top, rule, tree_threshold, size)
+        chosen = classifier.options(**options)  # impossible options are told before the first picture
+        classifier.find([], chosen, top, size)
     except ValueError as error:
         raise _pictures.usage(error) from None
     records = []
 
-    def run(file: Path):
-        return classifier(file, top, rule, tree_threshold=tree_threshold, size=size)
+    def run(file: Path) -> Classification:
+        return classifier.find([file], chosen, top, size)[0]
 
     for file, found in _pictures.each_result(files, run, skipped):
         records.append(found.to_dict())
@@ -88,7 +76,8 @@ def command(
                 for p, name, node in zip(found.probabilities, found.names, found.ids, strict=True)
             ]
             if not flat:
-                lines.append(f"  answer {found.path_probabilities[-1]:.1%}: {' > '.join(found.path_names)}")
+                sure, path = (found.path_probabilities or (1.0,))[-1], found.path_names or (SOMETHING,)
+                lines.append(f"  answer {sure:.1%}: {' > '.join(path)}")
             _pictures.say("\n".join(lines))
     if as_json:
         click.echo(_pictures.to_json({"pictures": records, "skipped": skipped.reasons}))

@@ -11,17 +11,13 @@ from yolo9000.errors import ImageError
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
 
-# Written out here as well as in descent.py, decision.py, options.py and suppression.py, so that --help need
-# not import torch; tests hold them equal.
-RULES = ("threshold", "darknet", "leaf", "greedy")
-LISTED_RULES = ("level", "vocabulary", "hedge")  # of a detector alone
+# Written out here as well as in options.py and suppression.py, so that --help need not import torch; tests
+# hold them equal.
 SCORES = ("objectness", "absolute", "conditional")
 NMS = ("related", "class", "agnostic", "none")
 
 # What the folder of --out gets beside the pictures.
 JSON_NAME = "detections.json"
-
-_SHARE = click.FloatRange(0, 1)
 
 
 @click.command(
@@ -35,34 +31,13 @@ _SHARE = click.FloatRange(0, 1)
     "--out", type=click.Path(path_type=Path), help=f"Folder for pictures with boxes, and {JSON_NAME}."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("--threshold", type=_SHARE, help="Least objectness of a box.  [default: the model's, else 0.2]")
 @click.option(
-    "--rule",
-    type=click.Choice(RULES + LISTED_RULES),
-    help="How far down the tree to answer.  [default: the model's, else threshold]",
+    "--threshold", type=_pictures.SHARE, help="Least objectness of a box.  [default: the model's, else 0.2]"
 )
-@click.option(
-    "--level",
-    type=_pictures.Nodes(depth=True),
-    help="Answer at this depth (roots: 0), or with one of these nodes: as --vocabulary.",
-)
-@click.option(
-    "--vocabulary",
-    type=_pictures.Nodes(),
-    help="Answer with these nodes only: coco, voc, det, ids or names with commas, or a file with one a line.",
-)
-@click.option(
-    "--accuracy",
-    type=_SHARE,
-    help="Answer so exactly that this share is right, for a calibrated model: 0.8, 0.9, 0.95 or 0.99.",
-)
-@click.option("--hedge-lambda", type=click.FloatRange(0), help="Instead of a calibrated accuracy.")
+@_pictures.rule_options
 @click.option("--score", type=click.Choice(SCORES), help="What boxes are ordered by.  [default: absolute]")
-@click.option(
-    "--tree-threshold", type=_SHARE, help="Least Pr(node) to go on down.  [default: the model's, else 0.5]"
-)
 @click.option("--nms", type=click.Choice(NMS), help="Which boxes suppress each other.  [default: related]")
-@click.option("--nms-iou", type=_SHARE, help="Overlap above which they do.  [default: 0.4]")
+@click.option("--nms-iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: 0.4]")
 @click.option(
     "--mapped",
     is_flag=True,

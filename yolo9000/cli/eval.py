@@ -5,10 +5,9 @@ from pathlib import Path
 
 import click
 
-from yolo9000.cli._pictures import Nodes
+from yolo9000.cli import _pictures
 
 _FILE = click.Path(path_type=Path)
-_RULE = click.Choice(["threshold", "darknet", "leaf", "greedy", "level", "vocabulary", "hedge"])
 _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 
 
@@ -22,12 +21,7 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 @click.option(
     "--threshold", type=float, help="An answer's objectness exceeds this; default: the model's own."
 )
-@click.option("--tree-threshold", type=float, help="And its Pr(node) this; default: the model's own.")
-@click.option("--rule", type=_RULE, help="How an answer is chosen; default: the model's own.")
-@click.option("--level", type=Nodes(depth=True), help="For that rule: a depth (roots: 0), or nodes.")
-@click.option("--vocabulary", type=Nodes(), help="For that rule: coco, voc, det, ids, names or a file.")
-@click.option("--accuracy", type=float, help="For hedge: a share of right answers that is calibrated.")
-@click.option("--hedge-lambda", type=float, help="For hedge: instead of a calibrated accuracy.")
+@_pictures.rule_options
 @click.option(
     "--nodes/--no-nodes",
     default=True,
