@@ -117,3 +117,25 @@ def make():
         coco_of = staticmethod(coco_of)
 
     return Make
+
+
+@pytest.fixture
+def data(tmp_path, make):
+    """Three boxed pictures with categories named by id, and four pictures in class folders."""
+    (tmp_path / "boxed").mkdir()
+    for k in range(3):
+        (tmp_path / "boxed" / f"{k}.jpg").write_bytes(make.picture(20, 10, seed=k))
+    make.coco_of(
+        tmp_path / "boxes.json",
+        {f"{k}.jpg": (20, 10) for k in range(3)},
+        [
+            ("0.jpg", 1, [2, 1, 10, 5], {}),
+            ("0.jpg", 2, [0, 0, 20, 10], {"iscrowd": 1}),
+            ("1.jpg", 2, [15, 5, 10, 10], {}),
+        ],
+        {1: "n00000003", 2: "n00000004", 3: "unused"},
+    )
+    for name in ("n00000005/a.jpg", "n00000005/b.jpg", "n00000006/a.jpg", "n00000007/c.jpg"):
+        (tmp_path / "classes" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "classes" / name).write_bytes(make.picture(8, 8, "PNG"))
+    return tmp_path

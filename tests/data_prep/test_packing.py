@@ -3,54 +3,17 @@
 import io
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image, ImageOps
 
 from data_prep import DataError
-from data_prep.cli import cli
 from data_prep.packing import pack
 from data_prep.recipe import Recipe, Source
 from data_prep.store import Store
-from data_prep.writer import StoreWriter
+from tests.data_prep.commands import run
 from wordtree import TreeError, WordTree
-
-RECIPES = Path(__file__).resolve().parents[2] / "scripts" / "recipes"
-
-
-def run(*arguments):
-    result = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=True)
-    error = result.exception
-    if error is not None and not isinstance(error, SystemExit | DataError | TreeError):
-        raise error
-    return result
-
-
-@pytest.fixture
-def data(tmp_path, make):
-    """Three boxed pictures with categories named by id, and four pictures in class folders."""
-    (tmp_path / "boxed").mkdir()
-    for k in range(3):
-        (tmp_path / "boxed" / f"{k}.jpg").write_bytes(make.picture(20, 10, seed=k))
-    make.coco_of(
-        tmp_path / "boxes.json",
-        {f"{k}.jpg": (20, 10) for k in range(3)},
-        [
-            ("0.jpg", 1, [2, 1, 10, 5], {}),
-            ("0.jpg", 2, [0, 0, 20, 10], {"iscrowd": 1}),
-            ("1.jpg", 2, [15, 5, 10, 10], {}),
-        ],
-        {1: "n00000003", 2: "n00000004", 3: "unused"},
-    )
-    for name in ("n00000005/a.jpg", "n00000005/b.jpg", "n00000006/a.jpg", "n00000007/c.jpg"):
-        (tmp_path / "classes" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "classes" / name).write_bytes(make.picture(8, 8, "PNG"))
-    return tmp_path
 
 
 def test_pack_boxes_and_labels_by_recipe(data, tree, tree_file):
@@ -273,128 +236,6 @@ def test_flat_classes_in_order_of_the_data_or_of_a_list(data):
     assert Store(data / "o.h5")[0].labels.tolist() == [2, 1]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["a", "b", "c"],
-        ["out.h5"],
-        ["--coco", "a.json", "out.h5"],
-        ["--folders", "a", "--coco", "b", "--images", "c", "out.h5"],
-        ["--folders", "a", "--images", "c", "out.h5"],
-        ["recipe.toml", "out.h5", "--map", "coco"],
-        ["--folders", "a", "--flat", "--tree", "t.json", "out.h5"],
-        ["--folders", "a", "--holdout-part", "x", "out.h5"],
-    ],
-)
-def test_wrong_usage_is_status_2(arguments):
-    assert run("pack", *arguments).exit_code == 2
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[[source",
-        "source = 5",
-        "source = []",
-        "[[source]]",
-        '[[source]]\nname = "a"\nkind = "x"\nimages = "i"',
-        '[[source]]\nname = "a"\nkind = "coco"\nimages = "i"',
-        '[[source]]\nname = "a"\nkind = "folders"\nimages = "i"\nannotations = "x"',
-        '[[source]]\nname = "a"\nkind = "folders"\nimages = 5',
-        '[[source]]\nname = "a"\nkind = "folders"\nimages = "i"\nholdout_every = "4"',
-        '[[source]]\nname = "a"\nkind = "folders"\nimages = "i"\nholdout_every = true',
-        '[[source]]\nname = "a"\nkind = "folders"\nimages = "i"\nextra = 1',
-        'extra = 1\n[[source]]\nname = "a"\nkind = "folders"\nimages = "i"',
-        'names = "n"\n[[source]]\nname = "a"\nkind = "folders"\nimages = "i"',
-        'root = 3\n[[source]]\nname = "a"\nkind = "folders"\nimages = "i"',
-        '[[source]]\nname = "a"\nkind = "unlabelled"\nimages = "i"\n' * 2,
-    ],
-)
-def test_wrong_recipes_are_refused_by_name(tmp_path, text):
-    (tmp_path / "r.toml").write_text(text)
-    with pytest.raises(DataError, match=r"r\.toml"):
-        Recipe.load(tmp_path / "r.toml")
-
-
-def test_recipes_in_json_and_their_root(tmp_path):
-    content = {
-        "root": "data",
-        "source": [{"name": "a", "kind": "folders", "images": "i", "drop_unmapped": True}],
-    }
-    (tmp_path / "r.json").write_text(json.dumps(content))
-    assert Recipe.load(tmp_path / "r.json").root == tmp_path / "data"
-    assert Recipe.load(tmp_path / "r.json", "elsewhere").root.name == "elsewhere"
-    with pytest.raises(DataError, match="no such"):
-        Recipe.load(tmp_path / "none.toml")
-
-
-def test_anchors_and_stats_of_a_file(data, tree_file):
-    run("pack", "--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file, data / "o.h5")
-    found = json.loads(
-        run("anchors", data / "o.h5", "--size", 0, "--unit", "pixels", "--k", 2, "--json").stdout
-    )
-    assert found["boxes"] == 2  # the crowd does not count
-    assert np.allclose(found["anchors"], [[5, 5], [10, 5]])
-    # Fitted into 40 x 40 the picture of 20 x 10 is twice as large.
-    found = json.loads(run("anchors", data / "o.h5", "--size", 40, "--stride", 10, "--k", 2, "--json").stdout)
-    assert np.allclose(found["anchors"], [[1, 1], [2, 1]])
-    assert "anchors" in run("anchors", data / "o.h5").output
-    assert isinstance(run("anchors", data / "o.h5", "--source", "none").exception, DataError)
-    counts = json.loads(run("stats", data / "o.h5", "--json").stdout)[str(data / "o.h5")]
-    assert counts["nodes"]["n00000004"] == {"name": "dog", "boxes": 2, "image_labels": 0}
-    assert sum(row["boxes"] for row in counts["levels"].values()) == 3
-    assert sum(counts["box_sides"].values()) == 2
-    assert run("stats", data / "o.h5").exit_code == 0
-
-
-def test_no_boxes_no_anchors(data, tree_file):
-    run("pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5")
-    assert isinstance(run("anchors", data / "o.h5").exception, DataError)
-    assert run("stats", data / "o.h5").exit_code == 0
-
-
-@pytest.mark.parametrize("name", ["pack", "check", "anchors", "stats"])
-def test_help_has_an_example(name):
-    assert f"data-prep {name}" in run(name, "--help").output
-
-
-# The data sets at hand
-
-
-@pytest.mark.reference
-@pytest.mark.parametrize(
-    ("recipe", "pictures", "boxes", "labels"),
-    [
-        ("coco128_train", 96, 713, 0),
-        ("coco128_val", 32, 216, 0),
-        ("voc100", 100, 273, 0),
-        ("imagenet_det_sample", 600, 0, 600),
-    ],
-)
-def test_recipes_of_the_data_at_hand(tmp_path, shared, recipe, pictures, boxes, labels):
-    report = pack(Recipe.load(RECIPES / f"{recipe}.toml", shared / "data"), tmp_path / "o.h5", decode=False)
-    assert (report.pictures.total(), report.boxes.total(), report.image_labels.total()) == (
-        pictures,
-        boxes,
-        labels,
-    )
-    assert report.faults == []
-    Store(tmp_path / "o.h5").require_tree(WordTree.default())
-
-
-@pytest.mark.reference
-def test_coco128s_parts_never_meet(tmp_path, shared):
-    names = []
-    for part in ("train", "val"):
-        pack(Recipe.load(RECIPES / f"coco128_{part}.toml", shared / "data"), tmp_path / "o.h5", decode=False)
-        names.append({one.name for one in Store(tmp_path / "o.h5")})
-    everything = sorted(path.name for path in (shared / "data" / "coco128" / "images").iterdir())
-    assert names[1] == set(everything[::4])
-    assert names[0] == set(everything) - names[1]
-
-
 def test_class_names_of_a_flat_tree_keep_their_line_numbers(data):
     command = ["pack", "--coco", data / "boxes.json", "--images", data / "boxed", "--flat", data / "o.h5"]
     wrong = {b"a\n\nb\n": "voc.names:2: a blank line", b"a\nb\na\n": "voc.names:3: the class 'a'"}
@@ -445,75 +286,3 @@ def test_absurd_coordinates_cost_their_box_and_no_warning(data, tree_file, make,
     assert run("check", *command).exit_code == 1
     assert len(Store(data / "o.h5")[0].labels) == 1
     assert not recwarn.list
-
-
-def test_names_that_are_no_text_are_reported_not_a_traceback(data, tree_file):
-    content = json.loads((data / "boxes.json").read_text())
-    content["images"][0]["file_name"] = "\ud800.jpg"
-    (data / "boxes.json").write_text(json.dumps(content))
-    command = ["--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file]
-    program = "from data_prep.cli import main; main()"
-    for arguments in (["check", *command], ["check", *command, "--json"], ["pack", *command, data / "o.h5"]):
-        done = subprocess.run(
-            [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 1
-        assert "missing picture" in done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("samples", [0, 1])
-def test_empty_stores_are_counted_and_have_no_anchors(tmp_path, tree, make, samples):
-    with StoreWriter(tmp_path / "s.h5", tree) as writer:
-        for _ in range(samples):
-            writer.add(make.sample(boxes=0))
-    counts = json.loads(run("stats", tmp_path / "s.h5", "--json").stdout)[str(tmp_path / "s.h5")]
-    assert (counts["pictures"], counts["nodes"]) == (samples, {})
-    assert sum(counts["box_sides"].values()) == 0
-    assert run("stats", tmp_path / "s.h5").exit_code == 0
-    assert json.loads(run("check", tmp_path / "s.h5", "--json").stdout)["samples"] == samples
-    assert "no boxes" in str(run("anchors", tmp_path / "s.h5", "--json").exception)
-
-
-def test_options_that_would_do_nothing_are_refused(data, tree_file):
-    assert run("pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5").exit_code == 0
-    result = run("check", data / "o.h5", "--map", "coco")
-    assert (result.exit_code, "--map" in result.output) == (2, True)
-    (data / "r.toml").write_text("[[source]]\n")
-    result = run("check", data / "r.toml", "--holdout-part", "kept")
-    assert (result.exit_code, "--holdout-part" in result.output) == (2, True)
-
-
-INTERRUPTED = """
-import os, signal
-from data_prep.writer import StoreWriter
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
-add, seen = StoreWriter.add, []
-def add_then_interrupt(writer, sample):
-    add(writer, sample)
-    seen.append(sample)
-    if len(seen) == 20:  # Ctrl-C, in the middle whatever the machine's load
-        os.kill(os.getpid(), signal.SIGINT)
-StoreWriter.add = add_then_interrupt
-from data_prep.cli import main
-main()
-"""
-
-
-def test_ctrl_c_leaves_no_half_file_and_the_next_run_goes_on(data, tree_file, make):
-    for k in range(40):
-        (data / "classes" / "n00000005" / f"{k}.png").write_bytes(make.picture(30, 30, "PNG"))
-    program = "from data_prep.cli import main; main()"
-    command = ["pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5", "--jobs", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, *map(str, command)], stderr=subprocess.PIPE, text=True
-    )
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert "interrupted" in error
-    assert "Traceback" not in error
-    assert not (data / "o.h5").exists()
-    pack_again = subprocess.run([sys.executable, "-c", program, *map(str, command)], check=False)
-    assert pack_again.returncode == 0
-    assert [path.name for path in data.glob("o.h5*")] == ["o.h5"]
-    assert len(Store(data / "o.h5")) == 40 + 4

@@ -1,0 +1,16 @@
+"""The `data-prep` command as tests call it."""
+
+from click.testing import CliRunner, Result
+
+from data_prep import DataError
+from data_prep.cli import cli
+from wordtree import TreeError
+
+
+def run(*arguments: object) -> Result:
+    """What a command prints and raises; only our own errors are part of its result."""
+    result = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=True)
+    error = result.exception
+    if error is not None and not isinstance(error, SystemExit | DataError | TreeError):
+        raise error
+    return result

@@ -1,0 +1,96 @@
+"""VOC's annotations, and XML of strangers."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep import DataError
+from data_prep.lookup import Lookup
+from data_prep.voc import read_voc
+from data_prep.xmlfile import read_xml
+
+PICTURES = Lookup(["a.jpg", "b.jpg", "deep/c.png"])
+
+
+def voc(tmp_path: Path, name: str, body: str) -> Path:
+    folder = tmp_path / "xml"
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(body)
+    return folder
+
+
+OBJECT = (
+    "<object><name>dog</name>{more}<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax>"
+    "<ymax>2</ymax></bndbox></part><bndbox><xmax>9</xmax><ymax>8.5</ymax><xmin>3</xmin><ymin>1</ymin></bndbox>"
+    "</object>"
+)
+
+
+@pytest.mark.parametrize(("corners", "box"), [("edges", [3, 1, 9, 8.5]), ("pixels", [2, 0, 9, 8.5])])
+def test_voc_boxes_marks_and_sizes(tmp_path, corners, box):
+    size = "<size><width>20</width><height>10</height></size>"
+    folder = voc(tmp_path, "a.xml", f"<annotation><filename>wrong</filename>{size}{OBJECT}</annotation>")
+    voc(tmp_path, "deep/c.xml", f"<annotation>{OBJECT.format(more='<difficult>1</difficult>')}</annotation>")
+    voc(tmp_path, "z.xml", "<annotation><filename>b</filename><size><width>0</width></size></annotation>")
+    found = read_voc(folder, PICTURES, corners)
+    assert [r.name for r in found.records] == ["a.jpg", "b.jpg", "deep/c.png"]
+    first, empty, hard = found.records
+    assert (first.boxes_xyxy.tolist(), first.size, first.categories) == ([box], (20, 10), ("dog",))
+    assert (first.difficult.tolist(), hard.difficult.tolist()) == ([False], [True])
+    assert (len(empty.boxes_xyxy), empty.size, empty.boxed) == (0, None, True)
+    assert found.faults == ()
+
+
+def test_voc_files_that_are_broken_cost_themselves_only(tmp_path):
+    folder = voc(tmp_path, "a.xml", "<annotation><object><name>x</name></object></annotation>")
+    for name, body in {
+        "b.xml": "<annotation><object>",
+        "c.xml": "",
+        "d.xml": "<notes/>",
+        "e.xml": "<annotation><filename>a.jpg</filename></annotation>",
+    }.items():
+        voc(tmp_path, name, body)
+    found = read_voc(folder, PICTURES)
+    assert [r.name for r in found.records] == ["a.jpg"]
+    kinds = sorted(fault.kind for fault in found.faults)
+    assert kinds == ["malformed annotation"] * 4 + ["repeated id"]
+    with pytest.raises(DataError, match="no such folder"):
+        read_voc(tmp_path / "none", PICTURES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no \.xml files"):
+        read_voc(tmp_path / "empty", PICTURES)
+
+
+BOMB = '<!DOCTYPE x [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><annotation>&b;</annotation>'
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (BOMB, "line 1: declares a document type"),
+        ('<!DOCTYPE x SYSTEM "file:///etc/passwd"><annotation/>', "declares a document type"),
+        ("<annotation>&x;</annotation>", "line 1: not well-formed"),
+        ("<annotation>\n<a></b></annotation>", "line 2: not well-formed"),
+        ("<annotation/><annotation/>", "not well-formed"),
+        ("", "not well-formed"),
+        ("<html/>", "starts with <html>, wanted <annotation>"),
+        ("<annotation>" + "<a>" * 100, "over 64 elements deep"),
+        ('<?xml version="1.0" encoding="klingon"?><annotation/>', "klingon|unknown encoding"),
+    ],
+)
+def test_xml_of_strangers_is_refused_not_followed(tmp_path, body, says):
+    (tmp_path / "a.xml").write_text(body)
+    with pytest.raises(DataError, match=says) as caught:
+        read_xml(tmp_path / "a.xml", "annotation", {}, 1 << 20)
+    assert "a.xml" in str(caught.value)
+
+
+def test_xml_has_a_limit_and_may_have_another_encoding(tmp_path):
+    (tmp_path / "a.xml").write_bytes("<annotation><name>Löwe</name></annotation>".encode("utf-16"))
+    found = []
+    read_xml(tmp_path / "a.xml", "annotation", {"name": found.append}, 1 << 20)
+    assert [element.text for element in found] == ["Löwe"]
+    with pytest.raises(DataError, match="over 0 MiB"):
+        read_xml(tmp_path / "a.xml", "annotation", {}, 10)
+    with pytest.raises(DataError, match="cannot be read as XML"):
+        read_xml(tmp_path / "none.xml", "annotation", {}, 10)

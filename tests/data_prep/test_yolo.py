@@ -1,0 +1,126 @@
+"""YOLO's and Darknet's label files and lists, and their class names."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import DataError
+from data_prep.classnames import read_class_names
+from data_prep.lookup import Lookup
+from data_prep.packing import pack
+from data_prep.recipe import Recipe, Source
+from data_prep.store import Store
+from data_prep.yolo import read_darknet, read_yolo
+
+PICTURES = Lookup(["a.jpg", "b.jpg", "deep/c.png"])
+
+
+@pytest.fixture
+def yolo(tmp_path) -> Path:
+    """Pictures' label files of a data set laid out as Darknet expects it."""
+    (tmp_path / "labels" / "deep").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("1 0.5 0.5 0.5 0.2\n\n0.0 0 0 1 0 1 1\n")
+    (tmp_path / "labels" / "b.txt").write_text("")
+    (tmp_path / "labels" / "deep" / "c.txt").write_text("3 0 0 0 0\n")
+    (tmp_path / "obj.names").write_text("cat\ndog\n")
+    return tmp_path
+
+
+def test_yolo_lines(yolo):
+    (yolo / "labels" / "more.txt").write_text("0 0.5 0.5 1 1\n")
+    (yolo / "labels" / "classes.txt").write_text("cat\ndog\n")
+    names = ["a.jpg", "b.jpg", "absent.jpg"]
+    found = read_yolo(yolo / "labels", names, Lookup(names), yolo / "obj.names")
+    a, b = found.records
+    assert np.allclose(a.boxes_xyxy, [[0.25, 0.4, 0.75, 0.6], [0, 0, 1, 1]])
+    assert (a.categories, a.boxed, a.in_shares) == ((1, 0), True, True)
+    assert (b.boxed, b.categories) == (True, ())
+    assert sorted(f.kind for f in found.faults) == ["missing labels", *["orphan annotation"] * 2]
+    assert [c.name for c in found.categories.values()] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "line", ["x 0 0 1 1", "-1 0 0 1 1", "2 0 0 1 1", "0 0 0 1", "0 0 0 1 1 1", "0 0 0 1 y", "9999999 0 0 1 1"]
+)
+def test_wrong_yolo_lines_are_faults_with_their_place(yolo, line):
+    (yolo / "labels" / "b.txt").write_text(f"0 .5 .5 1 1\n{line}\n")
+    found = read_yolo(yolo / "labels", ["b.jpg"], PICTURES, yolo / "obj.names")
+    assert [len(r.boxes_xyxy) for r in found.records] == [1]
+    fault = next(f for f in found.faults if f.kind == "malformed annotation")
+    assert "b.txt: line 2" in fault.detail
+
+
+def test_darknets_mark_for_a_picture_without_boxes(yolo, make, tree, tree_file):
+    for name in ("a.jpg", "b.jpg", "deep/c.jpg"):
+        (yolo / "images" / name).parent.mkdir(exist_ok=True)
+        (yolo / "images" / name).write_bytes(make.picture())
+    (yolo / "train.txt").write_text("/home/me/images/a.jpg\nimages/b.jpg\n\n./images/deep/c.jpg\n")
+    (yolo / "ours.map").write_text("2\n6\n")
+
+    def packed(tree: str, **more) -> list:
+        source = Source("x", "darknet", "images", "train.txt", **more)
+        report = pack(Recipe((source,), tree, root=yolo), yolo / "o.h5")
+        assert not report.faults
+        return list(Store(yolo / "o.h5"))
+
+    a, b, c = packed(str(tree_file), map="ours.map")
+    assert (a.labels.tolist(), a.boxed) == ([6, 2], True)  # classes 1 and 0 through the map
+    assert (b.boxed, len(b.labels), len(b.image_labels)) == (True, 0, 0)
+    assert (c.boxed, c.image_labels.tolist()) == (False, [3])  # a number in the tree, no map
+    # A number in somebody's tree means nothing in the one built in.
+    with pytest.raises(DataError, match="numbers of nodes in a tree"):
+        packed("default", map="ours.map")
+    # With that tree's WordNet ids it does: here they are turned round.
+    (yolo / "x.data").write_text("classes = 8\nlabels = data/ids.txt # of the tree\n")
+    (yolo / "ids.txt").write_text("\n".join(tree.ids[::-1]))
+    a, _, c = packed(str(tree_file), map="ours.map", class_names="x.data")
+    assert (a.labels.tolist(), c.image_labels.tolist()) == ([1, 5], [4])
+
+
+def test_darknet_lists_with_mistakes(yolo):
+    (yolo / "labels" / "b.txt").write_text("1 0 0 0 0\n0 .5 .5 1 1\n")
+    (yolo / "train.txt").write_text("images/a.jpg\na.jpg\nzzz.jpg\nb.jpg\n")
+    found = read_darknet(yolo / "train.txt", yolo / "images", PICTURES)
+    assert [f.kind for f in found.faults] == ["repeated id", "missing picture", "malformed annotation"]
+    assert found.records[1].boxed
+    (yolo / "none.txt").write_text("")
+    with pytest.raises(DataError, match="no picture with labels"):
+        read_darknet(yolo / "none.txt", yolo / "images", PICTURES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: [cat, 'hot dog', \"a, b\"]  # three\nnc: 3\n",
+        "path: x\nnames:\n  - cat\n  - hot dog\n  - 'a, b'\ntrain: t\n",
+        'names:\n  0: cat # first\n\n  1: hot dog\n  2: "a, b"\n',
+        "names:\n- cat\n- hot dog\n- a, b\n",
+        "names: [cat,\n  hot dog,\n  'a, b']\n",
+    ],
+)
+def test_names_in_yaml(tmp_path, text):
+    (tmp_path / "data.yaml").write_text(text)
+    assert read_class_names(tmp_path / "data.yaml") == ["cat", "hot dog", "a, b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.names", ""),
+        ("a.names", "x\n\ny\n"),
+        ("a.names", "x\nx\n"),
+        ("a.data", "classes = 2\n"),
+        ("a.data", "names = nowhere.names\n"),
+        ("a.data", "names\n"),
+        ("a.yaml", "nc: 3\n"),
+        ("a.yaml", "names: {0: a}\n"),
+        ("a.yaml", "names:\n  0: a\n  2: b\n"),
+        ("a.yaml", "names:\n  what\n"),
+    ],
+)
+def test_wrong_class_names(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=name):
+        read_class_names(tmp_path / name)
