@@ -18,6 +18,7 @@ _COMMANDS = {
     "calibrate": "Teach a model how certain it is, so that answers are as often right as asked for.",
     "propose": "Give pictures that have only labels the boxes that a model finds for them.",
     "info": "Say what a model file or a training run is.",
+    "serve": "A page to try a model on, and a JSON API.",
     "convert": "Turn Darknet's files into a model file and back.",
 }
 

@@ -1,0 +1,158 @@
+"""What is answered for pictures that go through the network together: detections as the command line writes
+them, and on request all boxes before a node is chosen, with the conditionals of every node.
+
+Uses a Detector's public parts; runs in one thread (batching.py). HTTP is detecting.py's."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from yolo9000 import boxes as box_math
+from yolo9000.decision import Decision
+from yolo9000.descent import DenseConditionals, LazyConditionals
+from yolo9000.head import LazyOutput
+from yolo9000.letterbox import Letterbox, letterbox
+
+if TYPE_CHECKING:
+    from yolo9000.detector import Detector
+    from yolo9000.options import Options
+
+# Sets of options that are kept ready; a client asks again and again with the same.
+_KEPT = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One picture. image: (3, H, W) float32 in 0..1, letterboxed; box: where the picture lies in it; options:
+    of the answer; floor: objectness above which candidates are answered too, None for none."""
+
+    image: torch.Tensor
+    box: Letterbox
+    options: "Options"
+    floor: float | None = None
+
+
+@dataclass(eq=False)
+class Answerer:
+    """A detector as the server asks it. Not for several threads at once but for `fit`.
+
+    model, tree: fingerprints, that of the model file and of the tree; most_candidates: boxes that one answer
+    carries with their conditionals."""
+
+    detector: "Detector"
+    model: str
+    most_candidates: int
+    tree: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tree = self.detector.tree.fingerprint
+        self._options: dict[tuple[tuple[str, Any], ...], Options] = {}
+
+    def fit(self, pixels: np.ndarray) -> tuple[torch.Tensor, Letterbox]:
+        """Pixels (H, W, 3) uint8 into the network's input. Any thread."""
+        detector = self.detector
+        return letterbox(pixels, detector.size, resize=detector.resize, darknet=detector.resize == "darknet")
+
+    def known_options(self, given: Mapping[str, Any]) -> "Options | None":
+        """What `options` made of the same before, if it still has it. Any thread."""
+        return self._options.get(tuple(sorted(given.items())))
+
+    def options(self, given: Mapping[str, Any]) -> "Options":
+        """Options of a request, completed by the model's; the same object for the same request, so that its
+        decision is made once. Lists are tuples here. Raises ValueError."""
+        key = tuple(sorted(given.items()))
+        if key not in self._options:
+            made = self.detector.options(**given)
+            if len(self._options) >= _KEPT:
+                del self._options[next(iter(self._options))]
+            self._options[key] = made
+        return self._options[key]
+
+    def __call__(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        """For each picture {width, height, detections}, and `candidates` where asked for."""
+        output = self.detector.run(torch.stack([question.image for question in questions]))
+        records: list[dict[str, Any]] = [{} for _ in questions]
+        groups: dict[int, list[int]] = {}
+        for k, question in enumerate(questions):
+            groups.setdefault(id(question.options), []).append(k)
+        for rows in groups.values():
+            options = questions[rows[0]].options
+            found = self.detector.candidates(_select(output, rows, len(questions)), options)
+            for place, k in enumerate(rows):
+                detections = self.detector.detections(found.of(place), questions[k].box, options)
+                records[k] = detections.to_dict()
+                del records[k]["source"]
+        for k, question in enumerate(questions):
+            if question.floor is not None:
+                one = _select(output, [k], len(questions))
+                records[k]["candidates"] = self._candidates(one, question)
+        return records
+
+    @torch.inference_mode()
+    def _candidates(self, output: "LazyOutput | torch.Tensor", question: Question) -> dict[str, Any]:
+        """All boxes of one picture above the floor, unsuppressed, in the detector's order; see schema.py."""
+        detector, A, C = self.detector, len(self.detector.anchors), len(self.detector.tree)
+        lazy = isinstance(output, LazyOutput)
+        if lazy:
+            raw_boxes = output.boxes
+        else:
+            _, _, H, W = output.shape
+            output = output.view(1, A, 5 + C, H, W)  # (1, A*(5+C), H, W) -> (1, A, 5+C, H, W)
+            raw_boxes = output[:, :, :5].reshape(1, A * 5, H, W)  # -> (1, A*5, H, W)
+        boxes_cxcywh, objectness = box_math.decode(raw_boxes, detector.anchors)
+        good = (objectness > question.floor) & boxes_cxcywh.isfinite().all(dim=-1)
+        at = good.nonzero(as_tuple=True)
+        floor = question.floor
+        if len(at[0]) > self.most_candidates:  # what lies above the best that is left out is complete
+            values = objectness[at]
+            order = values.sort(descending=True, stable=True).indices
+            floor = float(values[order[self.most_candidates]])
+            kept = (values > floor).nonzero().squeeze(1)
+            at = tuple(index[kept] for index in at)
+        if lazy:
+            conditionals = LazyConditionals(output, *at)
+        else:
+            logits = output[at[0], at[1], 5:, at[2], at[3]]  # (M, C)
+            conditionals = DenseConditionals(detector.hierarchy.log_conditionals(logits))
+        softened = Decision(detector.tree, detector.hierarchy, question.options).conditionals(conditionals)
+        logs = softened.all(detector.hierarchy).float().cpu().numpy()
+        box = question.box
+        relative = box_math.cxcywh_to_xyxy(box.to_image(boxes_cxcywh[at].cpu()))
+        pixels = relative * relative.new_tensor([*box.image_size, *box.image_size])
+        options = question.options
+        return {
+            "floor": floor,
+            "nodes": C,
+            "boxes_xyxy": pixels.tolist(),
+            "objectness": objectness[at].cpu().tolist(),
+            "log_conditionals": base64.b64encode(np.ascontiguousarray(logs, "<f4")).decode(),
+            "options": {
+                "threshold": options.threshold,
+                "tree_threshold": options.tree_threshold,
+                "nms": options.nms,
+                "nms_iou": options.nms_iou,
+                "clip": options.clip,
+                "max_detections": options.max_detections,
+            },
+        }
+
+
+def _select(output: "LazyOutput | torch.Tensor", rows: list[int], count: int) -> "LazyOutput | torch.Tensor":
+    if len(rows) == count:
+        return output
+    index = torch.tensor(rows)
+    return output.select(index) if isinstance(output, LazyOutput) else output[index]
+
+
+def fingerprint(net: torch.nn.Module) -> str:
+    """SHA-256 over the names and bytes of all tensors: what a network is called that is no model file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

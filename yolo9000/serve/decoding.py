@@ -1,0 +1,152 @@
+"""Some decoding processes, each with its thread: bytes in, pixels out, within a time limit.
+
+What a decoder does is decoder.py's; a picture that takes too long costs its process, never the server."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import TypeVar
+
+import numpy as np
+
+from yolo9000.serve.decoder import HEAD, LENGTH
+from yolo9000.serve.limits import Limits, RequestError
+
+T = TypeVar("T")
+
+# A process starts in a fraction of a second; on a machine that is short of everything in some.
+_START_SECONDS = 60.0
+
+
+class Decoders:
+    """`workers` processes that decode; each runs one picture at a time."""
+
+    def __init__(self, limits: Limits, workers: int = 2) -> None:
+        self.limits = limits
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._all = [_Process(limits) for _ in range(workers)]
+        for process in self._all:
+            self._idle.put(process)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decoding")
+        self.restarts = 0
+
+    async def __call__(self, data: bytes, then: Callable[[np.ndarray], T]) -> T:
+        """`then` of the pixels (H, W, 3) uint8, made in the decoder's thread. Raises RequestError."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, data, then)
+
+    def start(self) -> None:
+        """Start the processes now rather than with the first picture."""
+        for process in self._all:
+            process.start()
+
+    def close(self) -> None:
+        """End the processes; what is still being decoded is given up."""
+        for process in self._all:
+            process.stop()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, data: bytes, then: Callable[[np.ndarray], T]) -> T:
+        process = self._idle.get()
+        try:
+            pixels = process.decode(data)
+        except RequestError:
+            self.restarts += not process.alive
+            raise
+        finally:
+            self._idle.put(process)
+        return then(pixels)
+
+
+class _Process:
+    """One decoding process, started when first needed and again after it was lost."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._fresh = True  # it has answered nothing yet and may still be starting
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        with self._lock:
+            if self.alive or self._closed:
+                return
+            self._forget()
+            self._fresh = True
+            # -P: a file called PIL.py in the folder the server was started in is not imported. One thread:
+            # the decoders themselves are as many as shall run.
+            quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "yolo9000.serve.decoder", str(self.limits.pixels)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | quiet,
+            )
+
+    def stop(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._forget()
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Pixels (H, W, 3) uint8. Raises RequestError."""
+        self.start()
+        process = self._process
+        if process is None:
+            raise RequestError(503, "the server is going down", retry=10)
+        limit = self.limits.decode_seconds + (_START_SECONDS if self._fresh else 0)
+        late = threading.Timer(limit, process.kill)
+        began = time.monotonic()
+        late.start()
+        try:
+            process.stdin.write(LENGTH.pack(len(data)))
+            process.stdin.write(data)
+            process.stdin.flush()
+            status, width, height, length = HEAD.unpack(_read(process.stdout, HEAD.size))
+            payload = _read(process.stdout, length)
+        except (OSError, EOFError, ValueError):
+            process.kill()
+            process.wait()
+            if time.monotonic() - began >= limit:
+                reason = f"decoding takes longer than the {self.limits.decode_seconds:g} s that are granted"
+            else:
+                reason = "the decoder broke down on it"
+            raise RequestError(422, reason) from None
+        finally:
+            late.cancel()
+        self._fresh = False
+        if status != 200:
+            raise RequestError(status, payload.decode())
+        return np.frombuffer(payload, np.uint8).reshape(height, width, 3)  # (H*W*3,) -> (H, W, 3)
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with suppress(OSError):  # what was left to write has no reader any more
+                    pipe.close()
+            self._process = None
+
+
+def _read(pipe, length: int) -> bytearray:
+    """Exactly so many bytes. Raises EOFError."""
+    data = bytearray(length)
+    view, got = memoryview(data), 0
+    while got < length:
+        count = pipe.readinto(view[got:])
+        if not count:
+            raise EOFError
+        got += count
+    return data
