@@ -95,7 +95,7 @@ def in_vocabulary(cut: Cut, log_probabilities: Tensor, threshold: float) -> tupl
     log_probabilities: (M, C).
     """
     logs = log_probabilities[:, cut.nodes]
-    given = (logs - cut.log_any(logs)[:, None]).nan_to_num(nan=-math.inf)  # -inf - -inf: nothing possible
+    given = (logs - cut.log_any(logs)[:, None]).nan_to_num(nan=-math.inf, neginf=-math.inf)
     least = math.log(threshold) if threshold else -math.inf
     place = logs.masked_fill(cut.above >= 0, -math.inf).argmax(dim=1)
     walking = torch.arange(len(logs), device=logs.device)

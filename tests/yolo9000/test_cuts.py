@@ -127,3 +127,13 @@ def test_no_boxes():
     cut, none = Cut.of(Hierarchy(FOOD), [2, 4]), torch.zeros(0, 8)
     assert at_depth(Hierarchy(FOOD), none, 1).shape == (0,)
     assert at_cut(cut, none)[0].shape == in_vocabulary(cut, none, 0.5)[0].shape == (0,)
+
+
+def test_a_vocabulary_at_threshold_0_goes_down_to_no_node_that_is_impossible():
+    tree = WordTree(["a", "b", "c", "d"], [-1, -1, 0, 0])
+    hierarchy = Hierarchy(tree)
+    logits = torch.tensor([[2.0, 1.0, -math.inf, -math.inf], [2.0, 1.0, -math.inf, 0.0]])
+    logs = hierarchy.log_probabilities(hierarchy.log_conditionals(logits))
+    nodes, given = in_vocabulary(Cut.of(hierarchy, [0, 1, 2, 3]), logs, 0.0)
+    assert nodes.tolist() == [0, 3]
+    assert bool((given > -1).all())
