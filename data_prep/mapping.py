@@ -1,11 +1,11 @@
 """Mapping: the classes of a data set to nodes of a tree.
 
-By WordNet id, synset name, a committed table, a file, or, where asked for, by name.
+By WordNet id, synset name, a committed table, a file, or, where asked for, by name. When a text names a node
+and which spellings of a class are one is wordtree.naming's.
 """
 
 import csv
 import json
-import re
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -14,22 +14,12 @@ from pathlib import Path
 import wordtree
 from data_prep.errors import DataError
 from data_prep.record import Category
-from wordtree import TreeError, WordTree
+from wordtree import WordTree
+from wordtree.naming import ClassTable, class_key, exact
 
 # Tables that `map` may name: the first are wordtree's, the last ours.
 _WORDTREE_TABLES = ("coco", "voc", "det", "ilsvrc")
 _OWN_TABLES = ("caltech101",)
-
-_WORDNET_ID = re.compile(r"n\d{8}")
-
-# VOC's names of classes that COCO and the tables call otherwise. Spaces, hyphens and case are dropped before.
-_SPELLINGS = {
-    "aeroplane": "airplane",
-    "motorbike": "motorcycle",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-    "television": "tv",
-}
 
 
 @dataclass(frozen=True)
@@ -79,19 +69,23 @@ def map_categories(
             continue
         wanted = [category.synset, category.name]
         if table is not None:
-            row = table.get(plain(category.name), table.get(plain(str(key))))
-            if row is None:
-                unmapped[key] = f"{category.name!r} is not in {how}"
+            rows = table[category.name] or table[str(key)]
+            if len(rows) != 1:
+                why = f"several classes of {how} are called so" if rows else f"not in {how}"
+                unmapped[key] = f"{category.name!r}: {why}"
                 continue
-            if not row[0]:
-                left_out[key] = f"{category.name!r}: {row[1] or 'left out by ' + str(how)}"
+            word, remark = rows[0]
+            if not word:
+                left_out[key] = f"{category.name!r}: {remark or 'left out by ' + str(how)}"
                 continue
-            wanted = [row[0]]
+            wanted = [word]
         # A table's word is meant as it stands; a class's own name may mean something else in WordNet
         # ("mouse").
-        node = next((n for w in wanted if w and (n := _find(w, tree, how is not None)) is not None), None)
+        words = [word for word in wanted if word]
+        found = (exact(word, tree, by_name=how is not None) for word in words)
+        node = next((node for node in found if node is not None), None)
         if node is None:
-            what = next(w for w in wanted if w)
+            what = words[0] if words else ""
             why = "is not, or not only, one node" if how else "is no WordNet id or synset"
             unmapped[key] = f"{category.name!r}: {what!r} {why} of the tree"
         else:
@@ -99,30 +93,10 @@ def map_categories(
     return Mapping(nodes, left_out, unmapped)
 
 
-def _find(wanted: str, tree: WordTree, by_name: bool) -> int | None:
-    if wanted in tree:
-        return tree.index(wanted)
-    if _WORDNET_ID.fullmatch(wanted):
-        return None
-    if by_name or re.fullmatch(r".+\.n\.\d\d+", wanted):
-        try:
-            return tree.index(wanted)
-        except TreeError:
-            return None
-    return None
-
-
-def plain(name: str) -> str:
-    """A class name without case, blanks, hyphens and underscores, in one spelling: "Potted plant" and
-    "pottedplant" are one."""
-    squeezed = re.sub(r"[\s_-]", "", name.casefold())
-    return _SPELLINGS.get(squeezed, squeezed)
-
-
-def _read_table(how: str, root: Path) -> dict[str, tuple[str, str]]:
-    """Plain class name -> (node or "", remark)."""
+def _read_table(how: str, root: Path) -> ClassTable:
+    """Class name -> (node or "", remark)."""
     if how in _WORDTREE_TABLES:
-        return {plain(name): (wnid, "") for name, wnid in wordtree.class_map(how)}
+        return ClassTable((name, (wnid, "")) for name, wnid in wordtree.class_map(how))
     if how in _OWN_TABLES:
         text = (resources.files("data_prep") / "data" / f"{how}.tsv").read_text(encoding="utf-8")
         return _rows(text, how, "\t")
@@ -144,17 +118,18 @@ def _read_table(how: str, root: Path) -> dict[str, tuple[str, str]]:
         raise DataError(
             f"{path}: wanted an object from class name to WordNet id (or null to leave the class out)"
         )
-    return {plain(name): (node or "", "") for name, node in content.items()}
+    return ClassTable((name, (node or "", "")) for name, node in content.items())
 
 
-def _rows(text: str, where: str, delimiter: str) -> dict[str, tuple[str, str]]:
-    table: dict[str, tuple[str, str]] = {}
+def _rows(text: str, where: str, delimiter: str) -> ClassTable:
+    table: dict[str, tuple[str, tuple[str, str]]] = {}
     for number, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1):
         if not row or row[0].lstrip().startswith("#"):
             continue
         if len(row) < 2 or not row[0].strip():
             raise DataError(f"{where}: line {number}: wanted class, node[, remark], found {row!r}")
-        if plain(row[0]) in table:
+        if class_key(row[0]) in table:
             raise DataError(f"{where}: line {number}: class {row[0]!r} is there twice")
-        table[plain(row[0])] = (row[1].strip(), row[2].strip() if len(row) > 2 else "")
-    return table
+        remark = row[2].strip() if len(row) > 2 else ""
+        table[class_key(row[0])] = row[0], (row[1].strip(), remark)
+    return ClassTable(table.values())

@@ -1,5 +1,7 @@
 """Class names of data sets to nodes, by written rules; what fits none or several is reported, never guessed.
 
+Two ways use the same words: `map_names` tries rule after rule, `exact` takes a text as it stands only.
+
 Not here: the committed tables of COCO, VOC, DET and ILSVRC (classes.py), what a node is called (lookup.py).
 """
 
@@ -10,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wordtree import wordnet
 from wordtree.classes import class_map
@@ -21,6 +24,15 @@ from wordtree.tree import WordTree
 _ID = re.compile(r"(n[0-9]{8})\b")
 _SYNSET = re.compile(r".+\.n\.[0-9]+")
 _QUALIFIED = re.compile(r"(.+?)\s*\((.+)\)")  # "Bat (Animal)", LVIS's "bat_(animal)"
+
+# VOC's words for classes that COCO and the tables call otherwise; Darknet's coco.names has them too.
+_SPELLINGS = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+    "television": "tv",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,42 @@ class Named:
     note: str = ""
 
 
+def class_key(name: str) -> str:
+    """A class name without case, blanks, hyphens and underscores, in one spelling: "Potted plant" and
+    "pottedplant" are one."""
+    squeezed = re.sub(r"[\s_-]", "", name.casefold())
+    return _SPELLINGS.get(squeezed, squeezed)
+
+
+class ClassTable:
+    """What a table says of class names, found by the spelling of the table, else by `class_key`."""
+
+    def __init__(self, rows: Iterable[tuple[str, Any]]) -> None:
+        """rows: class name and what is said of it."""
+        self._spelt: dict[str, list[Any]] = {}
+        self._keys: dict[str, list[Any]] = {}
+        for name, said in rows:
+            self._spelt.setdefault(name, []).append(said)  # ILSVRC has a Cardigan and a cardigan
+            self._keys.setdefault(class_key(name), []).append(said)
+
+    def __getitem__(self, name: str) -> tuple[Any, ...]:
+        """All that is said of the name: nothing if it is not there, several things if rows share it."""
+        return tuple(self._spelt.get(name) or self._keys.get(class_key(name)) or ())
+
+
+def exact(text: str, tree: WordTree, by_name: bool = False) -> int | None:
+    """The node whose id or synset name the text is; by_name: also the one node that goes by it. None: no
+    node, or several. A WordNet id is never taken for a name."""
+    if text in tree:
+        return tree.index(text)
+    if tree.synsets and text in tree.synsets:
+        return tree.synsets.index(text)
+    if not by_name or _ID.fullmatch(text):
+        return None
+    found = tree.lookup.called(text)
+    return found[0] if len(found) == 1 else None
+
+
 def map_names(
     names: Iterable[str] | Mapping[str, str | None],
     tree: WordTree,
@@ -47,7 +95,7 @@ def map_names(
 ) -> tuple[Named, ...]:
     """Find the node of each class name. The first rule that gives exactly one node wins:
 
-    1. table: the committed one of the data set; VOC's spellings of COCO's classes count;
+    1. table: the committed one of the data set; VOC's words for COCO's classes count;
     2. id: a WordNet id at the start of the name, as ImageNet's folders and label lists have it;
     3. synset: the name, or what comes with it, is a synset name ("dog.n.01");
     4. name: one node alone is called so, or else has it as a synonym; capitals, underscores, hyphens and
@@ -69,21 +117,14 @@ def map_names(
     if isinstance(names, str):
         raise TreeError(f"wanted a list of class names, not the one text {names!r}")
     pairs = names.items() if isinstance(names, Mapping) else ((name, None) for name in names)
-    known: dict[str, list[str]] = {}  # "=" and the name, and plain: ILSVRC has a Cardigan and a cardigan
-    if table:
-        rows = class_map(table)
-        # Darknet's coco.names spells six classes as VOC does: aeroplane, sofa, ...
-        rows += tuple(row for row in class_map("voc") if table == "coco" and row not in rows)
-        for name, node in rows:
-            for key in (f"={name}", plain(name)):
-                known.setdefault(key, []).append(node)
+    known = ClassTable(class_map(table) if table else ())
     return tuple(_one(name, synset, tree, known, wider) for name, synset in pairs)
 
 
-def _one(name: str, synset: str | None, tree: WordTree, known: Mapping[str, list[str]], wider: bool) -> Named:
+def _one(name: str, synset: str | None, tree: WordTree, known: ClassTable, wider: bool) -> Named:
     if not isinstance(name, str) or not name.strip():
         return Named(str(name), None, "", "an empty name")
-    there = [node for node in known.get(f"={name}") or known.get(plain(name)) or () if node in tree]
+    there = [node for node in known[name] if node in tree]
     if len(there) == 1:
         return Named(name, tree.index(there[0]), "table")
     if there:
@@ -94,7 +135,7 @@ def _one(name: str, synset: str | None, tree: WordTree, known: Mapping[str, list
     elif synset or _SYNSET.fullmatch(name):
         code, rule = synset or name, "synset"
     if code:
-        node = _by_code(code, tree)
+        node = exact(code, tree)
         if node is not None:
             return Named(name, node, rule)
         if wider:
@@ -120,12 +161,6 @@ def _one(name: str, synset: str | None, tree: WordTree, known: Mapping[str, list
             said = "; ".join(f"{tree.ids[k]} {tree.names[k]}" for k in candidates[:6])
             return Named(name, None, "", f"{len(candidates)} nodes go by that name: {said}")
     return Named(name, None, "", "no node goes by that name")
-
-
-def _by_code(code: str, tree: WordTree) -> int | None:
-    if code in tree:
-        return tree.index(code)
-    return tree.synsets.index(code) if tree.synsets and code in tree.synsets else None
 
 
 def singulars(name: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import pytest
 
 from wordtree import TreeError, WordTree, class_map
-from wordtree.naming import map_names, read_names, report, singulars
+from wordtree.naming import ClassTable, class_key, exact, map_names, read_names, report, singulars
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +117,38 @@ def test_singulars():
     assert "glass" in singulars("glasses")
     assert singulars("glass") == ()
     assert singulars("s") == ()
+
+
+def test_spellings_of_coco_and_voc_meet():
+    for one, other in [
+        ("aeroplane", "airplane"),
+        ("pottedplant", "Potted plant"),
+        ("tvmonitor", "tv"),
+        ("sofa", "couch"),
+    ]:
+        assert class_key(one) == class_key(other)
+    assert class_key("cat") != class_key("car")
+
+
+def test_a_table_prefers_its_own_spelling():
+    table = ClassTable([("Cardigan", 1), ("cardigan", 2), ("hot dog", 3), ("crane", 4), ("crane", 5)])
+    assert [table[name] for name in ("Cardigan", "cardigan", "CARDIGAN")] == [(1,), (2,), (1, 2)]
+    assert [table[name] for name in ("Hot_Dog", "hotdog", "crane", "dog")] == [(3,), (3,), (4, 5), ()]
+
+
+@pytest.mark.parametrize(
+    ("text", "node", "by_name"),
+    [
+        ("n02084071", "n02084071", "n02084071"),
+        ("dog.n.01", "n02084071", "n02084071"),
+        ("zebra", None, "n02391049"),
+        ("zebras", None, None),
+        ("tench, Tinca tinca", None, None),
+        ("crane", None, None),
+        ("n99999999", None, None),
+        ("pug.n.99", None, None),
+    ],
+)
+def test_exact_takes_a_text_as_it_stands(tree, text, node, by_name):
+    for said, wanted in ((exact(text, tree), node), (exact(text, tree, by_name=True), by_name)):
+        assert (None if said is None else tree.ids[said]) == wanted
