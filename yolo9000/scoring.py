@@ -91,11 +91,8 @@ class Matches:
 def bootstrap_ap50(
     matches: Sequence[Matches], images: int, groups: Mapping[str, np.ndarray], resamples: int, seed: int = 0
 ) -> dict[str, list[float]]:
-    """95% interval of the mean AP50 of each group of kinds, by resampling pictures with replacement.
-
-    The basic bootstrap (Davison and Hinkley, section 5.2): a recall's precision is the best at that recall or
-    a higher one, so that a resampling's AP lies above the whole's as that lies above what it estimates; the
-    percentiles are therefore reflected about the estimate.
+    """95% interval of the mean AP50 of each group of kinds, by resampling pictures with replacement; -1, -1
+    where a group has no truth.
     """
     random = np.random.default_rng(seed)
 
@@ -106,9 +103,28 @@ def bootstrap_ap50(
     whole = each_mean(np.ones(images, np.int64))  # (groups,)
     draws = [random.integers(images, size=images) for _ in range(resamples)]
     means = [each_mean(np.bincount(draw, minlength=images)) for draw in draws]
-    low, high = 2 * whole - np.percentile(means, [97.5, 2.5], axis=0)
-    low, high = (np.where(whole < 0, -1, np.clip(end, 0, 1)) for end in (low, high))  # -1: no truth
-    return {name: [float(a), float(b)] for name, a, b in zip(groups, low, high, strict=True)}
+    return {
+        name: centred_interval(estimate, resampled) if estimate >= 0 else [-1.0, -1.0]
+        for name, estimate, resampled in zip(groups, whole, np.transpose(means), strict=True)
+    }
+
+
+def centred_interval(estimate: float, resampled: np.ndarray) -> list[float]:
+    """95% interval of a share: the estimate +- 1.96 standard errors, those of its resamplings, cut to 0..1.
+
+    resampled: (n,) the same statistic of each resampling, -1 where it has none; with fewer than two nothing
+    is known, and the interval is 0..1.
+
+    Only the spread of the resamplings is used (Efron and Tibshirani, An Introduction to the Bootstrap,
+    section 13.2), not where they lie. A recall's precision is the best at that recall or a higher one, which
+    is biased upwards, and more so in a resampling, where pictures repeat: percentiles of resampled AP, as
+    they are or reflected about the estimate, lie to one side of it and may even leave it out.
+    """
+    known = resampled[resampled >= 0]
+    if len(known) < 2:
+        return [0.0, 1.0]
+    error = 1.96 * known.std(ddof=1)  # 1.96: 97.5% of a normal distribution lie below
+    return [float(max(0.0, estimate - error)), float(min(1.0, estimate + error))]
 
 
 def weighted_ap(matches: Matches, weight: np.ndarray) -> float:

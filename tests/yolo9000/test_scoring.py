@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolo9000.scoring import Boxes, Matches, _run_coco, average_precision, suppress, weighted_ap
+from yolo9000.scoring import (
+    Boxes,
+    Matches,
+    _run_coco,
+    average_precision,
+    bootstrap_ap50,
+    centred_interval,
+    suppress,
+    weighted_ap,
+)
 
 
 def boxes(rows: list[tuple]) -> Boxes:
@@ -97,6 +106,53 @@ def test_intervals_hold_the_mean_and_groups_their_kinds() -> None:
     assert groups["first"]["AP50"] == pytest.approx(result["per_class"][0])
     assert groups["rest"]["AP50"] == pytest.approx((result["per_class"][1] + result["per_class"][2]) / 2)
     assert groups["none"]["AP50"] == -1.0 and groups["none"]["classes"] == 0
+
+
+def proportion(right: np.ndarray) -> Matches:
+    """A box of truth in each picture, found in some, and no wrong detections: AP50 is the share found."""
+    found = np.flatnonzero(right)
+    return Matches(found, np.ones(len(found), bool), np.arange(len(right)))
+
+
+def test_intervals_cover_as_often_as_they_say() -> None:
+    images, share, trials = 100, 0.6, 300
+    random = np.random.default_rng(0)
+    truth = (images * share + 1) / 101  # of 101 recalls those from 0 to the share, in hundredths
+    error = np.sqrt(share * (1 - share) / images) * images / 101
+    covered, widths = 0, []
+    for trial in range(trials):
+        matches = proportion(random.random(images) < share)
+        interval = bootstrap_ap50([matches], images, {"": np.array([0])}, 100, seed=trial)
+        low, high = interval[""]
+        covered += low <= truth <= high
+        widths.append(high - low)
+    # Three standard errors of a share of 0.95 among so many trials.
+    assert abs(covered / trials - 0.95) <= 3 * np.sqrt(0.95 * 0.05 / trials)
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 12))
+def test_an_interval_is_centred_on_its_estimate(seed: int, images: int) -> None:
+    """Also with few pictures, where every resampling's AP may lie above the whole's."""
+    random = np.random.default_rng(seed)
+    truth, found = random_boxes(random, images, 2, 4, False), random_boxes(random, images, 2, 12, True)
+    _, matches = _run_coco(truth, found, images, [0, 1])
+    ones = np.ones(images, int)
+    for kind, one in enumerate(matches):
+        estimate = weighted_ap(one, ones)
+        low, high = bootstrap_ap50(matches, images, {"": np.array([kind])}, 20)[""]
+        assert (low, high) == (-1, -1) if estimate < 0 else 0 <= low <= estimate <= high <= 1
+        if low > 0 and high < 1:
+            assert (low + high) / 2 == pytest.approx(estimate)
+
+
+def test_an_interval_needs_two_resamplings_with_truth() -> None:
+    assert centred_interval(0.5, np.array([-1.0, 0.4, -1.0])) == [0.0, 1.0]
+    assert centred_interval(0.5, np.array([0.4, -1.0, 0.4])) == [0.5, 0.5]
+    low, high = centred_interval(0.5, np.array([0.4, 0.6]))
+    assert high - 0.5 == pytest.approx(0.5 - low) == pytest.approx(1.96 * np.sqrt(0.02))
+    assert centred_interval(0.9, np.array([0.4, 0.6]))[1] == 1.0
 
 
 def greedy(boxes_xyxy: np.ndarray, kinds: np.ndarray, overlap: float) -> list[int]:
