@@ -1,6 +1,6 @@
 """What a run writes down of itself into log and model: data, settings, which nodes were taught how."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,14 @@ def known_nodes(
     if config.model.known and tree is not None:
         found["teacher"] = set(stored_nodes(tree, class_labels(config.model.known)))
     return {key: sorted(nodes) for key, nodes in found.items()}
+
+
+def going_on(earlier: Mapping[str, Any], nodes: Mapping[str, list[int]]) -> dict[str, Any]:
+    """The record of a model that a run started from, with the nodes that the run taught added to its own."""
+    before = earlier.get("nodes")
+    before = before if isinstance(before, dict) else {}
+    both = {key: sorted({*before.get(key, []), *nodes.get(key, [])}) for key in [*before, *nodes]}
+    return {**earlier, "nodes": both}
 
 
 def without_folders(config: dict[str, Any]) -> dict[str, Any]:

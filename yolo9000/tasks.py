@@ -1,7 +1,8 @@
 """What a step of training minimises: the seam between the loop (train.py) and losses. One class for each
 task.
 
-The task "distill" is yolo9000.distill's; its module has a function `make_task(config, net, tree)` as here.
+The tasks "distill" and "rows" are yolo9000.distill's and yolo9000.rowtask's; their modules have a function
+`make_task(config, net, tree)` as here.
 """
 
 import importlib
@@ -19,6 +20,8 @@ from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, tree_cross_entropy
 from yolo9000.network import Network
 
+_ELSEWHERE = {"distill": "yolo9000.distill", "rows": "yolo9000.rowtask"}
+
 
 class Task(Protocol):
     """Called once a batch, under autocast where the run's precision is bfloat16."""
@@ -30,8 +33,8 @@ class Task(Protocol):
 
 def make_task(config: TrainConfig, net: Network, tree: WordTree | None) -> Task:
     """The task that the configuration names, for this network."""
-    if config.task == "distill":
-        return importlib.import_module("yolo9000.distill").make_task(config, net, tree)
+    if config.task in _ELSEWHERE:
+        return importlib.import_module(_ELSEWHERE[config.task]).make_task(config, net, tree)
     if config.distill:
         raise TrainingError(f"[distill] belongs to the task distill; this run's is {config.task}")
     if config.task == "classify":

@@ -39,12 +39,14 @@ def test_all_edits_in_order(model, run, tmp_path):  # noqa: F811
 def test_a_new_tree_of_any_form_and_the_type_of_the_file(model, run, tmp_path):  # noqa: F811
     (tmp_path / "new.csv").write_text("child,parent\nn1,\nn3,\nn4,n1\nn8,n4\nn9,n4\npug,n4\n")
     out = tmp_path / "out.safetensors"
-    status, text, _ = run("edit", model, "--tree", tmp_path / "new.csv", "--out", out)
+    words = ["--tree", tmp_path / "new.csv", "--tree-out", tmp_path / "new.json"]
+    status, text, _ = run("edit", model, *words, "--out", out)
     assert status == 0 and "5 class rows kept" in text and "1 nodes added: pug" in text
     with safe_open(out, "pt") as new, safe_open(model, "pt") as old:
         name = next(n for n in new.keys() if n.endswith("rows.weight"))  # noqa: SIM118
         ours, theirs = new.get_tensor(name), old.get_tensor(name)
     tree = load_model(out).tree
+    assert WordTree.load(tmp_path / "new.json") == tree
     assert ours.dtype == torch.float16
     stored = load_model(model).spec.region.stored
     for node in ("n1", "n3", "n4", "n8", "n9"):

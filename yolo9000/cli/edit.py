@@ -50,6 +50,7 @@ _SHOWN = 8  # nodes listed in one line
     metavar="NODE",
     help="A node of the tree that the model has no class row for and that gets one; repeatable.",
 )
+@click.option("--tree-out", type=_FILE, help="Write the new tree too, for `data-prep pack --tree`.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def command(
     model: str | None,
@@ -62,6 +63,7 @@ def command(
     graft_path: Path | None,
     add: tuple[tuple[str, str], ...],
     rows: tuple[str, ...],
+    tree_out: Path | None,
     as_json: bool,
 ) -> None:
     """Carry a trained model over to an edited tree.
@@ -91,7 +93,9 @@ def command(
     from yolo9000.modelfile import load_model, save_model
     from yolo9000.start import load_any
 
-    check_target(out, ModelError)
+    for target in (out, tree_out):
+        if target:
+            check_target(target, ModelError)
     packaged = model is None or (model == "model" and not Path(model).exists())
     net = load_model() if packaged else load_any(model)
     if net.tree is None:
@@ -102,6 +106,8 @@ def command(
         tree, map = edited_tree(net.tree, subtree, prune, keep_children, renames, graft_path, add)
     edited, done = edit_model(net, tree, map, rows)
     save_model(edited, out, edited.record, dtype=_stored_type(None if packaged else Path(model)))
+    if tree_out:
+        tree.save(tree_out)
     if as_json:
         click.echo(json.dumps({"written": str(out), **done.to_dict()}))
         return
