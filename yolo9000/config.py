@@ -215,7 +215,7 @@ class TrainConfig:
     about: str = ""
 
     def __post_init__(self) -> None:
-        _choice("task", self.task, ("detect", "classify", "distill"))
+        _choice("task", self.task, ("detect", "classify", "distill", "rows"))
         _choice("precision", self.precision, ("auto", "bfloat16", "float32"))
         if (self.images > 0) == (self.epochs > 0):
             raise TrainingError("exactly one of images and epochs is set, to a positive number")
