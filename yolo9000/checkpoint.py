@@ -1,5 +1,5 @@
-"""Checkpoints of a run: written whole or not at all, several kept, the newest sound one found. What is in
-them is train.py's.
+"""Checkpoints of a run: written whole or not at all, several kept and the best, the newest sound one found.
+What is in them is run.py's.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import torch
 from wordtree.files import written_whole
 from yolo9000.errors import TrainingError
 
+BEST_NAME = "best.pt"
 _PATTERN = "checkpoint-*.pt"
 
 
@@ -33,6 +34,15 @@ def save_checkpoint(folder: Path, batch: int, state: dict[str, Any], keep: int) 
     killed = folder.glob(f".{_PATTERN}.*.part")  # what runs left that were killed while they wrote
     for old in (*list_checkpoints(folder)[:-keep], *killed):
         old.unlink(missing_ok=True)
+    return path
+
+
+def save_best(folder: Path, state: dict[str, Any]) -> Path:
+    """Writes the state in place of the best one so far."""
+    path = folder / BEST_NAME
+    write_atomically(path, lambda partial: torch.save(state, partial))
+    for killed in folder.glob(f".{BEST_NAME}.*.part"):
+        killed.unlink(missing_ok=True)
     return path
 
 

@@ -180,11 +180,25 @@ class SizeConfig:
 class LogConfig:
     log_every: int = 20  # batches between lines of the log
     checkpoint_seconds: float = 300.0
-    keep: int = 2  # checkpoints kept
+    keep: int = 2  # checkpoints kept, beside the best one
+    tensorboard: bool = True  # write for it too, where it is installed
 
     def __post_init__(self) -> None:
         _within("log.log_every", self.log_every, 1, 1e9)
         _within("log.keep", self.keep, 1, 1000)
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """When the run is judged and on how much: by validation data, or by its loss where none is given."""
+
+    every: int = 0  # batches; 0 = ten times in the run
+    pictures: int = 0  # the first so many; 0 = all
+    size: int = 0  # side of the square input in pixels; 0 = of input.sizes the nearest to the network's own
+
+    def __post_init__(self) -> None:
+        for name in ("every", "pictures", "size"):
+            _within(f"validation.{name}", getattr(self, name), 0, 1e9)
 
 
 @dataclass(frozen=True)
@@ -211,6 +225,7 @@ class TrainConfig:
     loss: dict[str, Any] = field(default_factory=dict)  # settings of the task's loss (RegionLoss's keywords)
     distill: dict[str, Any] = field(default_factory=dict)  # settings of the task "distill"
     log: LogConfig = field(default_factory=LogConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     name: str = ""
     about: str = ""
 

@@ -1,6 +1,5 @@
 """`yolo9000 info`: what a model file, a Darknet cfg or the folder of a training run is, and what it knows."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,11 @@ def command(model: Path | None, as_json: bool, layers: bool) -> None:
     if as_json:
         click.echo(_pictures.to_json(found))
         return
-    shown = {name: value for name, value in found.items() if name not in ("layers", "nodes")}
+    shown = {name: value for name, value in found.items() if name not in ("layers", "nodes", "log")}
+    if "run" in shown:
+        shown["run"] = _in_words(shown["run"])
+        # What the run says of itself is not repeated out of the model's record.
+        shown["record"] = {k: v for k, v in shown.get("record", {}).items() if k not in ("config", "losses")}
     _print(shown)
     if layers:
         click.echo("layers")
@@ -50,7 +53,7 @@ def describe(path: Path | None) -> dict[str, Any]:
         return {"file": str(path), "network": _network(spec), "layers": spec.to_dict()["layers"]}
     facts: dict[str, Any] = {}
     if path is not None and path.is_dir():
-        facts = {"run": str(path), **_run(path)}
+        facts = {"folder": str(path), **_run(path)}
         path = path / "model.safetensors"
         if not path.is_file():
             return facts
@@ -124,27 +127,43 @@ def _tree(tree: "WordTree | None", fingerprint: str | None) -> dict[str, Any] | 
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    """The last words of a run's log."""
-    log = folder / "log.jsonl"
-    if not log.is_file():
+    """What a run's log says: "run", a summary, and "log", the last line of each kind; nothing without one."""
+    from yolo9000.history import summary
+    from yolo9000.runlog import LOG_NAME, read_log
+
+    lines = read_log(folder)
+    if not (folder / LOG_NAME).is_file():
         if (folder / "model.safetensors").is_file():
             return {}
         raise ModelError(
             f"{folder}: no log.jsonl and no model.safetensors; this is not the folder of a training run"
         )
-    last: dict[str, Any] = {}
-    try:
-        with log.open(encoding="utf-8") as file:
-            for line in file:
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue  # the line being written just now
-                if isinstance(entry, dict):
-                    last[str(entry.get("event"))] = entry
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{log}: cannot be read ({error})") from error
-    return {"log": last}
+    return {"run": summary(lines), "log": {str(line.get("event")): line for line in lines}}
+
+
+def _in_words(run: dict[str, Any]) -> dict[str, Any]:
+    """A run's summary with counts, time and data as people say them."""
+    words = dict(run)
+    for key in ("batches", "images"):
+        if key in run:
+            done, wanted = run[key]
+            words[key] = f"{done:,} of {wanted:,}" if wanted is not None else f"{done:,}"
+    if "seconds" in run:
+        minutes, seconds = divmod(round(run["seconds"]), 60)
+        words["time"] = f"{minutes // 60} h {minutes % 60} min {seconds} s"
+        del words["seconds"]
+    if "best" in run:
+        best = run["best"]
+        words["best"] = f"{best['by']} {best['value']:.5g} after {best['images']:,} images (best.pt)"
+    for key in ("data", "validation"):
+        if key in run:
+            words[key] = [f"{one.get('file')} ({one.get('samples'):,} pictures)" for one in run[key]]
+    if "parts" in run:
+        words["parts"] = [
+            f"{one.get('name')}: {one.get('per_batch')} a batch of {one.get('samples'):,}"
+            for one in run["parts"]
+        ]
+    return words
 
 
 def _print(facts: dict[str, Any], indent: str = "") -> None:

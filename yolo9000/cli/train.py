@@ -2,8 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from yolo9000.train import Result
 
 _EXIT = {"SIGINT": 130, "SIGTERM": 143}  # as shells report them: 128 + the signal's number
 _FILE = click.Path(path_type=Path)
@@ -15,6 +19,12 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.argument("config")
 @click.option("--data", multiple=True, required=True, type=_FILE, help="Packed file; repeatable.")
+@click.option(
+    "--val",
+    multiple=True,
+    type=_FILE,
+    help="Packed file whose scores say which moment is the best; repeatable.",
+)
 @click.option("--out", required=True, type=_FOLDER, help="Folder of the run.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="As optimiser.lr=0.01; repeatable."
@@ -22,18 +32,26 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the folder, if any.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; no progress bar.")
 def command(
-    config: str, data: tuple[Path, ...], out: Path, settings: tuple[str, ...], resume: bool, as_json: bool
+    config: str,
+    data: tuple[Path, ...],
+    val: tuple[Path, ...],
+    out: Path,
+    settings: tuple[str, ...],
+    resume: bool,
+    as_json: bool,
 ) -> None:
     """Train on packed data: boxes, labels, or both.
 
     CONFIG is a TOML file or the name of a configuration that comes with the package (docs/training.md).
-    Ctrl-C saves and stops; the same command with --resume goes on. The folder gets model.safetensors at the
-    end, log.jsonl and checkpoints on the way.
+    Ctrl-C saves and stops; the same command with --resume goes on. The folder gets model.safetensors (with
+    --val also best.safetensors) and curves.png at the end, log.jsonl, the last checkpoints and the best one,
+    best.pt, on the way. `yolo9000 info` says what a run was.
     """
     from yolo9000.config import load_config
     from yolo9000.train import train
 
-    result = train(load_config(config, settings), data, out, resume=resume, progress=not as_json)
+    loaded = load_config(config, settings)
+    result = train(loaded, data, out, resume=resume, progress=not as_json, validation=val)
     if as_json:
         fields = vars(result) | {"model": str(result.model) if result.model else None}
         click.echo(json.dumps(fields))
@@ -41,6 +59,19 @@ def command(
         done = f"stopped by {result.stopped} after {result.images:,} images"
         click.echo(f"{done}; go on with --resume", err=True)
     else:
-        click.echo(f"{result.images:,} images in {result.seconds:.0f} s; model: {result.model}")
+        click.echo(
+            f"{result.images:,} images in {result.seconds:.0f} s; model: {result.model}{_best(result)}"
+        )
+    if result.skipped:
+        click.echo(
+            f"{result.skipped:,} pictures could not be read and were replaced; see log.jsonl", err=True
+        )
     if result.stopped:
         raise click.exceptions.Exit(_EXIT.get(result.stopped, 1))
+
+
+def _best(result: "Result") -> str:
+    if not result.best or result.best["by"] == "loss":
+        return ""
+    best = result.best
+    return f"; best {best['by']} {best['value']:.4g} after {best['images']:,} images"

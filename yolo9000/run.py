@@ -1,0 +1,249 @@
+"""One run in progress: the loop over batches, the step, and the state that a checkpoint holds. How a run is
+put together and what it leaves at its end is train.py's.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from yolo9000.batches import Batch
+from yolo9000.checkpoint import list_checkpoints, save_best, save_checkpoint
+from yolo9000.config import TrainConfig, to_dict
+from yolo9000.device import wants_bfloat16
+from yolo9000.distributed import World, running_buffers
+from yolo9000.errors import TrainingError
+from yolo9000.network import Network
+from yolo9000.optim import Average, rate_factor, set_rate
+from yolo9000.runlog import Meter, RunLog, rounded, timestamp
+from yolo9000.tasks import Task
+from yolo9000.validation import Judge
+
+# Settings that may differ when a run is resumed: they change how it runs, not what it computes.
+_FREE = ("images", "epochs", "threads", "workers", "log", "validation", "name", "about", "device")
+
+
+class Run:
+    """What the loop needs, and what goes into a checkpoint. total: batches of the whole run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        net: Network,
+        task: Task,
+        optimiser: torch.optim.Optimizer,
+        average: Average | None,
+        judge: Judge,
+        out: Path,
+        total: int,
+        world: World,
+    ):
+        self.config, self.net, self.task, self.out, self.world = config, net, task, out, world
+        self.optimiser, self.average, self.judge = optimiser, average, judge
+        self.done, self.total = 0, total
+        self.saved = 0
+        self.skipped = 0
+        self.stopped: str | None = None
+        self.seconds = 0.0
+        self.losses: dict[str, float] = {}
+        self.best: dict[str, Any] | None = None  # what the best moment so far came to
+        self.board: RunLog | None = None
+        device = next(net.parameters()).device
+        self.half = wants_bfloat16(config.precision, device)
+        self.device = device.type
+
+    @property
+    def images(self) -> int:
+        """Pictures that have gone through the network."""
+        return self.done * self.config.batch
+
+    def open_log(self) -> None:
+        """From here on lines are written."""
+        self.board = RunLog(self.out, self.config.log.tensorboard and self.world.leads, self.images)
+
+    def log(self, line: dict[str, Any]) -> None:
+        if self.world.leads or line["event"] in ("skipped", "not finite"):
+            self.board.write(line)
+
+    def loop(self, batches: Iterator[Batch], caught: list[str], progress: bool) -> None:
+        """All batches, or until a signal; ends with a checkpoint."""
+        meter, log = Meter(), self.config.log
+        last_save = last_log = begun = time.monotonic()
+        waited, counted = 0.0, 0
+        bar = tqdm(
+            total=self.total * self.config.batch,
+            initial=self.images,
+            unit="img",
+            disable=not progress,
+            smoothing=0.05,
+        )
+        with bar:
+            self._judge()  # where a run was stopped that was to be judged
+            before = time.monotonic()
+            for batch in batches:
+                waited += time.monotonic() - before
+                self._report_skipped(batch)
+                parts, stop = self.step(batch, bool(caught))
+                meter.add(parts)
+                self.judge.add(float(parts["loss"]))
+                counted += self.config.batch
+                self.done += 1
+                bar.update(self.config.batch)
+                now = time.monotonic()
+                if self.done % log.log_every == 0 or self.done == self.total:
+                    self.losses = meter.take()
+                    line = {"event": "batch", "batch": self.done, "images": self.images}
+                    line |= rounded(self.losses)
+                    line |= {"rate": self.optimiser.param_groups[0]["lr"], "size": batch.size[0]}
+                    line["images_per_second"] = round(counted / max(now - last_log, 1e-9), 1)
+                    line["waited"] = round(waited / max(now - last_log, 1e-9), 3)  # share of the time
+                    line["seconds"] = round(now - begun, 1)  # of this process
+                    self.log(line)
+                    bar.set_postfix({k: f"{v:.3g}" for k, v in self.losses.items()}, refresh=False)
+                    last_log, waited, counted = now, 0.0, 0
+                if stop or (caught and self.world.ranks == 1):
+                    self.stopped = caught[0] if caught else "SIGTERM"  # of another process
+                    break
+                self._judge()
+                last_log += time.monotonic() - now  # judging is no time of training
+                if now - last_save > log.checkpoint_seconds:
+                    self.save()
+                    last_save = time.monotonic()
+                before = time.monotonic()
+        self.seconds = time.monotonic() - begun
+        if self.saved != self.done or not list_checkpoints(self.out):
+            self.save()
+        if self.stopped:
+            line = {"event": "stopped", "signal": self.stopped, "batch": self.done}
+            self.log(line | {"seconds": round(self.seconds, 1), "time": timestamp()})
+
+    def step(self, batch: Batch, stop: bool = False) -> tuple[dict[str, Tensor], bool]:
+        """One update of the weights; TrainingError, before any update, where loss or gradient is not finite.
+
+        stop: this process wants to end; returned beside the parts of the loss: whether any process does.
+        """
+        config = self.config.optimiser
+        set_rate(self.optimiser, config.lr * rate_factor(self.config.schedule, self.done, self.total))
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+            parts = self.task.loss(self.net, batch)
+        loss = parts["loss"]
+        finite = bool(torch.isfinite(loss))
+        if not finite and self.world.ranks == 1:
+            self._stop(batch, "loss")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        learning = [p for group in self.optimiser.param_groups for p in group["params"]]
+        if self.world.ranks > 1:
+            for p in learning:  # all processes exchange the same, used or not
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            share = len(batch.names) / self.config.batch
+            gradients = [p.grad for p in learning]
+            stop = self.world.average(gradients, running_buffers(self.net), share, stop)
+        gradients = [p.grad for p in learning if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            self._stop(batch, "gradient" if finite else "loss")
+        if config.clip:
+            torch._foreach_mul_(gradients, (config.clip / (norm + 1e-6)).clamp(max=1.0))
+        self.optimiser.step()
+        if self.average:
+            self.average.update(self.net)
+        return {key: value.detach() for key, value in parts.items()} | {"gradient": norm}, stop
+
+    def save(self) -> None:
+        """A checkpoint of everything that the next batch depends on; all processes have the same."""
+        self.saved = self.done
+        if self.world.leads:
+            save_checkpoint(self.out, self.done, self.state(), self.config.log.keep)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next batch depends on."""
+        return {
+            "config": to_dict(self.config),
+            "batch": self.done,
+            "net": self.net.state_dict(),
+            "spec": self.net.spec.to_dict(),
+            "tree": self.net.tree.to_dict() if self.net.tree is not None else None,
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "judge": self.judge.state_dict(),
+            "best": self.best,
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts a checkpoint's state back. Raises TrainingError where it is of another run or network."""
+        new, old = to_dict(self.config), state["config"]
+        keys = sorted((set(new) | set(old)) - set(_FREE))
+        changed = [key for key in keys if new.get(key) != old.get(key)]
+        if changed:
+            raise TrainingError(
+                f"the run to resume has other settings: {', '.join(changed)}; "
+                "resume with its own, or start another run"
+            )
+        try:
+            self.net.load_state_dict(state["net"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            if self.average:
+                self.average.load_state_dict(state["average"])
+            if "judge" in state:  # not in checkpoints of versions that judged nothing
+                self.judge.load_state_dict(state["judge"])
+                self.best = state["best"]
+            torch.set_rng_state(state["random"])
+            self.done = self.saved = int(state["batch"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            message = str(error).splitlines()[0]
+            raise TrainingError(f"the checkpoint does not fit this network: {message}") from None
+
+    def _judge(self) -> None:
+        """Where it is time: keeps this moment if it is the best so far. What cannot be judged is logged, and
+        ends no run.
+        """
+        if not (self.world.leads and self.judge.due(self.done)):
+            return
+        line = {"event": "validation", "batch": self.done, "images": self.images}
+        try:
+            verdict = self.judge.judge(self.net, self.average)
+        except TrainingError as error:
+            self.log({"event": "not judged", "batch": self.done, "reason": str(error)})
+            return
+        if verdict.better:
+            self.best = {"by": verdict.by, "value": verdict.value} | {k: line[k] for k in ("batch", "images")}
+            save_best(self.out, self.state())
+        line |= {"by": verdict.by, **rounded({**verdict.scores, "value": verdict.value})}
+        self.log(line | {"best": verdict.better})
+
+    def _report_skipped(self, batch: Batch) -> None:
+        for complaint in batch.skipped:
+            self.skipped += 1
+            self.log({"event": "skipped", "batch": batch.number, "picture": complaint})
+
+    def _stop(self, batch: Batch, what: str) -> None:
+        """Names the pictures whose own loss is not finite, or all of them where none is to blame alone."""
+        blamed = []
+        self.net.eval()
+        for k, name in enumerate(batch.names):
+            row = slice(k, k + 1)
+            one = Batch(
+                batch.number, batch.images[row], batch.targets[row], [name], batch.parts[row], batch.seen
+            )
+            with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+                try:
+                    bad = not bool(torch.isfinite(self.task.loss(self.net, one)["loss"]))
+                except Exception:  # what one picture alone raises is not what stopped the run
+                    bad = False
+            if bad:
+                blamed.append(name)
+        self.net.train()
+        # With several processes the fault may lie in another's pictures, which that one names.
+        names = blamed or (batch.names if self.world.ranks == 1 else ["those of another process"])
+        self.log({"event": "not finite", "what": what, "batch": batch.number, "pictures": names})
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise TrainingError(
+            f"batch {batch.number}: the {what} is not finite; pictures: {shown}. The last checkpoint stands; "
+            "a lower optimiser.lr, optimiser.clip or a longer schedule.burn_in may help"
+        )

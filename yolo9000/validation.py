@@ -1,0 +1,121 @@
+"""Which moment of a run is the best: by a score on validation data or, without any, by the mean loss. What
+the scores are is evaluate.py's, where the best is kept checkpoint.py's.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from data_prep.errors import DataError
+from yolo9000.config import TrainConfig
+from yolo9000.errors import ImageError, ModelError, TrainingError
+from yolo9000.evaluate import EvalSettings, evaluate
+from yolo9000.heldout import HeldOut
+from yolo9000.network import Network
+from yolo9000.optim import Average
+from yolo9000.parts import Samples, describe
+
+MOMENTS = 10  # a run is judged so often where the configuration does not say
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a moment of a run came to. by: name of the score, or "loss"; value: higher is better for a score,
+    lower for the loss; better: than every moment before; scores: all there are, for the log.
+    """
+
+    by: str
+    value: float
+    better: bool
+    scores: Mapping[str, float]
+
+
+class Judge:
+    """Says every so many batches whether the run is better than ever.
+
+    stores: validation data; none: the mean loss since the last moment decides. total: batches of the run.
+    Raises TrainingError for data that this network cannot be scored on.
+    """
+
+    def __init__(self, config: TrainConfig, net: Network, stores: Sequence[Samples], total: int):
+        self.stores = list(stores)
+        self.every = config.validation.every or max(1, -(-total // MOMENTS))
+        self.total = total
+        own = net.spec.width
+        self.settings = EvalSettings(
+            size=config.validation.size or min(config.sizes, key=lambda size: abs(size - own)),
+            resamples=0,
+            workers=config.workers,
+            limit=config.validation.pictures,
+            precision=config.precision,
+        )
+        self.sum, self.count = 0.0, 0
+        self.best: float | None = None
+        self.best_by = ""
+        if self.stores:
+            HeldOut(net, self.stores, self.settings)  # what does not fit is said now, not after hours
+            net.train()
+            if all((describe(store)[1] == "unlabelled").all() for store in self.stores):
+                raise TrainingError("the validation data has neither boxes nor labels")
+
+    def add(self, loss: float) -> None:
+        """Takes in one batch's loss."""
+        self.sum += loss
+        self.count += 1
+
+    def due(self, batch: int) -> bool:
+        """Whether the run is to be judged after so many batches, and was not."""
+        return self.count > 0 and (batch % self.every == 0 or batch == self.total)
+
+    def judge(self, net: Network, average: Average | None = None) -> Verdict:
+        """Judges the averaged weights, if there are any; the network is left as it was.
+
+        Raises TrainingError where the validation data cannot be scored or a picture of it cannot be read.
+        """
+        loss = self.sum / max(self.count, 1)
+        self.sum, self.count = 0.0, 0
+        by, value, scores = self._score(net, average) if self.stores else ("loss", loss, {})
+        if by != self.best_by:  # other validation data than before: nothing to compare with
+            self.best, self.best_by = None, by
+        better = math.isfinite(value) and (
+            self.best is None or (value < self.best if by == "loss" else value > self.best)
+        )
+        if better:
+            self.best = value
+        return Verdict(by, value, better, scores)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self.sum, "count": self.count, "best": self.best, "best_by": self.best_by}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.sum, self.count = state["sum"], state["count"]
+        self.best, self.best_by = state["best"], state["best_by"]
+
+    def _score(self, net: Network, average: Average | None) -> tuple[str, float, dict[str, float]]:
+        """The score's name, its value, and all scores."""
+        own = {name: value.clone() for name, value in net.state_dict().items()} if average else None
+        random = torch.get_rng_state()  # loading pictures draws from it; the run's own must not be touched
+        try:
+            if average:
+                average.copy_to(net)
+            found = evaluate(net, self.stores, self.settings)
+        except (DataError, ImageError, ModelError) as error:
+            raise TrainingError(str(error)) from error
+        finally:
+            if own is not None:
+                net.load_state_dict(own)
+            net.train()
+            torch.set_rng_state(random)
+        scores = {
+            f"{kind} {name}": float(value)
+            for kind in ("boxes", "labels")
+            for name, value in found.get(kind, {}).items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        for by in ("boxes AP50", "labels top1", "labels greedy"):
+            if by in scores:
+                return by, scores[by], scores
+        raise TrainingError(f"the validation data gives no score to go by; it gives {', '.join(scores)}")
