@@ -233,29 +233,37 @@ def diff_(old: Path, new: Path | None, map_file: Path | None, as_json: bool) -> 
         sys.exit(1)
 
 
-@cli.command(epilog="Example: wordtree export animals.csv --tree animals.json")
+@cli.command(
+    epilog="Examples: wordtree export animals.csv --tree animals.json  |  wordtree export --html tree.html"
+)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--form",
     type=click.Choice(
-        ["own", "children", "openimages", "keys", "edges", "ranks", "graphml", "folders", "darknet"]
+        ["own", "children", "openimages", "keys", "edges", "ranks", "graphml", "folders", "darknet", "html"]
     ),
-    help="How to write it.  [default: by OUT's ending: .json, .json.gz own; .csv, .tsv edges; .graphml]",
+    help="How to write it.  [default: by OUT's ending: .json(.gz) own; .csv, .tsv edges; .graphml; .html]",
+)
+@click.option(
+    "--html", is_flag=True, help="As --form html: a page to look through, which needs no other file."
 )
 @_tree
 @json_option
-def export(out: Path, form: str | None, path: Path | None, as_json: bool) -> None:
+def export(out: Path, form: str | None, html: bool, path: Path | None, as_json: bool) -> None:
     """Write the tree in another form.
 
-    --tree reads them all but keys, so this translates between any two. darknet and folders take OUT for a
-    folder.
+    --tree reads them all but keys and html, so this translates between any two. darknet and folders take
+    OUT for a folder.
     """
-    from wordtree import folders, graphs, nested, tables
+    from wordtree import folders, graphs, nested, page, tables
 
+    if html and form not in (None, "html"):
+        raise click.UsageError(f"either --html or --form {form}")
     tree = open_tree(path)
-    form = form or {".csv": "edges", ".tsv": "edges", ".graphml": "graphml"}.get(out.suffix, "own")
+    endings = {".csv": "edges", ".tsv": "edges", ".graphml": "graphml", ".html": "html"}
+    form = "html" if html else form or endings.get(out.suffix, "own")
     if form == "own" and out.suffix not in (".json", ".gz"):
-        raise click.UsageError(f"what is {out.name}? name it .json, .csv, .tsv or .graphml, or say --form")
+        raise click.UsageError(f"what is {out.name}? name it .json, .csv, .graphml or .html, or say --form")
     if form in nested.FORMS:
         nested.write_nested(tree, out, form)
     else:
@@ -266,6 +274,7 @@ def export(out: Path, form: str | None, path: Path | None, as_json: bool) -> Non
             "graphml": lambda out: graphs.write_graphml(tree, out),
             "folders": lambda out: folders.write_folders(tree, out),
             "darknet": tree.to_darknet,
+            "html": lambda out: page.write_page(tree, out),
         }[form](out)
     if as_json:
         return print_json({"file": str(out), "form": form, **summary(tree)})

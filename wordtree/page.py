@@ -52,7 +52,10 @@ def page(tree: WordTree, taught: Sequence[str] | None = None) -> str:
     style = _read("page.css") + _read("tree_page.css")
     script = _read("tree_page.js")
     # Nothing else may run or be fetched, whatever a name holds.
-    policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'"
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
+        "base-uri 'none'"
+    )
     # "<" escaped: no name can end the element that the data stand in.
     data = json.dumps(tree_columns(tree, taught), ensure_ascii=False, separators=(",", ":"))
     data = data.replace("<", "\\u003c")

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 # Sets of options that are kept ready; a client asks again and again with the same.
 _KEPT = 64
 
+# An answer carries so many times the usual number of candidates at most, where so many boxes pass the
+# threshold.
+_BEYOND = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Question:
@@ -41,8 +45,8 @@ class Question:
 class Answerer:
     """A detector as the server asks it. Not for several threads at once but for `fit`.
 
-    model, tree: fingerprints, that of the model file and of the tree; most_candidates: boxes that one answer
-    carries with their conditionals."""
+    model, tree: fingerprints, that of the model file and of the tree; most_candidates: boxes that one
+    picture's answer carries with their conditionals, more only where more pass the threshold."""
 
     detector: "Detector"
     model: str
@@ -107,11 +111,12 @@ class Answerer:
         boxes_cxcywh, objectness = box_math.decode(raw_boxes, detector.anchors)
         good = (objectness > question.floor) & boxes_cxcywh.isfinite().all(dim=-1)
         at = good.nonzero(as_tuple=True)
-        floor = question.floor
-        if len(at[0]) > self.most_candidates:  # what lies above the best that is left out is complete
-            values = objectness[at]
-            order = values.sort(descending=True, stable=True).indices
-            floor = float(values[order[self.most_candidates]])
+        floor, values = question.floor, objectness[at]
+        # What the detections were chosen from is there, if it can be.
+        wanted = int((values > question.options.threshold).sum())
+        most = min(max(self.most_candidates, wanted), _BEYOND * self.most_candidates)
+        if len(values) > most:  # what lies above the best that is left out is complete
+            floor = float(values.sort(descending=True).values[most])
             kept = (values > floor).nonzero().squeeze(1)
             at = tuple(index[kept] for index in at)
         if lazy:

@@ -20,7 +20,8 @@ class Limits:
     to the end of the head. head_bytes: of the head. pictures: in one request. pixels: of one picture.
     decode_seconds: for one picture. queue: pictures that are being decoded or wait for the network. batch:
     pictures that go through the network together. connections: open at a time. drain_seconds: after SIGTERM.
-    candidates: boxes whose conditionals one picture's answer carries.
+    candidates: boxes whose conditionals one picture's answer carries; up to four times as many if they
+    pass the threshold.
     """
 
     body_bytes: int = 20 << 20  # the largest photographs of telephones are half of it

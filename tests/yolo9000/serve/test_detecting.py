@@ -161,12 +161,25 @@ def test_too_many_candidates_raise_the_floor(start, detector):
     best = np.sort(detector(png(2), threshold=0.0, nms="none", clip=False, max_detections=1000).objectness)[
         ::-1
     ]
-    given = server.detect(png(2), candidates=0).json()["pictures"][0]["candidates"]
+    given = server.detect(png(2), candidates=0, threshold=1).json()["pictures"][0]["candidates"]
     assert len(best) > 100
     assert given["floor"] == pytest.approx(float(best[40]), rel=1e-6)
     wanted = best[best > best[40]]
     assert 5 < len(wanted) <= 40
     np.testing.assert_allclose(sorted(given["objectness"], reverse=True), wanted, rtol=1e-6)
+
+
+def test_what_passes_the_threshold_is_among_the_candidates(start, detector):
+    server = start(detector, Limits(candidates=30))
+    objectness = detector(png(2), threshold=0.0, nms="none", clip=False, max_detections=1000).objectness
+    for threshold, most in ((0.5, 120), (0.0, 120), (1.0, 30)):
+        given = server.detect(png(2), candidates=0, threshold=threshold).json()["pictures"][0]["candidates"]
+        passing = int((objectness > np.float32(threshold)).sum())
+        wanted = min(max(passing, 30), most)
+        assert len(given["objectness"]) <= wanted
+        if passing < most:
+            assert given["floor"] <= threshold or passing == 0
+            assert len(given["objectness"]) >= passing
 
 
 def test_nothing_above_the_floor_is_an_empty_answer(server):
