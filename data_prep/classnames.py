@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from data_prep.errors import DataError
+from data_prep.textfile import read_text
 
 
 def read_class_names(path: Path | str) -> list[str]:
@@ -65,16 +66,6 @@ def beside(path: Path, named: str) -> Path:
         if candidate.is_file():
             return candidate
     raise DataError(f"{path}: it names {named!r}, which is not beside it")
-
-
-def read_text(path: Path) -> str:
-    """UTF-8 text of a small file; DataError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})") from error
 
 
 def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ and which spellings of a class are one is wordtree.naming's.
 """
 
 import csv
-import json
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -14,6 +13,7 @@ from pathlib import Path
 import wordtree
 from data_prep.errors import DataError
 from data_prep.record import Category
+from data_prep.textfile import read_json, read_text
 from wordtree import WordTree
 from wordtree.naming import ClassTable, class_key, exact
 
@@ -104,16 +104,9 @@ def _read_table(how: str, root: Path) -> ClassTable:
     if path.suffix not in (".csv", ".tsv", ".json"):
         tables = ", ".join([*_WORDTREE_TABLES, *_OWN_TABLES, "names"])
         raise DataError(f"map {how!r}: wanted one of {tables}, or a .csv, .tsv or .json file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the map cannot be read ({error})") from error
     if path.suffix != ".json":
-        return _rows(text, str(path), "\t" if path.suffix == ".tsv" else ",")
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
+        return _rows(read_text(path), str(path), "\t" if path.suffix == ".tsv" else ",")
+    content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(v, str | None) for v in content.values()):
         raise DataError(
             f"{path}: wanted an object from class name to WordNet id (or null to leave the class out)"

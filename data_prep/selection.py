@@ -3,11 +3,11 @@
 Functions over names; no picture is touched.
 """
 
-import json
 from pathlib import Path
 
 from data_prep.errors import DataError
 from data_prep.lookup import stem_of
+from data_prep.textfile import read_json, read_text
 
 
 def read_list(reference: str, root: Path = Path()) -> frozenset[str]:
@@ -21,18 +21,11 @@ def read_list(reference: str, root: Path = Path()) -> frozenset[str]:
     if not path.is_file() and ":" in reference:
         name, _, key = reference.rpartition(":")
         path = root / name
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no readable list of names ({error})") from error
     if path.suffix != ".json":
         if key is not None:
             raise DataError(f"{path}: only a .json file has a list called {key!r}")
-        return frozenset(line.strip() for line in text.splitlines() if line.strip())
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
+        return frozenset(line.strip() for line in read_text(path).splitlines() if line.strip())
+    content = read_json(path)
     if key is not None:
         if not isinstance(content, dict) or key not in content:
             raise DataError(f"{path}: no list called {key!r} in it")

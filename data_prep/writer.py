@@ -18,6 +18,7 @@ from data_prep.errors import DataError
 from data_prep.layout import CHUNK, COLUMNS, FORMAT, RAGGED, VERSION
 from data_prep.sample import Sample
 from wordtree import WordTree
+from wordtree.files import to_disk
 
 # Room for HDF5's own structures: headers of two dozen data sets, attributes, a chunk's padding.
 _SPARE = 2 * CHUNK
@@ -219,9 +220,9 @@ class StoreWriter:
             attributes["complete"] = True
             self._file.close()
             _give_back(self.partial)
-            _to_disk(self.partial)
+            to_disk(self.partial)
             self.partial.replace(self.path)
-            _to_disk(self.path.parent)
+            to_disk(self.path.parent)
 
     def abandon(self) -> None:
         """Drop what was written; a file that was at `path` before stays."""
@@ -267,12 +268,3 @@ def _give_back(path: Path) -> None:
         # HDF5 file format specification 3.0, II.A, superblock versions 2 and 3: end of file address
         file.seek(28)
         file.truncate(int.from_bytes(file.read(8), "little"))
-
-
-def _to_disk(path: Path) -> None:
-    """fsync a file or folder, so that the rename never lands before the bytes it promises."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.classnames import beside, read_class_names, read_data_file, read_text
+from data_prep.classnames import beside, read_class_names, read_data_file
 from data_prep.errors import DataError
 from data_prep.lookup import Lookup, number, stem_of, tidy
 from data_prep.record import Category, Fault, Record, Records
+from data_prep.textfile import read_text
 
 _MOST_CLASSES = 1_000_000  # a class number above this is a misread column
 

@@ -75,10 +75,10 @@ def written_whole(
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         if durable:
-            _to_disk(part)
+            to_disk(part)
         part.replace(path)
         if durable and os.name == "posix":  # elsewhere a folder cannot be opened
-            _to_disk(path.parent)
+            to_disk(path.parent)
     except (OSError, ValueError) as reason:
         raise error(f"{path}: cannot be written ({getattr(reason, 'strerror', None) or reason})") from reason
     finally:
@@ -92,7 +92,8 @@ def write_whole(path: str | Path, data: bytes) -> None:
         part.write_bytes(data)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """fsync a file or folder, so that a rename never lands before the bytes it promises."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -123,9 +123,7 @@ def _in_picture(boxes_xyxy: Tensor | None, placement: augment.Placement) -> np.n
     """Boxes in 0..1 of the input -> boxes_cxcywh in 0..1 of the picture, cut to it; None if one is empty."""
     if boxes_xyxy is None:
         return None
-    left, top, right, bottom = placement.source
-    shares = boxes_xyxy.numpy() * np.array([right - left, bottom - top] * 2) + np.array([left, top] * 2)
-    shares = np.clip(shares, 0, 1)
+    shares = augment.in_picture(boxes_xyxy.numpy(), placement)
     sides = shares[:, 2:] - shares[:, :2]
     if not (sides > _LEAST).all():  # NaN is not either
         return None

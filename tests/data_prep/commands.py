@@ -1,5 +1,7 @@
 """The `data-prep` command as tests call it."""
 
+from pathlib import Path
+
 from click.testing import CliRunner, Result
 
 from data_prep import DataError
@@ -14,3 +16,8 @@ def run(*arguments: object) -> Result:
     if error is not None and not isinstance(error, SystemExit | DataError | TreeError):
         raise error
     return result
+
+
+def boxed(data: Path, tree_file: Path) -> list:
+    """The arguments for the three boxed pictures of the fixture `data`."""
+    return ["--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file]

@@ -10,7 +10,7 @@ import pytest
 from data_prep import DataError
 from data_prep.store import Store
 from data_prep.writer import StoreWriter
-from tests.data_prep.commands import run
+from tests.data_prep.commands import boxed, run
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_help_has_an_example(name):
 
 
 def test_anchors_and_stats_of_a_file(data, tree_file):
-    run("pack", "--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file, data / "o.h5")
+    run("pack", *boxed(data, tree_file), data / "o.h5")
     found = json.loads(
         run("anchors", data / "o.h5", "--size", 0, "--unit", "pixels", "--k", 2, "--json").stdout
     )
@@ -87,7 +87,7 @@ def test_names_that_are_no_text_are_reported_not_a_traceback(data, tree_file):
     content = json.loads((data / "boxes.json").read_text())
     content["images"][0]["file_name"] = "\ud800.jpg"
     (data / "boxes.json").write_text(json.dumps(content))
-    command = ["--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file]
+    command = boxed(data, tree_file)
     program = "from data_prep.cli import main; main()"
     for arguments in (["check", *command], ["check", *command, "--json"], ["pack", *command, data / "o.h5"]):
         done = subprocess.run(

@@ -12,7 +12,7 @@ from data_prep import DataError
 from data_prep.packing import pack
 from data_prep.recipe import Recipe, Source
 from data_prep.store import Store
-from tests.data_prep.commands import run
+from tests.data_prep.commands import boxed, run
 from wordtree import TreeError, WordTree
 
 
@@ -65,23 +65,8 @@ images = "boxed"
 
 
 def test_the_command_line_and_a_recipe_agree(data, tree_file):
-    assert (
-        run(
-            "pack",
-            "--coco",
-            data / "boxes.json",
-            "--images",
-            data / "boxed",
-            "--tree",
-            tree_file,
-            data / "a.h5",
-            "--source",
-            "x",
-            "--holdout-every",
-            2,
-        ).exit_code
-        == 0
-    )
+    command = ["pack", *boxed(data, tree_file), data / "a.h5", "--source", "x", "--holdout-every", 2]
+    assert run(*command).exit_code == 0
     source = Source("x", "coco", "boxed", annotations="boxes.json", holdout_every=2)
     pack(Recipe((source,), str(tree_file), root=data), data / "b.h5")
     first, second = Store(data / "a.h5"), Store(data / "b.h5")
@@ -103,16 +88,7 @@ def test_unmapped_classes_stop_the_run_with_a_list(data, tree_file, make):
         [("0.jpg", k, [0, 0, 5, 5], {}) for k in (1, 2, 3)],
         {1: "n00000003", 2: "gnu", 3: "n12345678"},
     )
-    command = [
-        "pack",
-        "--coco",
-        data / "boxes.json",
-        "--images",
-        data / "boxed",
-        "--tree",
-        tree_file,
-        data / "o.h5",
-    ]
+    command = ["pack", *boxed(data, tree_file), data / "o.h5"]
     result = run(*command)
     assert isinstance(result.exception, DataError)
     assert "gnu" in str(result.exception)
@@ -160,7 +136,7 @@ def test_bad_pictures_and_boxes_are_left_out_and_said(data, tree_file, make):
     boxes = [(name, 1, [0, 0, 5, 5], {}) for name in images]
     boxes += [("0.jpg", 1, box, {}) for box in ([5, 5, -1, 2], [30, 5, 2, 2], [1, 1, 0, 2])]
     make.coco_of(data / "boxes.json", images, boxes, {1: "n00000003"})
-    command = ["--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file]
+    command = boxed(data, tree_file)
     result = run("pack", *command, data / "o.h5", "--report", data / "report.json")
     assert result.exit_code == 1
     kinds = [fault["kind"] for fault in json.loads((data / "report.json").read_text())["faults"]]
@@ -281,7 +257,7 @@ def test_absurd_coordinates_cost_their_box_and_no_warning(data, tree_file, make,
         [("0.jpg", 1, [0, 0, 5, 5], {}), ("0.jpg", 1, [1e308, 1e308, 1e307, 1e307], {})],
         {1: "n00000003"},
     )
-    command = ["--coco", data / "boxes.json", "--images", data / "boxed", "--tree", tree_file]
+    command = boxed(data, tree_file)
     assert run("pack", *command, data / "o.h5", "--skip-bad").exit_code == 0
     assert run("check", *command).exit_code == 1
     assert len(Store(data / "o.h5")[0].labels) == 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from data_prep import Store, StoreWriter
+from data_prep import Store
 from tests.yolo9000 import toys
 from tests.yolo9000.small import randomise, small_detector, trunk
 from tests.yolo9000.test_evaluate import Oracle, samples
@@ -27,12 +27,7 @@ QUICK = EvalSettings(workers=0, precision="float32", threshold=0.1)
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     path = tmp_path_factory.mktemp("toys") / "v.h5"
-    with StoreWriter(path, toys.TREE) as writer:
-        for k in range(12):
-            writer.add(toys.square_sample(2 * k, 48))  # even numbers have one square, so none hides another
-        for k in range(10):
-            writer.add(toys.square_sample(100_000 + k, 48, boxed=False))
-    return Store(path)
+    return Store(toys.pack_squares(path, boxed=12, labelled=10, size=48, single=True))
 
 
 def honest_evidence(boxes: int = 6000) -> tuple:

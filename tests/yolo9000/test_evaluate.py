@@ -28,12 +28,7 @@ QUICK = EvalSettings(workers=0, resamples=10, precision="float32")
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     path = tmp_path_factory.mktemp("toys") / "v.h5"
-    with StoreWriter(path, toys.TREE) as writer:
-        for k in range(20):
-            writer.add(toys.square_sample(2 * k, 48))  # even numbers have one square, so none hides another
-        for k in range(10):
-            writer.add(toys.square_sample(100_000 + k, 48, boxed=False))
-    return Store(path)
+    return Store(toys.pack_squares(path, boxed=20, labelled=10, size=48, single=True))
 
 
 class Oracle(Network):

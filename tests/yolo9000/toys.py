@@ -47,11 +47,14 @@ def square_sample(
     )
 
 
-def pack_squares(path: Path, boxed: int, labelled: int = 0, first: int = 0, size: int = 64) -> Path:
-    """Packs `boxed` pictures with boxes and `labelled` ones with labels only."""
+def pack_squares(
+    path: Path, boxed: int, labelled: int = 0, first: int = 0, size: int = 64, single: bool = False
+) -> Path:
+    """Packs `boxed` pictures with boxes and `labelled` ones with labels only. single: no boxed picture has a
+    second square, which might hide the first."""
     with StoreWriter(path, TREE) as writer:
         for k in range(boxed):
-            writer.add(square_sample(first + k, size))
+            writer.add(square_sample(first + (2 * k if single else k), size))
         for k in range(labelled):
             writer.add(square_sample(100_000 + first + k, size, boxed=False, source="labels"))
     return path

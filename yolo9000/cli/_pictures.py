@@ -171,6 +171,18 @@ class Skipped:
         with tqdm.external_write_mode():
             click.echo(f"skipped: {printable(reason)}", err=True)
 
+    def files(self, pictures: Sequence[Path], go_on: bool) -> list[Path]:
+        """The files that the arguments name, complaints reported; without any the command ends, unless it is
+        to go on."""
+        from yolo9000.images import find_images
+
+        files, complaints = find_images(pictures)
+        for complaint in complaints:
+            self(complaint)
+        if not files and not go_on:
+            self.finish()
+        return files
+
     def finish(self) -> None:
         """Ends the command with status 1 if anything was skipped."""
         if self.reasons:

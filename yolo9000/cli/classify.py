@@ -38,19 +38,13 @@ def command(
     network's input, and the middle square looked at. A picture that cannot be read is reported and passed
     over; the exit status is then 1.
     """
-    from yolo9000.images import find_images
-
     _pictures.check_model_options(model, cfg, weights, data_root)
     if model is None and cfg is None:
         raise click.UsageError(
             "name a classifier with --model, or --cfg and --weights; the model in the package is a detector"
         )
     skipped = _pictures.Skipped()
-    files, complaints = find_images(pictures)
-    for complaint in complaints:
-        skipped(complaint)
-    if not files and not as_json:
-        skipped.finish()
+    files = skipped.files(pictures, go_on=as_json)
 
     from yolo9000.classifier import Classification, Classifier
     from yolo9000.detections import SOMETHING

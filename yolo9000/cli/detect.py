@@ -78,15 +78,9 @@ def command(
 
     A picture that cannot be read is reported and passed over; the exit status is then 1.
     """
-    from yolo9000.images import find_images
-
     _pictures.check_model_options(model, cfg, weights, data_root)
     skipped = _pictures.Skipped()
-    files, complaints = find_images(pictures)
-    for complaint in complaints:
-        skipped(complaint)
-    if not files and not as_json:
-        skipped.finish()
+    files = skipped.files(pictures, go_on=as_json)
     if out is not None:
         _make_folder(out)
 
