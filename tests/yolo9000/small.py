@@ -1,6 +1,9 @@
-"""Small networks with random weights for tests: every form of head, over a small tree or a flat list."""
+"""Small networks with random weights for tests: every form of head, over a small tree or a flat list. And a
+picture to run them on."""
 
+import numpy as np
 import torch
+from PIL import Image
 
 from wordtree import WordTree
 from yolo9000.network import Network
@@ -82,3 +85,9 @@ def constant_detector(raw: list[float], anchors=((2.0, 1.0),)) -> Network:
         net.layers[0].conv.weight.zero_()
         net.layers[0].conv.bias.copy_(torch.tensor(raw))
     return net
+
+
+def picture(seed: int = 0, width: int = 90, height: int = 60) -> Image.Image:
+    """Blots of colour, the same for the same seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""`yolo9000 detect` and `classify` as typed: bad pictures are reported and passed over, never a traceback."""
+"""`yolo9000 detect` as typed: bad pictures are reported and passed over, never a traceback."""
 
 import io
 import json
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.yolo9000.small import small_classifier, small_detector
+from tests.yolo9000.small import picture, small_classifier, small_detector
 from tests.yolo9000.test_images import bomb, encode
-from yolo9000 import Detector, cli, decision, detector, options, suppression
+from yolo9000 import Detector, decision, detector, options, suppression
 from yolo9000.cli import _pictures, detect
 from yolo9000.detections import Detections
 from yolo9000.modelfile import save_model
@@ -23,29 +23,6 @@ def model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     save_model(small_detector("stored"), path, defaults={"threshold": 0.3})
     return path
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs `yolo9000 WORDS` and returns (status, stdout, stderr)."""
-
-    def _run(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["yolo9000", *map(str, words)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            status = exit_.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return status, out, err
-
-    return _run
-
-
-def picture(seed: int = 0, width: int = 90, height: int = 60) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def exif_rotated() -> bytes:
@@ -352,24 +329,6 @@ def test_rules_that_list_nodes_as_typed(run, model, tmp_path):
         assert status in (1, 2) and not out and said in err, (more, err)
 
 
-def test_classify_by_every_rule(run, tmp_path):
-    save_model(small_classifier(True), tmp_path / "c.safetensors")
-    picture().save(tmp_path / "x.png")
-    words = ("classify", tmp_path / "x.png", "--model", tmp_path / "c.safetensors", "--json")
-    for more, names in [
-        (("--level", 0), {"animal", "vehicle", "thing"}),
-        (("--vocabulary", "husky,taxi", "--tree-threshold", 0), {"husky", "taxi"}),
-        (("--hedge-lambda", 1e9), {"something", "animal", "vehicle", "thing"}),
-    ]:
-        status, out, err = run(*words, *more)
-        assert status == 0, err
-        assert json.loads(out)["pictures"][0]["answer"]["name"] in names
-    status, out, err = run(*words[:-1], "--hedge-lambda", 1e12)
-    assert status == 0 and "answer 100.0%: something" in out
-    status, _, err = run(*words, "--level", "unicorn")
-    assert status == 2 and "unicorn" in err
-
-
 def test_help_needs_no_torch():
     code = "import sys; from yolo9000.cli import main; sys.argv = ['yolo9000', {!r}, '--help']\n"
     code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
@@ -379,26 +338,3 @@ def test_help_needs_no_torch():
         )
         assert done.returncode == 0, done.stderr
         assert "Example" in done.stdout
-
-
-@pytest.mark.parametrize("tree", [False, True])
-def test_classify(tree, run, tmp_path):
-    save_model(small_classifier(tree), tmp_path / "c.safetensors")
-    picture().save(tmp_path / "x.png")
-    (tmp_path / "y.jpg").write_bytes(b"")
-    words = ("classify", tmp_path, "--model", tmp_path / "c.safetensors", "--top", 2)
-    status, out, err = run(*words)
-    assert status == 1 and "y.jpg: empty" in err
-    assert len(out.splitlines()) == 3 + tree and ("answer" in out) == tree
-    status, out, _ = run(*words, "--json")
-    (record,) = json.loads(out)["pictures"]
-    assert status == 1 and len(record["best"]) == 2 and len(json.loads(out)["skipped"]) == 1
-
-
-def test_classify_needs_a_classifier(run, model, tmp_path):
-    picture().save(tmp_path / "x.png")
-    assert run("classify", tmp_path / "x.png")[0] == 2
-    status, _, err = run("classify", tmp_path / "x.png", "--model", model)
-    assert status == 1 and "softmax" in err
-    save_model(small_classifier(), tmp_path / "c.safetensors")
-    assert run("classify", tmp_path / "x.png", "--model", tmp_path / "c.safetensors", "--size", 1)[0] == 2

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from tests.yolo9000.small import FORMS, STORED, TREE, small_classifier, small_detector
-from tests.yolo9000.test_cli_detect import run  # noqa: F401 (a fixture)
 from yolo9000 import cfg, darknet
 from yolo9000.cli.info import knowledge
 from yolo9000.modelfile import load_model, save_model
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_info(form, run, tmp_path):  # noqa: F811
+def test_info(form, run, tmp_path):
     record = {"licence": "MIT", "nodes": {"boxes": [3, 4], "labels": [4, 8]}}
     net = small_detector(form)
     digest = save_model(net, tmp_path / "x.safetensors", record)
@@ -43,7 +42,7 @@ def test_knowledge_counts_every_node_once():
     assert counts == {"boxes": 1, "teacher": 2, "labels": 0, "only nodes below": 3, "nothing": 5}
 
 
-def test_info_of_other_things(run, tmp_path):  # noqa: F811
+def test_info_of_other_things(run, tmp_path):
     save_model(small_classifier(), tmp_path / "model.safetensors")
     (tmp_path / "log.jsonl").write_text(
         '{"event": "batch", "batch": 7}\n{"event": "batch", "batch": 8}\n{"ev'
@@ -61,7 +60,7 @@ def test_info_of_other_things(run, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("form", ["darknet", "flat", "classifier", "tree classifier"])
-def test_there_and_back_is_byte_identical(form, run, tmp_path):  # noqa: F811
+def test_there_and_back_is_byte_identical(form, run, tmp_path):
     net = small_classifier(form != "classifier") if "classifier" in form else small_detector(form)
     net.seen, net.version = 777, (0, 1, 5)
     if form == "darknet":
@@ -95,7 +94,7 @@ def test_there_and_back_is_byte_identical(form, run, tmp_path):  # noqa: F811
     assert first.read_bytes() == again.read_bytes()
 
 
-def test_half_and_record(run, tmp_path):  # noqa: F811
+def test_half_and_record(run, tmp_path):
     net = small_detector("flat")
     (tmp_path / "x.cfg").write_text(cfg.format(net.spec))
     darknet.save(net, tmp_path / "x.weights")
@@ -110,7 +109,7 @@ def test_half_and_record(run, tmp_path):  # noqa: F811
     )
 
 
-def test_a_model_file_again(run, tmp_path):  # noqa: F811
+def test_a_model_file_again(run, tmp_path):
     source, target = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
     (tmp_path / "record.json").write_text('{"licence": "CC0"}')
     save_model(
@@ -157,20 +156,20 @@ def test_a_model_file_again(run, tmp_path):  # noqa: F811
         (["no.cfg", "no.weights", "x.safetensors"], 1, "no.cfg"),
     ],
 )
-def test_wrong_words(words, status, message, run, tmp_path, monkeypatch):  # noqa: F811
+def test_wrong_words(words, status, message, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found, out, err = run("convert", *words)
     assert (found, out) == (status, "") and message in err
 
 
-def test_what_darknet_has_no_place_for(run, tmp_path):  # noqa: F811
+def test_what_darknet_has_no_place_for(run, tmp_path):
     save_model(small_detector("shared"), tmp_path / "x.safetensors")
     status, _, err = run("convert", tmp_path / "x.safetensors", tmp_path / "out")
     assert status == 1 and "Darknet" in err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.reference
-def test_real_weights_there_and_back(run, shared, tmp_path):  # noqa: F811
+def test_real_weights_there_and_back(run, shared, tmp_path):
     folder = shared / "weights" / "yolo-lite"
     files = folder / "coco-trial6.cfg", folder / "coco-trial6.weights"
     assert run("convert", *files, tmp_path / "x.safetensors", "--names", "coco")[0] == 0
