@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from yolo9000 import config as module
 from yolo9000.config import (
     AugmentConfig,
     TrainConfig,
