@@ -2,7 +2,7 @@
 """Add one class at a time to the model in the package, from a few pictures of it, and count its answers.
 
 Classes of Caltech 101 that the model knows nothing of, half of their pictures to learn from, half held out;
-and, for what changes elsewhere, photographs of ImageNet's classes. As docs/hierarchy.md, "Add a class", does it.
+and, for what changes elsewhere, photographs of ImageNet's classes. The way is that of docs/hierarchy.md.
 """
 
 import argparse

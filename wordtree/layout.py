@@ -22,7 +22,10 @@ def check_ids(ids: tuple[str, ...], where: Where) -> dict[str, int]:
     """Index of each id. TreeError on none at all, an empty or unprintable one, or one given twice."""
     if not ids:
         raise TreeError("a tree needs at least one node")
-    index: dict[str, int] = {}
+    index = dict(zip(ids, range(len(ids)), strict=True)) if _are_texts(ids) else {}
+    if len(index) == len(ids) and "" not in index and "".join(ids).isprintable():
+        return index  # a million at once; what is wrong is then looked for one by one
+    index = {}
     for i, node in enumerate(ids):
         if not isinstance(node, str) or not node or not node.isprintable():
             raise TreeError(f"{where(i)}: an id is a non-empty printable text, not {node!r}")
@@ -38,6 +41,8 @@ def check_parents(parents: Iterable[int], ids: tuple[str, ...], where: Where) ->
     n = len(ids)
     if len(parents) != n:
         raise TreeError(f"{n} ids but {len(parents)} parents: every node needs one")
+    if set(map(type, parents)) == {int} and min(parents) >= -1 and all(map(int.__lt__, parents, range(n))):
+        return parents
     for i, parent in enumerate(parents):
         if isinstance(parent, bool) or not isinstance(parent, int | np.integer):
             raise TreeError(f"{where(i)}: the parent is the index of a node or -1, not {parent!r}")
@@ -112,29 +117,30 @@ def arrays(parents: list[int], ids: tuple[str, ...], where: Where) -> dict[str, 
     starts = np.concatenate([[0], np.flatnonzero(np.diff(parent_of)) + 1, [n]]).astype(np.int64)
     group_parent = parent_of[starts[:-1]]
     child_group = np.full(n, -1, dtype=np.int64)
-    seen: dict[int, int] = {}
-    depth_of_group = np.zeros(len(group_parent), dtype=np.int64)
     group_of = np.repeat(np.arange(len(group_parent), dtype=np.int64), np.diff(starts))
+    seen: dict[int, int] = {}
+    depth_of_group: list[int] = []
+    above = group_of[
+        group_parent
+    ].tolist()  # the group of each group's parent; for the roots it means nothing
     for g, parent in enumerate(group_parent.tolist()):
-        i = int(starts[g])
         if parent in seen:
-            last = int(starts[seen[parent] + 1]) - 1
+            i, last = int(starts[g]), int(starts[seen[parent] + 1]) - 1
             whose = "the roots" if parent < 0 else f"the children of {ids[parent]!r}"
             raise TreeError(
                 f"{where(i)}: {ids[i]!r} belongs to {whose}, whose run ended at {where(last)}; "
                 "siblings lie side by side"
             )
         seen[parent] = g
-        if parent >= 0:
-            child_group[parent] = g
-            depth_of_group[g] = depth_of_group[group_of[parent]] + 1
+        depth_of_group.append(depth_of_group[above[g]] + 1 if parent >= 0 else 0)
+    child_group[group_parent[1:]] = np.arange(1, len(group_parent))  # group 0 is the roots'
     return {
         "parents": parent_of,
         "group_of": group_of,
         "group_starts": starts,
         "group_parent": group_parent,
         "child_group": child_group,
-        "depths": depth_of_group[group_of],
+        "depths": np.array(depth_of_group, dtype=np.int64)[group_of],
     }
 
 
@@ -144,6 +150,8 @@ def texts(
     """One line of text per node as a tuple. TreeError on another number or type, or what no file can hold."""
     values = _as_many(what, values, n)
     sound = _are_texts(values)
+    if sound and (may_be_empty or all(map(str.strip, values))) and not _BREAK.search("".join(values)):
+        return values
     for i, text in enumerate(values):
         if not (sound or _are_texts((text,))) or not (text.strip() or may_be_empty) or _BREAK.search(text):
             raise TreeError(f"{where(i)}: {what} holds one line of text per node, not {text!r}")
@@ -157,8 +165,9 @@ def rows(
     if values is None:
         return None
     values = _as_many(what, values, n)
-    for i, row in enumerate(values):
-        if type(row) not in (list, tuple) and (isinstance(row, str) or not isinstance(row, Iterable)):
+    plain = set(map(type, values)) <= {list, tuple}
+    for i, row in enumerate(() if plain else values):
+        if isinstance(row, str) or not isinstance(row, Iterable):
             raise TreeError(f"{where(i)}: {what} holds a list of texts per node, not {row!r}")
     values = tuple(map(tuple, values))
     if not _are_texts(chain.from_iterable(values)):

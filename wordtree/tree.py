@@ -209,7 +209,7 @@ class WordTree:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over ids and parents: that of the tree's Darknet .tree file. Names do not matter."""
-        text = "".join(f"{node} {parent}\n" for node, parent in zip(self.ids, self._parents, strict=True))
+        text = "".join(map("{} {}\n".format, self.ids, self._parents))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -327,16 +327,20 @@ class WordTree:
 
     def lca(self, a: Node, b: Node) -> int | None:
         """Index of the lowest node on both paths (`a` if `b` is below it); None under different roots."""
-        lowest = None
-        for x, y in zip(self.path_nodes(a), self.path_nodes(b), strict=False):
-            if x != y:
-                break
-            lowest = x
-        return lowest
+        a, b, parents = self.index(a), self.index(b), self._parents
+        while a != b:  # a parent's index is the smaller: the node of the larger one is not above the other
+            if a > b:
+                a = parents[a]
+            else:
+                b = parents[b]
+        return None if a < 0 else a
 
     def is_ancestor(self, a: Node, b: Node) -> bool:
         """Whether `a` is `b` or lies above it."""
-        return self.index(a) in self.path_nodes(b)
+        a, b = self.index(a), self.index(b)
+        while b > a:
+            b = self._parents[b]
+        return a == b
 
     # -- inside ----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tests.wordtree.forests import trees
 from wordtree import LookupTreeError, WordTree
+from wordtree.lookup import _all_plain, _rank, plain
 
 
 @pytest.fixture
@@ -127,3 +128,31 @@ def test_ids_are_searched_but_never_suggested(tree):
     with pytest.raises(LookupTreeError) as caught:
         tree.index("5")
     assert caught.value.candidates == ()
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_search_ranks_as_one_by_one(data):
+    """Against a plain walk over all nodes: rank of the best name or synonym, then length, then index."""
+    letters = st.text("ab -_\t\xa0ßÀ.", min_size=1, max_size=6)
+    names = data.draw(st.lists(letters.filter(str.strip), min_size=1, max_size=12))
+    synonyms = [data.draw(st.lists(st.text("abß\n ", max_size=4), max_size=3)) for _ in names]
+    ids = [f"Id{i}.ß" for i in range(len(names))]
+    synsets = [data.draw(st.sampled_from(["", "a.n.01", "B-b.n.02"])) for _ in names]
+    tree = WordTree(ids, [-1] * len(ids), names, synonyms=synonyms, synsets=synsets)
+    text = data.draw(st.text("abß -.\n", max_size=3) | st.sampled_from(["id", "n.0", ".ss", "ss"]))
+    word, code = plain(text), text.strip().casefold()
+    ranked = []
+    for i, name in enumerate(names):
+        words = [plain(name), *map(plain, synonyms[i])]
+        ranks = [_rank(w, word) + (0.5 if k else 0.0) for k, w in enumerate(words) if word and word in w]
+        if not ranks and code and any(code in c.casefold() for c in (ids[i], synsets[i])):
+            ranks = [5.0]
+        ranked += [(min(ranks), len(name), i)] if ranks else []
+    assert tree.search(text) == tuple(i for *_, i in sorted(ranked))
+    assert tree.search(text, 2) == tree.search(text)[:2]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r")), max_size=8))
+def test_all_at_once_is_each_by_itself(names):
+    assert _all_plain(tuple(names)) == [plain(name) for name in names] or not names
