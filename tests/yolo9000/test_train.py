@@ -4,6 +4,7 @@ what went wrong."""
 import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -140,8 +141,10 @@ def test_stopped_and_resumed_is_bit_equal_to_undisturbed(folder: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_and_resumed_is_bit_equal(folder: Path, tmp_path: Path) -> None:
-    config = settings(folder, images=960, log={"checkpoint_seconds": 0.0, "keep": 2})
+def test_killed_twenty_times_and_resumed_is_bit_equal(folder: Path, tmp_path: Path) -> None:
+    """SIGKILL at twenty instants, ten of them while a checkpoint is being written."""
+    log, validation = {"checkpoint_seconds": 0.0, "keep": 2}, {"every": 7}
+    config = settings(folder, images=16 * 250, log=log, validation=validation)
     train(config, [folder / "train.h5"], tmp_path / "whole", progress=False)
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
     code = (
@@ -150,20 +153,26 @@ def test_killed_at_any_moment_and_resumed_is_bit_equal(folder: Path, tmp_path: P
         "train(c, [pathlib.Path(sys.argv[2])], pathlib.Path(sys.argv[3]), resume=True, progress=False)\n"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path / "config.json"), str(folder / "train.h5")]
-    out, seconds, kills = tmp_path / "parts", 0.0, 0
-    while not (out / "model.safetensors").exists():
+    out, writing = tmp_path / "parts", 0
+    dice = random.Random(0)
+    for kill in range(20):
         process = subprocess.Popen([*arguments, str(out)])
-        seen = len(list_checkpoints(out))
-        while process.poll() is None and kills < 20 and len(list_checkpoints(out)) <= min(seen, 1):
-            time.sleep(0.01)
-        time.sleep(seconds)
-        seconds = (seconds + 0.037) % 0.3  # at ever other moments
-        if kills < 20:
-            process.kill()
-            kills += 1
-        process.wait()
-    assert kills > 3
+        before = list_checkpoints(out)[-1:]
+        while process.poll() is None and list_checkpoints(out)[-1:] == before:
+            time.sleep(0.002)
+        time.sleep(dice.random() / 10)  # a batch takes some hundredths of a second
+        while kill % 2 and process.poll() is None and not list(out.glob(".*.part")):
+            pass
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
+        writing += bool(list(out.glob(".*.part")))
+    assert writing >= 3, "few kills hit a checkpoint being written"
+    assert subprocess.run([*arguments, str(out)], check=False).returncode == 0
     assert_same_weights(weights(tmp_path / "whole"), weights(out))
+    assert not list(out.glob(".*.part"))
+    best = [load_checkpoint(folder / "best.pt") for folder in (tmp_path / "whole", out)]
+    assert best[0]["best"] == best[1]["best"]
+    assert_same_weights(best[0]["net"], best[1]["net"])
 
 
 def test_a_checkpoint_is_a_model_too(folder: Path, tmp_path: Path) -> None:
