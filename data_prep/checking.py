@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from data_prep.judging import judge, set_upright, to_pixels
-from data_prep.mapping import map_categories
-from data_prep.packing import AHEAD, Loaded, fetch, frame_of, in_order, load_source, make_tree
+from data_prep.loading import AHEAD, Loaded, fetch, frame_of, in_order, load_source, make_tree
 from data_prep.pictures import Shape
 from data_prep.recipe import Recipe
 from data_prep.record import HARMLESS, KINDS, Fault, Record
@@ -88,9 +87,7 @@ def _check_source(
 ) -> None:
     name = loaded.source.name
     report.pictures[name] = 0
-    mapping = map_categories(
-        loaded.records.categories, loaded.used(), tree, loaded.source.class_map, recipe.root
-    )
+    mapping = loaded.mapping(tree, recipe.root)
     faults = [*loaded.faults(), *(Fault("unmapped class", "", why) for why in mapping.unmapped.values())]
 
     def work(record: Record) -> tuple[Record, Shape | Fault]:

@@ -1,42 +1,31 @@
 """Packing: the data sets of a recipe, judged and mapped, into one store file.
 
-Not here: reading annotations (coco.py and the other readers) and writing the file (writer.py).
+Not here: reading annotations and choosing pictures (loading.py), writing the file (writer.py).
 """
 
 import dataclasses
 import hashlib
 import json
-from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.coco import read_coco
-from data_prep.cvat import read_cvat
 from data_prep.errors import DataError
-from data_prep.folders import read_folders, read_unlabelled
 from data_prep.journal import Journal
 from data_prep.judging import clip, judge, set_upright, to_pixels, to_shares, usable
-from data_prep.lookup import Lookup
-from data_prep.mapping import Mapping, map_categories
-from data_prep.openimages import read_openimages
-from data_prep.pictures import Pictures, Shape, inspect, open_pictures
-from data_prep.recipe import Recipe, Source
-from data_prep.record import HARMLESS, Fault, Record, Records
+from data_prep.loading import AHEAD, Loaded, fetch, frame_of, in_order, load_source, make_tree, map_source
+from data_prep.mapping import Mapping
+from data_prep.pictures import Shape
+from data_prep.recipe import Recipe
+from data_prep.record import HARMLESS, Fault, Record
 from data_prep.sample import Sample
-from data_prep.selection import read_list, select
-from data_prep.voc import read_voc
 from data_prep.writer import StoreWriter, check_place
-from data_prep.yolo import read_darknet, read_yolo
 from wordtree import WordTree
-from wordtree.files import read_lines
-
-AHEAD = 64  # pictures a thread: enough to keep all threads busy, little enough memory
 
 
 @dataclass
@@ -72,124 +61,6 @@ class PackReport:
             },
             "faults": [{"source": name, **dataclasses.asdict(fault)} for name, fault in self.faults],
         }
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """A source whose annotations are read and whose pictures are chosen, but not yet touched."""
-
-    source: Source
-    pictures: Pictures
-    records: Records  # only the chosen ones
-
-    def faults(self) -> list[Fault]:
-        """Faults of the annotations that concern the chosen pictures: those of another are nobody's loss."""
-        taken = {record.name for record in self.records.records}
-        return [fault for fault in self.records.faults if not fault.picture or fault.picture in taken]
-
-    def used(self) -> Iterator[Hashable]:
-        """Category keys that the chosen records have, in the data set's own order."""
-        seen = set()
-        for r in self.records.records:
-            seen.update(r.categories, r.image_categories, r.negative_categories, r.not_exhaustive_categories)
-        return (key for key in self.records.categories if key in seen)
-
-
-def load_source(source: Source, root: Path) -> Loaded:
-    """Read the annotations of a source and choose its pictures; DataError as the readers say."""
-    pictures = open_pictures(root / source.images)
-    records = _read(source, root, pictures)
-    taken = select(
-        [record.name for record in records.records],
-        only=read_list(source.only, root) if source.only else None,
-        leave_out=read_list(source.leave_out, root) if source.leave_out else frozenset(),
-        holdout_every=source.holdout_every,
-        holdout_first=source.holdout_first,
-        holdout_part=source.holdout_part,
-    )
-    chosen = tuple(record for record in records.records if record.name in taken)
-    if not chosen:
-        raise DataError(f"source {source.name!r}: no pictures; look at its paths and at what it leaves out")
-    return Loaded(source, pictures, dataclasses.replace(records, records=chosen))
-
-
-def _read(source: Source, root: Path, pictures: Pictures) -> Records:
-    """The annotations of a source, as its kind has them."""
-
-    def at(path: str | None) -> Path | None:
-        return root / path if path is not None else None
-
-    if source.kind == "coco":
-        return read_coco(at(source.annotations))
-    if source.kind == "folders":
-        return read_folders(pictures, read_list(source.classes, root) if source.classes else None)
-    if source.kind == "unlabelled":
-        return read_unlabelled(pictures)
-    names = pictures.names()
-    lookup = Lookup(names)
-    if source.kind == "voc":
-        return read_voc(at(source.annotations), lookup, source.corners)
-    if source.kind == "cvat":
-        return read_cvat(at(source.annotations), lookup)
-    if source.kind == "openimages":
-        labels, class_names = at(source.image_labels), at(source.class_names)
-        return read_openimages(at(source.annotations), lookup, labels, class_names)
-    if source.kind == "yolo":
-        return read_yolo(at(source.annotations), names, lookup, at(source.class_names))
-    return read_darknet(
-        at(source.annotations),
-        at(source.images),
-        lookup,
-        at(source.labels),
-        at(source.class_names),
-        at(source.node_map),
-    )
-
-
-def make_tree(recipe: Recipe, loaded: Iterable[Loaded]) -> WordTree:
-    """The tree that a recipe names; a flat one over all classes of its sources in order of appearance."""
-    loaded = list(loaded)
-    for source in loaded if recipe.tree in ("default", "flat") else ():
-        if any(category.node is not None for category in source.records.categories.values()):
-            raise DataError(
-                f"source {source.source.name!r}: classes are numbers of nodes in a tree; name its file "
-                "(tree, --tree), or a .data file whose `labels` lists the WordNet ids (class_names, "
-                "--class-names)"
-            )
-    if recipe.tree == "default":
-        return WordTree.default()
-    if recipe.tree != "flat":
-        return WordTree.load(recipe.root / recipe.tree)
-    if recipe.names is not None:
-        return WordTree.flat(_class_names(recipe.root / recipe.names))
-    names = [c.name for source in loaded for c in source.records.categories.values()]
-    if not names:
-        raise DataError("a flat tree needs class names, and the sources have none")
-    return WordTree.flat(dict.fromkeys(names))
-
-
-def _class_names(path: Path) -> list[str]:
-    """A class name per line; its line number is its class number, so none may be blank or there twice."""
-    lines: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path), 1):
-        first = lines.setdefault(line.strip(), number)
-        if first != number:
-            raise DataError(f"{path}:{number}: the class {line.strip()!r} was there already in line {first}")
-    return list(lines)
-
-
-def map_source(loaded: Loaded, tree: WordTree, root: Path) -> Mapping:
-    """Nodes of a source's classes; DataError with the list of those that have none, unless the source drops
-    them."""
-    mapping = map_categories(loaded.records.categories, loaded.used(), tree, loaded.source.class_map, root)
-    if mapping.unmapped and not loaded.source.drop_unmapped:
-        lines = "\n  ".join(mapping.unmapped.values())
-        raise DataError(
-            f"source {loaded.source.name!r}: {len(mapping.unmapped)} classes have no node in the tree:\n"
-            f"  {lines}\ngive a map (a table's name, `names`, or a file class,wnid), "
-            "or go on without them: drop_unmapped, --drop-unmapped"
-        )
-    return mapping
 
 
 def pack(
@@ -294,47 +165,6 @@ def _pack_source(
         report.pictures[name] += 1
         report.boxes[name] += len(sample.labels)
         report.image_labels[name] += len(sample.image_labels)
-
-
-def in_order(pool: ThreadPoolExecutor, work, items: Iterable, ahead: int) -> Iterator:
-    """pool.map that looks only `ahead` items ahead, so that the pictures of a large data set never lie in
-    memory all at once."""
-    items = iter(items)
-    waiting = deque(pool.submit(work, item) for item in islice(items, ahead))
-    try:
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(work, item) for item in islice(items, 1))
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def fetch(pictures: Pictures, name: str, decode: bool) -> tuple[bytes, Shape | Fault]:
-    """A picture's bytes and shape, or the fault that stands in the way."""
-    try:
-        image = pictures.read(name)
-    except DataError as error:
-        return b"", Fault("missing picture", name, str(error))
-    try:
-        return image, inspect(image, decode)
-    except DataError as error:
-        return b"", Fault("unreadable picture", name, str(error))
-
-
-def frame_of(record: Record, shape: Shape) -> tuple[tuple[int, int], int] | Fault:
-    """The size of the frame a record's boxes are in, and the EXIF orientation still to be applied to them.
-
-    Annotations carry no orientation, so their size decides whether they were drawn on the stored or on the
-    upright picture; where that does not tell (squares, half turns, no size given), they were drawn as people
-    saw the picture: upright.
-    """
-    if record.size in (None, shape.upright):
-        return shape.upright, 1
-    if record.size == shape.stored:
-        return shape.stored, shape.orientation
-    detail = f"annotated as {record.size[0]} x {record.size[1]}, is {shape.upright[0]} x {shape.upright[1]}"
-    return Fault("wrong size", record.name, detail)
 
 
 def make_sample(

@@ -1,0 +1,185 @@
+"""Loading: a recipe's sources with their annotations read, their pictures chosen and their classes mapped,
+and pictures fetched as they are needed. What becomes of them is packing.py's and checking.py's.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data_prep.classnames import read_class_names
+from data_prep.coco import read_coco
+from data_prep.cvat import read_cvat
+from data_prep.errors import DataError
+from data_prep.folders import read_folders, read_unlabelled
+from data_prep.lookup import Lookup
+from data_prep.mapping import Mapping, map_categories
+from data_prep.openimages import read_openimages
+from data_prep.pictures import Pictures, Shape, inspect, open_pictures
+from data_prep.recipe import Recipe, Source
+from data_prep.record import Fault, Record, Records
+from data_prep.selection import read_list, select
+from data_prep.voc import read_voc
+from data_prep.yolo import read_darknet, read_yolo
+from wordtree import WordTree
+
+AHEAD = 64  # pictures a thread: enough to keep all threads busy, little enough memory
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A source whose annotations are read and whose pictures are chosen, but not yet touched."""
+
+    source: Source
+    pictures: Pictures
+    records: Records  # only the chosen ones
+
+    def faults(self) -> list[Fault]:
+        """Faults of the annotations that concern the chosen pictures: those of another are nobody's loss."""
+        taken = {record.name for record in self.records.records}
+        return [fault for fault in self.records.faults if not fault.picture or fault.picture in taken]
+
+    def used(self) -> Iterator[Hashable]:
+        """Category keys that the chosen records have, in the data set's own order."""
+        seen = set()
+        for r in self.records.records:
+            seen.update(r.categories, r.image_categories, r.negative_categories, r.not_exhaustive_categories)
+        return (key for key in self.records.categories if key in seen)
+
+    def mapping(self, tree: WordTree, root: Path) -> Mapping:
+        """Nodes of the classes used; root: what the path of a map starts from."""
+        return map_categories(self.records.categories, self.used(), tree, self.source.class_map, root)
+
+
+def load_source(source: Source, root: Path) -> Loaded:
+    """Read the annotations of a source and choose its pictures; DataError as the readers say."""
+    pictures = open_pictures(root / source.images)
+    records = _read(source, root, pictures)
+    taken = select(
+        [record.name for record in records.records],
+        only=read_list(source.only, root) if source.only else None,
+        leave_out=read_list(source.leave_out, root) if source.leave_out else frozenset(),
+        holdout_every=source.holdout_every,
+        holdout_first=source.holdout_first,
+        holdout_part=source.holdout_part,
+    )
+    chosen = tuple(record for record in records.records if record.name in taken)
+    if not chosen:
+        raise DataError(f"source {source.name!r}: no pictures; look at its paths and at what it leaves out")
+    return Loaded(source, pictures, dataclasses.replace(records, records=chosen))
+
+
+def _read(source: Source, root: Path, pictures: Pictures) -> Records:
+    """The annotations of a source, as its kind has them."""
+
+    def at(path: str | None) -> Path | None:
+        return root / path if path is not None else None
+
+    if source.kind == "coco":
+        return read_coco(at(source.annotations))
+    if source.kind == "folders":
+        return read_folders(pictures, read_list(source.classes, root) if source.classes else None)
+    if source.kind == "unlabelled":
+        return read_unlabelled(pictures)
+    names = pictures.names()
+    lookup = Lookup(names)
+    if source.kind == "voc":
+        return read_voc(at(source.annotations), lookup, source.corners)
+    if source.kind == "cvat":
+        return read_cvat(at(source.annotations), lookup)
+    if source.kind == "openimages":
+        labels, class_names = at(source.image_labels), at(source.class_names)
+        return read_openimages(at(source.annotations), lookup, labels, class_names)
+    if source.kind == "yolo":
+        return read_yolo(at(source.annotations), names, lookup, at(source.class_names))
+    return read_darknet(
+        at(source.annotations),
+        at(source.images),
+        lookup,
+        at(source.labels),
+        at(source.class_names),
+        at(source.node_map),
+    )
+
+
+def make_tree(recipe: Recipe, loaded: Iterable[Loaded]) -> WordTree:
+    """The tree that a recipe names; a flat one over all classes of its sources in order of appearance."""
+    loaded = list(loaded)
+    for source in loaded if recipe.tree in ("default", "flat") else ():
+        if any(category.node is not None for category in source.records.categories.values()):
+            raise DataError(
+                f"source {source.source.name!r}: classes are numbers of nodes in a tree; name its file "
+                "(tree, --tree), or a .data file whose `labels` lists the WordNet ids (class_names, "
+                "--class-names)"
+            )
+    if recipe.tree == "default":
+        return WordTree.default()
+    if recipe.tree != "flat":
+        return WordTree.load(recipe.root / recipe.tree)
+    if recipe.names is not None:
+        return WordTree.flat(read_class_names(recipe.root / recipe.names))
+    names = [c.name for source in loaded for c in source.records.categories.values()]
+    if not names:
+        raise DataError("a flat tree needs class names, and the sources have none")
+    return WordTree.flat(dict.fromkeys(names))
+
+
+def map_source(loaded: Loaded, tree: WordTree, root: Path) -> Mapping:
+    """Nodes of a source's classes; DataError with the list of those that have none, unless the source drops
+    them."""
+    mapping = loaded.mapping(tree, root)
+    if mapping.unmapped and not loaded.source.drop_unmapped:
+        lines = "\n  ".join(mapping.unmapped.values())
+        raise DataError(
+            f"source {loaded.source.name!r}: {len(mapping.unmapped)} classes have no node in the tree:\n"
+            f"  {lines}\ngive a map (a table's name, `names`, or a file class,wnid), "
+            "or go on without them: drop_unmapped, --drop-unmapped"
+        )
+    return mapping
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], ahead: int
+) -> Iterator[Any]:
+    """pool.map that looks only `ahead` items ahead, so that the pictures of a large data set never lie in
+    memory all at once."""
+    items = iter(items)
+    waiting = deque(pool.submit(work, item) for item in islice(items, ahead))
+    try:
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(work, item) for item in islice(items, 1))
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def fetch(pictures: Pictures, name: str, decode: bool) -> tuple[bytes, Shape | Fault]:
+    """A picture's bytes and shape, or the fault that stands in the way."""
+    try:
+        image = pictures.read(name)
+    except DataError as error:
+        return b"", Fault("missing picture", name, str(error))
+    try:
+        return image, inspect(image, decode)
+    except DataError as error:
+        return b"", Fault("unreadable picture", name, str(error))
+
+
+def frame_of(record: Record, shape: Shape) -> tuple[tuple[int, int], int] | Fault:
+    """The size of the frame a record's boxes are in, and the EXIF orientation still to be applied to them.
+
+    Annotations carry no orientation, so their size decides whether they were drawn on the stored or on the
+    upright picture; where that does not tell (squares, half turns, no size given), they were drawn as people
+    saw the picture: upright.
+    """
+    if record.size in (None, shape.upright):
+        return shape.upright, 1
+    if record.size == shape.stored:
+        return shape.stored, shape.orientation
+    detail = f"annotated as {record.size[0]} x {record.size[1]}, is {shape.upright[0]} x {shape.upright[1]}"
+    return Fault("wrong size", record.name, detail)
