@@ -117,9 +117,8 @@ def _label(
     tops = [box[1] - height, box[1], box[3], box[3] - height] + [box[1] + k * height for k in (1, 2, 3, 4)]
     places = [(left, top, left + width, top + height) for top in tops if 0 <= top <= size[1] - height]
     places = places or [(left, 0, left + width, height)]
-    place = min(
-        places, key=lambda p: sum(_common(p, other) for other in taken)
-    )  # the first of equally good ones
+    # The first of equally good ones.
+    place = min(places, key=lambda p: sum(_common(p, other) for other in taken))
     taken.append(place)
     pen.rectangle(place, fill=colour)
     bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]

@@ -126,9 +126,8 @@ class Frontier:
 def is_right(hierarchy: "Hierarchy", answers: Tensor, truths: Tensor) -> Tensor:
     """Whether each answer (M, ...) is the truth (M,) of its row or lies above it, bool; -1 always is."""
     depth = hierarchy.depths[answers.clamp(min=0)]
-    truths = truths.view(-1, *[1] * (answers.dim() - 1)).expand(
-        answers.shape
-    )  # (M,) -> (M, 1...) -> (M, ...)
+    ones = [1] * (answers.dim() - 1)
+    truths = truths.view(-1, *ones).expand(answers.shape)  # (M,) -> (M, 1...) -> (M, ...)
     place = hierarchy.path_starts[truths] + depth  # where the truth's path is at the answer's depth
     inside = depth <= hierarchy.depths[truths]
     at = hierarchy.path_nodes[torch.where(inside, place, 0)]

@@ -242,9 +242,8 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> np.ndarray:
         alpha = array[:, :, 3:].astype(np.uint32)
         mixed = array[:, :, :3] * alpha + np.array(_BACKGROUND, np.uint32) * (255 - alpha)
         return ((mixed + 127) // 255).astype(np.uint8)
-    return np.array(
-        np.broadcast_to(array, (*array.shape[:2], 3))
-    )  # a copy: the caller may go on to change theirs
+    # A copy: the caller may go on to change theirs.
+    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:

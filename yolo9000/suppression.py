@@ -44,9 +44,8 @@ def nms(
     if mode == "none" or len(order) < 2:
         return order
     boxes = np.asarray(boxes_xyxy, dtype=np.float64)[order]
-    kinds, kind = np.unique(
-        np.asarray(nodes)[order], return_inverse=True
-    )  # few distinct nodes, whatever the tree's size
+    # Few distinct nodes, whatever the tree's size.
+    kinds, kind = np.unique(np.asarray(nodes)[order], return_inverse=True)
     rivals = _rivals(kinds, mode, parents)  # (kinds, kinds) bool
     standing = np.ones(len(order), dtype=bool)
     waiting = np.ones(len(order), dtype=bool)  # neither kept nor suppressed
