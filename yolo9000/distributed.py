@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from yolo9000.errors import TrainingError
 
-_PATIENCE = timedelta(
-    minutes=10
-)  # for a process that is still reading its data; a dead one is noticed at once
+# For a process that is still reading its data, or the leading one that scores validation data; a dead one is
+# noticed at once.
+_PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True)

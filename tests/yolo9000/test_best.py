@@ -122,6 +122,28 @@ def test_a_validation_picture_that_cannot_be_read_ends_no_run(folder: Path, tmp_
     assert lines and lines[0]["reason"]
 
 
+def test_a_corrupt_picture_is_skipped_counted_and_reported(folder: Path, tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "train.h5", toys.TREE) as writer:
+        for number in range(20):
+            good = toys.square_sample(number)
+            half = good.image[: len(good.image) // 2]
+            writer.add(dataclasses.replace(good, image=half) if number == 7 else good)
+    config = tmp_path / "toy.toml"
+    config.write_text(
+        f'epochs = 3.0\nbatch = 4\nworkers = 0\nthreads = 1\n[model]\ncfg = "{folder / "toy.cfg"}"\n'
+        f'tree = "{folder / "tree.json"}"\n[input]\nsizes = [64]\n[[data]]\nshare = 1\nkind = "boxed"\n'
+    )
+    out = tmp_path / "run"
+    words = [str(config), "--data", str(tmp_path / "train.h5"), "--out", str(out)]
+    done = CliRunner().invoke(train_command, words, catch_exceptions=False)
+    lines = [line for line in read_log(out) if line["event"] == "skipped"]
+    # Once an epoch it is drawn; in another picture's place it may be drawn again.
+    assert done.exit_code == 0 and len(lines) >= 3
+    assert all(line["picture"].startswith("squares/7: ") for line in lines)
+    assert f"{len(lines)} pictures could not be read" in done.output
+    assert summary(read_log(out))["skipped"] == len(lines)
+
+
 def test_validation_data_that_does_not_fit_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "none.h5", toys.TREE) as writer:
         writer.add(
