@@ -15,9 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from yolo9000 import augment
-from yolo9000.batches import Samples, label_map
 from yolo9000.boxes import cxcywh_to_xyxy, decode
 from yolo9000.errors import ImageError, TrainingError
+from yolo9000.parts import Samples, label_map
 from yolo9000.tasks import full_precision
 
 if TYPE_CHECKING:
