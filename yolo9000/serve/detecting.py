@@ -23,7 +23,7 @@ from yolo9000.serve.schema import BODY, Answer, Query, problems
 _SETS = ("coco", "voc", "det")
 
 # Who hung up is not answered; the number is what nginx writes into its log for it.
-_GONE = 499
+GONE = 499
 
 
 def make_router(
@@ -74,7 +74,7 @@ def make_router(
             del pictures
             found = await _unless_gone(work, request)
         if found is None:
-            return Response(status_code=_GONE)
+            return Response(status_code=GONE)
         for k, answer in enumerate(found):
             if isinstance(answer, RequestError) and len(found) > 1:
                 raise RequestError(answer.status, f"picture {k + 1}: {answer.reason}", answer.retry)

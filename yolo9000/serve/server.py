@@ -102,7 +102,7 @@ def config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,  # a client could claim to be anybody
         h11_max_incomplete_event_size=limits.head_bytes,
-        timeout_keep_alive=5,
+        timeout_keep_alive=15,
         timeout_graceful_shutdown=limits.drain_seconds,
     )
 
