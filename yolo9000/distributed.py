@@ -90,7 +90,12 @@ def join_world(device: str) -> World:
     if gpu:
         torch.cuda.set_device(world.local)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if gpu else "gloo", timeout=_PATIENCE)
+        store, rank, ranks = next(dist.rendezvous("env://", timeout=_PATIENCE))
+        # torchrun keeps its store over a restart: without a name of its own a process would read the
+        # addresses of those that are gone.
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        backend = "nccl" if gpu else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=_PATIENCE)
     return world
 
 

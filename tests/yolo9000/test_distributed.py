@@ -52,7 +52,7 @@ def config_of(folder: Path, **top) -> TrainConfig:
     return from_dict(TrainConfig, table | top, "test")
 
 
-def torchrun(folder: Path, config: TrainConfig, out: Path) -> subprocess.Popen:
+def torchrun(folder: Path, config: TrainConfig, out: Path, restarts: int = 0) -> subprocess.Popen:
     path = folder / f"{out.name}.json"
     path.write_text(json.dumps(dataclasses.asdict(config)))
     script = folder / "run.py"
@@ -62,7 +62,8 @@ def torchrun(folder: Path, config: TrainConfig, out: Path) -> subprocess.Popen:
         "config = from_dict(TrainConfig, json.load(open(sys.argv[1])), 'test')\n"
         "train(config, [pathlib.Path(sys.argv[2])], pathlib.Path(sys.argv[3]), resume=True, progress=False)\n"
     )
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    words += [f"--max-restarts={restarts}", str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*words, str(path), str(folder / "a.h5"), str(out)], env=environment)
 
@@ -121,6 +122,26 @@ def test_a_run_of_two_ends_when_it_is_told_to(folder: Path, number: signal.Signa
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     if number == signal.SIGTERM:
         assert lines[-1]["event"] == "stopped" and lines[-1]["batch"] > 0
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_started_again_and_nothing_is_lost(folder: Path) -> None:
+    """With --max-restarts: the weights of a run one of whose processes was killed are another run's."""
+    config = config_of(folder, images=7 * 400, log={"checkpoint_seconds": 0.2})
+    assert torchrun(folder, config, folder / "alone").wait(timeout=300) == 0
+    out = folder / "restarted"
+    process = torchrun(folder, config, out, restarts=1)
+    deadline = time.monotonic() + 60
+    while not list_checkpoints(out) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    assert process.wait(timeout=300) == 0
+    events = [json.loads(line)["event"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert events.count("resume") == 1 and events[-1] == "model"
+    found, wanted = (load_any(str(path)).state_dict() for path in (out, folder / "alone"))
+    for key, value in wanted.items():
+        assert torch.equal(found[key], value), key
 
 
 def test_a_world_of_one_exchanges_nothing() -> None:
