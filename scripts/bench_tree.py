@@ -31,8 +31,7 @@ def random_tree(n: int, seed: int = 0) -> WordTree:
 
 def all_nouns() -> WordTree:
     """Every noun of WordNet 3.0 below "entity", kept as it is."""
-    wordnet.reader()
-    nouns = [wordnet.wnid(of) for of in wordnet.reader().all_synsets("n")]
+    nouns = [wordnet.wnid(of) for of in wordnet.reader()]
     root = wordnet.wnid(wordnet.synset("entity.n.01"))
     return build([noun for noun in nouns if noun != root], root=root, grafts={}, promotion=False)
 

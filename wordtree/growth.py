@@ -76,7 +76,7 @@ def build(
         shown = ", ".join(f"{node} ({paths.name(node)})" for node in outside[:5])
         more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
         raise TreeError(
-            f"not below {wordnet.synset(root).name()}: {shown}{more}; "
+            f"not below {wordnet.synset(root).name}: {shown}{more}; "
             "leave them out, graft them, or take another root"
         )
     grown = grow(sources, paths, ties, progress)
@@ -114,7 +114,7 @@ class Paths:
 
     def name(self, node: str) -> str:
         """Its synset name; of a node that WordNet does not know its id."""
-        return node if node in self._grafts and self._grafts[node].new else wordnet.synset(node).name()
+        return node if node in self._grafts and self._grafts[node].new else wordnet.synset(node).name
 
 
 @dataclass(frozen=True)
@@ -260,8 +260,8 @@ def _tree(
         ids,
         indices,
         [first for first, *_ in words],
-        [of.definition() if of else own[node].gloss for node, of in zip(ids, synsets, strict=True)],
-        synsets=[of.name() if of else "" for of in synsets],
+        [of.definition if of else own[node].gloss for node, of in zip(ids, synsets, strict=True)],
+        synsets=[of.name if of else "" for of in synsets],
         synonyms=[others for _, *others in words],
         sources=[sources.get(node, ()) for node in ids],
         hypernyms=[_between(node, parents, grown) for node in ids],

@@ -26,12 +26,15 @@ def nowhere(monkeypatch, tmp_path):
     wordnet.synset.cache_clear()
 
 
+START = 52  # where the first line behind the licence begins
+
+
 def fake(folder: Path, version: str = "3.0") -> Path:
     root = folder / "corpora" / "wordnet"
     root.mkdir(parents=True)
     for name in wordnet.FILES:
         (root / name).write_text("")
-    (root / "data.adj").write_text(f"  1 This software: WordNet {version} Copyright 2006\n")
+    (root / "data.noun").write_text(f"  1 This software: WordNet {version} Copyright 2006\n".rjust(START))
     return root
 
 
@@ -40,7 +43,7 @@ def test_none(nowhere):
         wordnet.find()
 
 
-@pytest.mark.parametrize("missing", ["index.sense", "lexnames", "data.noun"])
+@pytest.mark.parametrize("missing", ["index.noun", "data.noun"])
 def test_incomplete(nowhere, missing):
     root = fake(nowhere)
     (root / missing).unlink()
@@ -66,15 +69,81 @@ def test_rubbish_in_its_files(nowhere):
         wordnet.reader()
 
 
-def test_hypernyms_come_in_alphabetical_order_not_in_that_of_a_set(needs_wordnet):
+def test_no_version(nowhere):
+    (fake(nowhere) / "data.noun").write_text("")
+    with pytest.raises(TreeError, match="of no known version"):
+        wordnet.reader()
+
+
+@pytest.mark.parametrize(
+    ("line", "node"),
+    [
+        ("dog n 1 1 @ 1 1 00000099", "dog.n.01"),  # no line there
+        ("dog n 2 1 @ 1 1 00000052", "dog.n.02"),  # fewer senses than it says
+        ("dog n 0 0 0 0", "dog.n.01"),
+        ("dog v 1 1 @ 1 1 00000052", "dog.n.01"),
+        ("dog n one", "dog.n.01"),
+        ("cat n 1 1 @ 1 1 00000052", "n00000052"),  # the index lacks the word
+        ("dog n 1 1 @ 1 1 00000052", "n00000053"),  # the middle of a line
+    ],
+)
+def test_an_index_and_data_that_do_not_fit(nowhere, line, node):
+    root = fake(nowhere)
+    licence = (root / "data.noun").read_text()
+    assert len(licence) == START
+    (root / "data.noun").write_text(f'{licence}00000052 05 n 01 dog 0 000 | barks; "a dog"\n')
+    (root / "index.noun").write_text(f"{line}\n")
+    with pytest.raises(TreeError, match="WordNet 3\\.0 has no noun"):
+        wordnet.synset(node)
+
+
+def test_the_smallest_wordnet(nowhere):
+    root = fake(nowhere)
+    licence = (root / "data.noun").read_text()
+    (root / "data.noun").write_text(f'{licence}00000052 05 n 02 Dog 0 hound 1 000 | barks; "a dog"  \n')
+    (root / "index.noun").write_text("  1 licence\ndog n 1 0 1 1 00000052  \nhound n 1 0 1 0 00000052\n")
+    of = wordnet.synset("hound.n.01")
+    assert (of.offset, of.name, of.words, of.definition) == (52, "dog.n.01", ("Dog", "hound"), "barks")
+    assert of is wordnet.synset("n00000052") and list(wordnet.reader()) == [of]
+
+
+def test_hypernyms_come_in_alphabetical_order(needs_wordnet):
     several = 0
     for node in WordTree.default().ids:
         of = wordnet.synset(node)
-        names = [hypernym.name() for hypernym in wordnet.hypernyms(of)]
-        kinds = sorted(hypernym.name() for hypernym in of.hypernyms())
-        assert names == kinds + sorted(hypernym.name() for hypernym in of.instance_hypernyms())
+        found = wordnet.hypernyms(of)
+        kinds, instances = found[: len(of.hypernyms)], found[len(of.hypernyms) :]
+        assert {h.offset for h in kinds} == set(of.hypernyms)
+        assert {h.offset for h in instances} == set(of.instance_hypernyms)
+        for part in (kinds, instances):
+            assert [h.name for h in part] == sorted(h.name for h in part)
         several += len(kinds) > 1
     assert several > 100
+
+
+@pytest.mark.slow
+def test_every_noun_is_what_nltk_says_it_is(needs_wordnet):
+    import nltk
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    root = wordnet.find()
+    if str(root.parents[1]) not in nltk.data.path:
+        nltk.data.path.append(str(root.parents[1]))
+    theirs = WordNetCorpusReader(nltk.data.FileSystemPathPointer(str(root)), None)
+    ours = {of.offset: of for of in wordnet.reader()}
+    count = 0
+    for synset in theirs.all_synsets("n"):
+        of = ours[synset.offset()]
+        assert (of.name, list(of.words), of.definition) == (
+            synset.name(),
+            synset.lemma_names(),
+            synset.definition(),
+        )
+        assert set(of.hypernyms) == {h.offset() for h in synset.hypernyms()}
+        assert set(of.instance_hypernyms) == {h.offset() for h in synset.instance_hypernyms()}
+        assert wordnet.synset(synset.name()) == of
+        count += 1
+    assert count == len(ours) == 82_115
 
 
 def test_lexnames_are_wordnets():
