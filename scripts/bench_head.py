@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What does a tree of 9,418 classes cost a training step, beside 20 classes on the same trunk?
 
-Three networks that differ in nothing but their class rows: 20 flat classes and the default tree, both trained
-through the lazy head (class logits only where a label asks for them), and the default tree with all logits
-computed. One step: forward, RegionLoss, backward, gradient norm, SGD. Time: all three in one process, in turns,
-so that whatever else the machine does disturbs them alike; the ratio is the median over the rounds. Memory: each
-in a process of its own, the most it ever held (on a GPU, of tensors). A batch is four labelled pictures for each
-boxed one, as in the paper, of noise: the cost does not depend on what they show.
+Three networks that differ in nothing but their class rows: 20 flat classes and the default tree, both
+trained through the lazy head (class logits only where a label asks for them), and the default tree with all
+logits computed. One step: forward, RegionLoss, backward, gradient norm, SGD. Time: all three in one process,
+in turns, so that whatever else the machine does disturbs them alike; the ratio is the median over the rounds.
+Memory: each in a process of its own, the most it ever held (on a GPU, of tensors). A batch is four labelled
+pictures for each boxed one, as in the paper, of noise: the cost does not depend on what they show.
 """
 
 import json
@@ -123,7 +123,10 @@ def make_batch(classes: int, setting: Setting, device: torch.device) -> Batch:
         boxes_cxcywh = random.uniform(0.1, 0.9, (BOXES, 4)).astype(np.float32)
         labels = random.integers(0, classes, BOXES)
         targets.append(
-            {"boxes": torch.from_numpy(boxes_cxcywh).to(device), "labels": torch.from_numpy(labels).to(device)}
+            {
+                "boxes": torch.from_numpy(boxes_cxcywh).to(device),
+                "labels": torch.from_numpy(labels).to(device),
+            }
         )
     names = [str(k) for k in range(setting.batch)]
     return Batch(0, images, targets, names, torch.zeros(setting.batch, dtype=torch.long), 0)
@@ -159,9 +162,9 @@ def measure_memory(form: str, setting: Setting) -> int:
 @click.option(
     "--head",
     type=click.Choice(["anchors", "shared"]),
-    default="anchors",
+    default="shared",
     show_default=True,
-    help="Class rows for each anchor, as the paper's 28,269 channels; or one set for all.",
+    help="One set of class rows for all anchors; or one for each, as the paper's 28,269 channels.",
 )
 @click.option(
     "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
@@ -217,7 +220,7 @@ def main(
 
 
 def _row(form: str, seconds: dict[str, list[float]], peaks: dict[str, int]) -> dict[str, float]:
-    """Median seconds and peak, and both over those of 20 classes; the time's ratio is taken round by round."""
+    """Median seconds and peak, and both over those of 20 classes; the time's ratio is that of each round."""
     row = {}
     if seconds:
         row["seconds"] = statistics.median(seconds[form])

@@ -118,20 +118,34 @@ def collect(
     return result
 
 
-def drop_contradicted(known: Targets, hierarchy: Hierarchy) -> Targets:
-    """The same without negative labels on the path of a label that the image does show: where a data set's
-    classes fell together on one node, "no poodle" is not "no dog".
+def drop_moot(known: Targets, hierarchy: Hierarchy, stored: Tensor | None = None) -> Targets:
+    """The same without negative and open labels that say nothing: of nodes without a class row, whose
+    probability is 0, and negatives on the path of a label that the image does show: where a data set's
+    classes fell together on one node, "no poodle" is not "no dog". stored: (n,) bool, nodes with a row.
     """
-    if not len(known.negative_labels):
+    negatives, opened = len(known.negative_labels), len(known.open_labels)
+    if not negatives and not opened:
         return known
     shown = torch.cat((known.labels, known.image_labels))
     image = torch.cat((known.image, known.label_image))
     path, which = hierarchy.paths(shown)
-    kept = ~torch.isin(
-        known.negative_image * len(hierarchy) + known.negative_labels, image[which] * len(hierarchy) + path
+    keys = known.negative_image * len(hierarchy) + known.negative_labels
+    kept = ~torch.isin(keys, image[which] * len(hierarchy) + path)
+    kept &= _has_rows(known.negative_labels, hierarchy, stored)
+    open_kept = _has_rows(known.open_labels, hierarchy, stored)
+    return replace(
+        known,
+        negative_labels=known.negative_labels[kept],
+        negative_image=known.negative_image[kept],
+        open_labels=known.open_labels[open_kept],
+        open_image=known.open_image[open_kept],
     )
-    labels, images = known.negative_labels[kept], known.negative_image[kept]
-    return replace(known, negative_labels=labels, negative_image=images)
+
+
+def _has_rows(nodes: Tensor, hierarchy: Hierarchy, stored: Tensor | None) -> Tensor:
+    """(m,) bool for nodes (m,): whether every node on the path has a class row."""
+    _, which = hierarchy.stored_paths(nodes, stored)
+    return torch.bincount(which, minlength=len(nodes)) == hierarchy.depths[nodes] + 1
 
 
 def assign(

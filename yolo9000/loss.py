@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo9000.assignment import Assignment, Target, Targets, assign, collect, drop_contradicted
+from yolo9000.assignment import Assignment, Target, Targets, assign, collect, drop_moot
 from yolo9000.boxes import cxcywh_to_xyxy, decode, iou_xyxy
 from yolo9000.claims import best_claims, claimed
 from yolo9000.classlogits import DenseLogits, LazyLogits
@@ -60,7 +60,7 @@ class RegionLoss(nn.Module):
     - "none": objectness is left alone.
 
     A class without a row (logit -inf) has probability 0 and costs nothing: where one lies on a truth's path,
-    only the groups above it train.
+    only the groups above it train; as a negative label it says nothing.
     """
 
     anchors: Tensor
@@ -146,7 +146,7 @@ class RegionLoss(nn.Module):
         if self.anchors.device != boxes.device:
             self.to(boxes.device)
         known = collect(targets, self.hierarchy.nodes, boxes.device, self.map)
-        known = drop_contradicted(known, self.hierarchy)
+        known = drop_moot(known, self.hierarchy, logits.stored)
         with torch.no_grad():
             decoded_cxcywh, _ = decode(boxes.reshape(N, A * 5, H, W), self.anchors)
             sizes = None if self.bias_match else decoded_cxcywh[..., 2:]

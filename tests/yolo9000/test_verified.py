@@ -162,6 +162,20 @@ def test_not_exhaustive_classes_cost_less_objectness_where_boxes_claim_them(form
     assert grad is None or not grad.any(), "the classes themselves learn nothing from it"
 
 
+def test_classes_without_a_row_say_nothing_as_negatives() -> None:
+    """Their probability is 0, and that of the nodes above them must not be pushed down in their place."""
+    loss, stored = RegionLoss(ANCHORS, OTHER_TREE), (0, 1, 2, 3, 5)
+    out = make_lazy(1, OTHER_TREE, stored=list(stored))
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+    for form in (out, out.dense()):
+        plain = loss(form, [empty])["loss"]
+        for node in range(len(OTHER_TREE)):
+            for kind in ("negative_labels", "not_exhaustive_labels"):
+                found = loss(form, [empty | {kind: torch.tensor([node])}])["loss"]
+                known = set(OTHER_TREE.path_nodes(node)) <= set(stored)
+                assert bool(found != plain) == known, (node, kind)
+
+
 def test_a_negative_that_a_positive_contradicts_is_left_out() -> None:
     loss = RegionLoss(ANCHORS, TREE)
     raw = raw_output()
