@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Measure trees of many sizes: load, path, lca, search, and, where torch is, sibling softmax and descent.
 
+All times are processor time, memory is what loading adds.
+
 Trees: the default one, all nouns of WordNet below "entity", random ones of 100,000 and 1,000,000 nodes.
 """
 
@@ -12,14 +14,15 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from wordtree import TreeError, WordTree, wordnet
 from wordtree.growth import build
 from wordtree.layout import preorder
 
-ROUNDS = 2000  # of path and lca: enough for a mean in microseconds
-SEARCHES = 3
+PAIRS = 2000  # of nodes, for path and lca: enough for a mean in microseconds
+ROUNDS = 7
 
 
 def random_tree(n: int, seed: int = 0) -> WordTree:
@@ -36,35 +39,47 @@ def all_nouns() -> WordTree:
     return build([noun for noun in nouns if noun != root], root=root, grafts={}, promotion=False)
 
 
+def seconds(work: Callable[[], object], rounds: int = 1) -> float:
+    """Processor time of one round, the least of `rounds`: what else runs on the machine only adds."""
+    found = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
 def measure(tree: WordTree, folder: Path) -> dict[str, float]:
     """Seconds, microseconds and MiB of one tree."""
     path = folder / "tree.json"
     tree.save(path)
-    start = time.perf_counter()
-    tree = WordTree.load(path)
-    found = {"nodes": len(tree), "depth": int(tree.depths.max()), "load_s": time.perf_counter() - start}
+    found: dict[str, float] = {"nodes": len(tree), "depth": int(tree.depths.max())}
+    found["file_mb"] = path.stat().st_size / 1e6
+    del tree
+    before = memory()
+    loaded: list[WordTree] = []
+    found["load_s"] = seconds(lambda: loaded.append(WordTree.load(path)))
+    found["memory_mib"] = memory() - before
+    tree = loaded[0]
     rng = random.Random(0)
-    pairs = [(rng.randrange(len(tree)), rng.randrange(len(tree))) for _ in range(ROUNDS)]
+    pairs = [(rng.randrange(len(tree)), rng.randrange(len(tree))) for _ in range(PAIRS)]
     tree.path(0)
-    start = time.perf_counter()
-    for a, _ in pairs:
-        tree.path_nodes(a)
-    found["path_us"] = (time.perf_counter() - start) / ROUNDS * 1e6
-    start = time.perf_counter()
-    for a, b in pairs:
-        tree.lca(a, b)
-    found["lca_us"] = (time.perf_counter() - start) / ROUNDS * 1e6
-    start = time.perf_counter()
-    tree.search("thing 77")
-    found["first_search_s"] = time.perf_counter() - start
-    start = time.perf_counter()
-    for _ in range(SEARCHES):
-        tree.search("thing 77")
-    found["search_s"] = (time.perf_counter() - start) / SEARCHES
+    found["path_us"] = seconds(lambda: [tree.path_nodes(a) for a, _ in pairs], ROUNDS) / PAIRS * 1e6
+    found["lca_us"] = seconds(lambda: [tree.lca(a, b) for a, b in pairs], ROUNDS) / PAIRS * 1e6
+    found["first_search_s"] = seconds(lambda: tree.search("thing 77"))
+    found["search_ms"] = seconds(lambda: tree.search("thing 77"), ROUNDS) * 1e3
     if importlib.util.find_spec("torch"):
         found |= measure_torch(tree)
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of the program so far
     return found
+
+
+def memory() -> float:
+    """MiB that the program holds now; nan where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return float("nan")
+    return pages * resource.getpagesize() / 2**20
 
 
 def measure_torch(tree: WordTree) -> dict[str, float]:
@@ -74,19 +89,14 @@ def measure_torch(tree: WordTree) -> dict[str, float]:
     from yolo9000.descent import threshold
     from yolo9000.hierarchy import Hierarchy
 
+    torch.set_num_threads(1)
     hierarchy = Hierarchy(tree)
     logits = torch.randn(1, len(tree), generator=torch.Generator().manual_seed(0))
-    found = {}
     with torch.inference_mode():
         conditionals = hierarchy.log_conditionals(logits)
-        start = time.perf_counter()
-        hierarchy.log_conditionals(logits)
-        found["softmax_ms"] = (time.perf_counter() - start) * 1e3
-        threshold(hierarchy, conditionals, 0.2)
-        start = time.perf_counter()
-        threshold(hierarchy, conditionals, 0.2)
-        found["descent_ms"] = (time.perf_counter() - start) * 1e3
-    return found
+        softmax = seconds(lambda: hierarchy.log_conditionals(logits), ROUNDS)
+        descent = seconds(lambda: threshold(hierarchy, conditionals, 0.2), ROUNDS)
+    return {"softmax_ms": softmax * 1e3, "descent_ms": descent * 1e3}
 
 
 def main() -> int:
@@ -106,9 +116,9 @@ def main() -> int:
     rows = {}
     for name, make in makers.items():
         try:
-            start = time.perf_counter()
+            start = time.process_time()
             tree = make()
-            made = time.perf_counter() - start
+            made = time.process_time() - start
         except TreeError as error:
             print(f"{name}: left out ({error})", file=sys.stderr)
             continue

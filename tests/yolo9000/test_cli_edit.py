@@ -7,7 +7,6 @@ import torch
 from safetensors import safe_open
 
 from tests.yolo9000.small import TREE, small_detector
-from tests.yolo9000.test_cli_detect import run  # noqa: F401 (a fixture)
 from wordtree import WordTree, graft
 from yolo9000.modelfile import DEFAULT_PATH, load_model, save_model
 
@@ -19,7 +18,7 @@ def model(tmp_path):
     return path
 
 
-def test_all_edits_in_order(model, run, tmp_path):  # noqa: F811
+def test_all_edits_in_order(model, run, tmp_path):
     grafts = tmp_path / "mine.tsv"
     grafts.write_text("# mine\npug\thound\tpug dog\tA small dog.\nbaby_pug\tpug\n")
     out = tmp_path / "out.safetensors"
@@ -36,7 +35,7 @@ def test_all_edits_in_order(model, run, tmp_path):  # noqa: F811
     assert net.record["licence"] == "MIT" and net.record["edits"][0]["kept"] == 7
 
 
-def test_a_new_tree_of_any_form_and_the_type_of_the_file(model, run, tmp_path):  # noqa: F811
+def test_a_new_tree_of_any_form_and_the_type_of_the_file(model, run, tmp_path):
     (tmp_path / "new.csv").write_text("child,parent\nn1,\nn3,\nn4,n1\nn8,n4\nn9,n4\npug,n4\n")
     out = tmp_path / "out.safetensors"
     words = ["--tree", tmp_path / "new.csv", "--tree-out", tmp_path / "new.json"]
@@ -53,7 +52,7 @@ def test_a_new_tree_of_any_form_and_the_type_of_the_file(model, run, tmp_path): 
         assert torch.equal(ours[:, tree.index(node)], theirs[:, stored.index(TREE.index(node))])
 
 
-def test_a_file_of_mixed_types_keeps_every_bit(run, tmp_path):  # noqa: F811
+def test_a_file_of_mixed_types_keeps_every_bit(run, tmp_path):
     net = small_detector("stored")
     with torch.no_grad():
         net.layers[-1].rows.weight[0, 3, 0] = 1e6  # no float16: the whole tensor stays float32
@@ -63,7 +62,7 @@ def test_a_file_of_mixed_types_keeps_every_bit(run, tmp_path):  # noqa: F811
     assert torch.equal(rows, net.layers[-1].rows.weight[:, [0, 1, 2, 4]])
 
 
-def test_the_packaged_model(run, tmp_path):  # noqa: F811
+def test_the_packaged_model(run, tmp_path):
     out = tmp_path / "out.safetensors"
     status, text, _ = run("edit", "--subtree", "dog.n.01", "--add", "labradoodle", "retriever", "--out", out)
     assert status == 0 and "labradoodle" in text
@@ -91,7 +90,7 @@ def test_the_packaged_model(run, tmp_path):  # noqa: F811
         (["--tree", "other.json"], 1, "no node of the model's tree"),
     ],
 )
-def test_wrong_words(words, status, message, model, run, tmp_path, monkeypatch):  # noqa: F811
+def test_wrong_words(words, status, message, model, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.tsv").write_text("pug\tdog\npug\tcat\n")
     (tmp_path / "far.tsv").write_text("pug\tmoon\n")
@@ -102,7 +101,7 @@ def test_wrong_words(words, status, message, model, run, tmp_path, monkeypatch):
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_models_that_cannot_be_edited(run, tmp_path):  # noqa: F811
+def test_models_that_cannot_be_edited(run, tmp_path):
     save_model(small_detector("flat"), tmp_path / "flat.safetensors", names=list("abcdef"))
     code, _, errors = run(
         "edit", tmp_path / "flat.safetensors", "--add", "x", "a", "--out", tmp_path / "o.safetensors"
