@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure trees of many sizes: load, path, lca, search, and, where torch is, sibling softmax and descent.
 
-All times are processor time, memory is what loading adds.
+All times are processor time; memory is what a loaded tree holds, and the most that loading held.
 
 Trees: the default one, all nouns of WordNet below "entity", random ones of 100,000 and 1,000,000 nodes.
 """
@@ -10,10 +10,10 @@ import argparse
 import importlib.util
 import json
 import random
-import resource
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,11 +56,11 @@ def measure(tree: WordTree, folder: Path) -> dict[str, float]:
     found: dict[str, float] = {"nodes": len(tree), "depth": int(tree.depths.max())}
     found["file_mb"] = path.stat().st_size / 1e6
     del tree
-    before = memory()
-    loaded: list[WordTree] = []
-    found["load_s"] = seconds(lambda: loaded.append(WordTree.load(path)))
-    found["memory_mib"] = memory() - before
-    tree = loaded[0]
+    found["load_s"] = seconds(lambda: WordTree.load(path))
+    tracemalloc.start()
+    tree = WordTree.load(path)
+    found["memory_mib"], found["peak_mib"] = (size / 2**20 for size in tracemalloc.get_traced_memory())
+    tracemalloc.stop()
     rng = random.Random(0)
     pairs = [(rng.randrange(len(tree)), rng.randrange(len(tree))) for _ in range(PAIRS)]
     tree.path(0)
@@ -71,15 +71,6 @@ def measure(tree: WordTree, folder: Path) -> dict[str, float]:
     if importlib.util.find_spec("torch"):
         found |= measure_torch(tree)
     return found
-
-
-def memory() -> float:
-    """MiB that the program holds now; nan where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return float("nan")
-    return pages * resource.getpagesize() / 2**20
 
 
 def measure_torch(tree: WordTree) -> dict[str, float]:

@@ -35,6 +35,8 @@ from yolo9000.errors import ModelError
 from yolo9000.network import Network
 from yolo9000.spec import Convolution, NetworkSpec, Softmax
 
+_LISTED = 100  # ids that the record of a model lists; the trees say the rest
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -57,9 +59,14 @@ class Edit:
     dropped: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, as the model's record has it, newest last, in its list `edits`."""
+        """All of it as JSON-able data."""
         facts = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
         return facts | {"renamed": [list(pair) for pair in self.renamed]}
+
+    def entry(self) -> dict[str, Any]:
+        """What a model's record keeps in its list `edits`, newest last: of long lists their length alone."""
+        facts = self.to_dict().items()
+        return {k: len(v) if isinstance(v, list) and len(v) > _LISTED else v for k, v in facts}
 
 
 def edit_model(
@@ -126,7 +133,7 @@ def edit_model(
         dropped=dropped,
     )
     before = net.record.get("edits")
-    edited.record["edits"] = [*(before if isinstance(before, list) else []), done.to_dict()]
+    edited.record["edits"] = [*(before if isinstance(before, list) else []), done.entry()]
     return edited.eval(), done
 
 

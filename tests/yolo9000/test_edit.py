@@ -197,7 +197,7 @@ def test_what_is_known_beside_the_weights_goes_along(tmp_path):
     )
     assert found.defaults == {"threshold": 0.3, "temperatures": [1.1], "vocabulary": ["n4", "n6"]}
     assert done.dropped == ("lambdas",) and done.renamed == (("n9", "p1"),)
-    assert found.record["edits"] == [done.to_dict()]
+    assert found.record["edits"] == [done.to_dict()] == [done.entry()]
     assert found.record["edits"][0]["source"] == TREE.fingerprint
     assert torch.equal(rows_by_id(found)["p1"][0], rows_by_id(net)["n9"][0])
     # a second edit is added to the first; what points to a node that is gone is left out
@@ -298,3 +298,10 @@ def test_merged_trees():
     edited, done = edit_model(net, merged.tree, merged.map)
     assert set(done.begun) == {"rock", "bird"} == set(done.added)
     assert edited.tree == merged.tree
+
+
+def test_the_record_counts_what_is_too_much_to_list():
+    ids = [f"x{k}" for k in range(150)]
+    edited, done = edit_model(make("stored"), graft(TREE, "dog", WordTree(ids, [-1] * 150)).tree)
+    entry = edited.record["edits"][0]
+    assert entry["added"] == entry["begun"] == 150 and entry["removed"] == [] and len(done.added) == 150
