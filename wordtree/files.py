@@ -14,18 +14,22 @@ from wordtree.errors import TreeError
 
 # A million nodes with glosses are about 150 MB of text; a file far above that is no tree but fills memory.
 MOST_BYTES = 1 << 29
+_PART = 1 << 20
 
 
 def read_whole(path: str | Path) -> bytes:
     """The bytes of a file. TreeError if it cannot be read or is absurdly large."""
     try:
+        data = bytearray()
         with Path(path).open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            # In parts: to ask for the most there may be at once would take that much memory.
+            while len(data) <= MOST_BYTES and (part := file.read(_PART)):
+                data += part
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise TreeError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if len(data) > MOST_BYTES:
         raise TreeError(f"{path}: over {MOST_BYTES >> 20} MiB; that is no file of a tree")
-    return data
+    return bytes(data)
 
 
 def read_lines(path: str | Path) -> list[str]:
