@@ -68,6 +68,8 @@ def measure(tree: WordTree, folder: Path) -> dict[str, float]:
     found["lca_us"] = seconds(lambda: [tree.lca(a, b) for a, b in pairs], ROUNDS) / PAIRS * 1e6
     found["first_search_s"] = seconds(lambda: tree.search("thing 77"))
     found["search_ms"] = seconds(lambda: tree.search("thing 77"), ROUNDS) * 1e3
+    found["first_name_s"] = seconds(lambda: tree.lookup.called("thing 77"))
+    found["name_us"] = seconds(lambda: tree.lookup.called("thing 77"), ROUNDS) * 1e6
     if importlib.util.find_spec("torch"):
         found |= measure_torch(tree)
     return found
