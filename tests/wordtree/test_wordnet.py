@@ -122,6 +122,7 @@ def test_hypernyms_come_in_alphabetical_order(needs_wordnet):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The multilingual functions")  # nltk's, of other languages' files
 def test_every_noun_is_what_nltk_says_it_is(needs_wordnet):
     import nltk
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
