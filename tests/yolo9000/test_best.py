@@ -71,6 +71,15 @@ def test_the_best_moment_by_score_is_kept_and_exported(folder: Path, tmp_path: P
     assert load_any(str(out / "best.safetensors")).seen == result.best["images"]
 
 
+@pytest.mark.parametrize("tree", ["", "flat"])
+def test_a_classifier_is_judged_by_top1(folder: Path, tmp_path: Path, tree: str) -> None:
+    model = {"preset": "darknet19", "arguments": {"slim": 0.03, "image_size": 64}, "tree": tree}
+    config = settings(folder, model=model, task="classify", loss={}, images=32, validation={"every": 1})
+    result = train(config, [folder / "train.h5"], tmp_path / "run", False, False, None, [folder / "val.h5"])
+    assert result.best["by"] == "labels top1" and 0 <= result.best["value"] <= 1
+    assert load_any(str(tmp_path / "run" / "best.safetensors")).seen == result.best["images"]
+
+
 def test_judging_changes_no_weight(folder: Path, tmp_path: Path) -> None:
     plain = settings(folder, images=96)
     often = settings(folder, images=96, validation={"every": 1, "pictures": 3})

@@ -1,5 +1,5 @@
-"""The class loss costs what its labels cost: a training step at 9,418 classes beside one at 20, in operations,
-which unlike seconds are the same on every machine. Seconds and memory: scripts/bench_head.py."""
+"""The class loss costs what its labels cost: a training step at 9,418 classes beside one at 20, in
+operations, which unlike seconds are the same on every machine. Seconds and memory: scripts/bench_head.py."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
