@@ -29,6 +29,9 @@ _KEPT = 64
 # threshold.
 _BEYOND = 4
 
+# In sizes of the network's input: beyond, pixels might be infinite in float32, which JSON has no word for.
+_FARTHEST = 1e30
+
 
 @dataclass(frozen=True, eq=False)
 class Question:
@@ -109,7 +112,7 @@ class Answerer:
             output = output.view(1, A, 5 + C, H, W)  # (1, A*(5+C), H, W) -> (1, A, 5+C, H, W)
             raw_boxes = output[:, :, :5].reshape(1, A * 5, H, W)  # -> (1, A*5, H, W)
         boxes_cxcywh, objectness = box_math.decode(raw_boxes, detector.anchors)
-        good = (objectness > question.floor) & boxes_cxcywh.isfinite().all(dim=-1)
+        good = (objectness > question.floor) & (boxes_cxcywh.abs() < _FARTHEST).all(dim=-1)
         at = good.nonzero(as_tuple=True)
         floor, values = question.floor, objectness[at]
         # What the detections were chosen from is there, if it can be.

@@ -19,7 +19,7 @@ from yolo9000.serve.answers import Answerer, fingerprint
 from yolo9000.serve.batching import Batcher
 from yolo9000.serve.bodies import Held
 from yolo9000.serve.decoding import Decoders
-from yolo9000.serve.guard import Access, Guard, extra_headers
+from yolo9000.serve.guard import FAULT, Access, Guard, extra_headers
 from yolo9000.serve.limits import Limits, RequestError, one_line
 from yolo9000.serve.schema import Health, Problem, problems
 
@@ -131,7 +131,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _problem(500, "a fault of the server; its log says more")
+        return _problem(500, FAULT)
 
 
 def _problem(status: int, reason: str, headers=None) -> Response:

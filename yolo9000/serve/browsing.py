@@ -42,15 +42,15 @@ class Finder:
         self._synsets = {name: k for k, name in enumerate(tree.synsets or ()) if name}
         tree.lookup.called("")  # made now rather than with the first question
 
-    def __call__(self, text: str, status: int = 404) -> int:
-        """The index of one node. Raises RequestError of this status for none, or several of that name."""
+    def __call__(self, text: str) -> int:
+        """The index of one node. Raises RequestError for none, or several of that name."""
         tree = self.tree
         if text in tree:
             return tree.index(text)
         if text.isdecimal() and text.isascii():
             if len(text) < 19 and int(text) < len(tree):
                 return int(text)
-            raise RequestError(status, f"there is no node {text[:19]}: the nodes are 0 to {len(tree) - 1}")
+            raise RequestError(404, f"there is no node {text[:19]}: the nodes are 0 to {len(tree) - 1}")
         if text in self._synsets:
             return self._synsets[text]
         found = tree.lookup.called(text)
@@ -58,8 +58,8 @@ class Finder:
             return found[0]
         if found:
             ids = ", ".join(tree.ids[k] for k in found[:12])
-            raise RequestError(status, f"{text!r} may be any of {ids}")
-        raise RequestError(status, f"no node is called {text!r}; try /v1/tree/search")
+            raise RequestError(404, f"{text!r} may be any of {ids}")
+        raise RequestError(404, f"no node is called {text!r}; try /v1/tree/search")
 
 
 def taught_by(record: Any, nodes: int) -> list[str]:

@@ -48,7 +48,7 @@ def make_router(
     @router.post(
         "/v1/detect",
         response_model=Answer,
-        responses=problems(400, 401, 403, 408, 413, 415, 421, 422, 500, 503),
+        responses=problems(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 500, 503),
         openapi_extra={"requestBody": BODY},
         summary="Find objects on one or several pictures",
         description="The body is one picture, or a form with several files. All are answered or none: an "
@@ -65,9 +65,9 @@ def make_router(
             try:
                 options = await batcher.in_thread(answerer.options, given)
             except ValueError as error:
-                raise RequestError(422, str(error)) from None
+                raise RequestError(409, str(error)) from None
         if floor is not None and (options.rule != "threshold" or options.mapped):
-            raise RequestError(422, "candidates go with rule=threshold")
+            raise RequestError(409, "candidates go with rule=threshold")
         pictures = await read_pictures(request.headers, request.stream(), limits)
         with batcher.admit(len(pictures)):
             work = asyncio.gather(*(one(data, options, floor) for data in pictures), return_exceptions=True)
@@ -127,7 +127,7 @@ def _nodes(find: Finder, name: str, listed: list[str]) -> int | str | tuple[int,
         return min(int(texts[0]), len(find.tree))
     if not texts or len(texts) > MOST_LISTED:
         raise RequestError(422, f"{name} is 1 to {MOST_LISTED} nodes")
-    return tuple(find(text, 422) for text in texts)
+    return tuple(find(text) for text in texts)
 
 
 def _to_json(record: Mapping[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ An ASGI middleware around the whole application. Which limits there are is limit
 import hmac
 import ipaddress
 import json
+import logging
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
 }
+
+FAULT = "a fault of the server; its log says more"
+
+_log = logging.getLogger(__name__)
 
 # Seconds for which a client may go on sending after it was refused, so that it comes to read why.
 _LINGER = 2.0
@@ -100,6 +105,10 @@ class Guard:
                 await refuse(refused, answer)
             else:
                 await self.app(scope, body.receive, answer)
+        except Exception:  # uvicorn would cut the connection under an answer that was given already
+            _log.exception("a request failed")
+            if not status:
+                await refuse(RequestError(500, FAULT), answer)
         finally:
             body.release()
             route = getattr(scope.get("route"), "path", "other")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from yolo9000.serve.limits import LONGEST_TEXT, MOST_LISTED
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT, pattern=r"[^\s,]")]
 
 DETECTION: dict[str, Any] = {
     "name": "dalmatian",
@@ -26,24 +26,20 @@ DETECTION: dict[str, Any] = {
 }
 
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-BODY = {
+_FORMS = ("jpeg", "png", "webp", "avif", "gif", "bmp")
+_BINARY = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
+BODY: dict[str, Any] = {
     "required": True,
-    "content": {
-        "image/*": _BINARY,
-        "application/octet-stream": _BINARY,
+    "content": {f"image/{form}": _BINARY for form in _FORMS}
+    | {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
                 "required": ["pictures"],
-                "properties": {
-                    "pictures": {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": {"type": "string", "format": "binary"},
-                    }
-                },
-            }
+                "additionalProperties": False,
+                "properties": {"pictures": {"type": "array", "minItems": 1, "items": _BINARY["schema"]}},
+            },
+            "encoding": {"pictures": {"contentType": ", ".join(f"image/{form}" for form in _FORMS)}},
         },
     },
 }
@@ -236,10 +232,11 @@ PROBLEMS = {
     404: "There is no such node.",
     405: "Not by this method.",
     408: "The body did not arrive in time.",
+    409: "Options that do not go together, or that this model cannot do.",
     413: "The body or the picture is too large.",
     415: "Not a picture, or of a format that is not taken.",
     421: "The server does not go by that name.",
-    422: "The picture is damaged, or an option impossible.",
+    422: "The picture is damaged, or an option is none.",
     500: "A fault of the server.",
     503: "The queue is full; Retry-After says when to try again.",
 }

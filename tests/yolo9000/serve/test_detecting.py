@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tests.browser import wait_for
 from tests.yolo9000.serve.running import encode, picture, png
 from tests.yolo9000.small import TREE, small_detector
 from yolo9000 import Detector
@@ -254,7 +255,7 @@ def test_who_hangs_up_costs_no_network(start):
     assert server.metric("yolo9000_body_bytes ") == 0
 
 
-def test_a_fault_of_the_network_fails_its_request_only(start, capfd):
+def test_a_fault_of_the_network_fails_its_request_only(start, caplog):
     broken = Detector(small_detector("stored"), precision="float32")
     server = start(broken)
     run = broken.run
@@ -263,4 +264,8 @@ def test_a_fault_of_the_network_fails_its_request_only(start, capfd):
     broken.run = run
     assert answer.status_code == 500 and "\n" not in answer.json()["error"]
     assert "division" not in answer.text
+    # The log is written after the answer.
+    wait_for(
+        lambda: any("division" in str(record.exc_info) for record in caplog.records), "a line in the log"
+    )
     assert server.detect(png()).status_code == 200

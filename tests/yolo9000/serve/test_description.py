@@ -1,0 +1,20 @@
+"""schemathesis over the OpenAPI description: what the server says of itself is how it behaves. Slow."""
+
+import shutil
+import subprocess
+
+import pytest
+
+PROGRAM = shutil.which("schemathesis")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    PROGRAM is None, reason="schemathesis is not installed: the description was not tried out"
+)
+def test_schemathesis_finds_nothing(server, tmp_path):
+    command = [PROGRAM, "run", f"{server.url}/openapi.json", "--max-examples", "40", "--seed", "1"]
+    # That check calls every string of bytes valid which is labelled as a picture; random ones are refused.
+    command += ["--phases", "examples,coverage,fuzzing", "--exclude-checks", "positive_data_acceptance"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-5000:]
