@@ -18,6 +18,7 @@ from yolo9000.cli.serve import TOKEN_VARIABLE, read_token
 from yolo9000.errors import ModelError
 from yolo9000.modelfile import read_info, save_model
 from yolo9000.serve import server
+from yolo9000.serve.answers import fingerprint
 from yolo9000.serve.limits import Limits, RequestError, one_line
 
 
@@ -158,3 +159,9 @@ def test_decoders_end_with_the_server(started):
     while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in below)
+
+
+def test_a_network_that_is_no_model_file_is_called_by_its_weights():
+    one, same, other = (small_detector("darknet", seed) for seed in (0, 0, 1))
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    assert len(fingerprint(one)) == 64

@@ -129,10 +129,20 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("form", ["darknet", "stored", "flat"])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_page_answers_what_the_detector_answers(form, seed):
-    detector = Detector(small_detector(form, seed), precision="float32")
+@pytest.mark.parametrize(
+    ("form", "seed", "defaults"),
+    [
+        ("darknet", 0, {}),
+        ("stored", 1, {}),
+        ("flat", 1, {}),
+        ("darknet", 1, {"temperatures": (2.5, 0.5)}),  # a calibrated model's
+        ("stored", 0, {"tree_threshold": 0.8, "nms": "class", "size": (96, 64)}),
+    ],
+)
+def test_the_page_answers_what_the_detector_answers(form, seed, defaults):
+    net = small_detector(form, seed)
+    net.defaults = defaults
+    detector = Detector(net, precision="float32")
     answerer = Answerer(detector, "m", 1000)
     pixels = np.asarray(picture(seed, 90, 60))
     image, box = answerer.fit(pixels)

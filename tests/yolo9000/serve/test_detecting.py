@@ -269,3 +269,12 @@ def test_a_fault_of_the_network_fails_its_request_only(start, caplog):
         lambda: any("division" in str(record.exc_info) for record in caplog.records), "a line in the log"
     )
     assert server.detect(png()).status_code == 200
+
+
+@pytest.mark.slow
+def test_the_largest_picture_that_is_taken(server, detector):
+    data = encode(picture(0, 7000, 7000), "JPEG", quality=60)
+    assert_close(
+        server.detect(data, threshold=0.3).json()["pictures"][0], expected(detector, data, threshold=0.3)
+    )
+    assert server.detect(encode(picture(0, 7100, 7100), "JPEG", quality=60)).status_code == 413

@@ -13,6 +13,8 @@ from wordtree import WordTree
 from yolo9000 import Detector
 from yolo9000.serve.guard import Access
 
+pytestmark = pytest.mark.slow  # a browser takes a second a page
+
 
 @pytest.fixture(scope="module")
 def driver():

@@ -66,7 +66,7 @@ async function look(blob) {
   view.clear();
   say("Looking ...");
   try {
-    const path = `/v1/detect?rule=threshold&candidates=${FLOOR}`;
+    const path = `/v1/detect?rule=threshold&mapped=false&candidates=${FLOOR}`;
     const record = await ask(path, { method: "POST", body: blob, signal: mine.signal });
     const [found] = record.pictures;
     answer = { ...found, candidates: readCandidates(found.candidates) };
