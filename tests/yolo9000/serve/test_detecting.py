@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import features
 
 from tests.browser import wait_for
 from tests.yolo9000.serve.running import encode, picture, png
@@ -32,6 +33,7 @@ GOOD = {
     "turned": exif_rotated,
     "gif": lambda: encode(picture().convert("P"), "GIF"),
     "webp": lambda: encode(picture().convert("RGBA"), "WEBP"),
+    **({"avif": lambda: encode(picture(), "AVIF")} if features.check("avif") else {}),
     "bmp": lambda: encode(picture(), "BMP"),
     "thin": lambda: png(0, 1, 3000),
     "one pixel": lambda: png(0, 1, 1),
