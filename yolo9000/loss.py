@@ -57,7 +57,8 @@ class RegionLoss(nn.Module):
     - "paper": the chosen box is taken to overlap the truth by label_iou, so it is pushed up to that if below;
     - "darknet2017": that, and every other box of the image is pushed to 0 (the release of January 2017);
     - "darknet": the chosen box is left alone, every other box is pushed to 0 (today's program);
-    - "none": objectness is left alone.
+    - "none", the default: objectness is left alone. It trains best, with boxes for half of the classes,
+      from random weights and from a classifier (docs/boxfree.md has "paper" beside it).
 
     A class without a row (logit -inf) has probability 0 and costs nothing: where one lies on a truth's path,
     only the groups above it train; as a negative label it says nothing.
@@ -83,7 +84,7 @@ class RegionLoss(nn.Module):
         early_images: int = 12800,
         early_scale: float = 0.01,
         class_loss: str = "softmax",
-        label_objectness: str = "paper",
+        label_objectness: str = "none",
         label_iou: float = 0.3,
     ) -> None:
         super().__init__()
