@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tests.yolo9000.small import FORMS, TREE, small_detector
 from tests.yolo9000.trees import random_conditionals, random_tree
 from yolo9000 import cuts, decision, descent, hedging
-from yolo9000.cli import detect
 from yolo9000.decision import Decision
 from yolo9000.descent import descend
 from yolo9000.detections import SOMETHING, Detections
@@ -115,11 +114,6 @@ def test_impossible_options():
         with pytest.raises(ModelError):
             check_defaults(bad)
     check_defaults({"lambdas": {"0.9": 3.5}, "temperatures": [1.2, 1], "score": "objectness"})
-
-
-def test_names_written_out_in_the_command():
-    assert detect.RULES + detect.LISTED_RULES == decision.RULES
-    assert detect.SCORES == SCORES
 
 
 @settings(max_examples=50, deadline=None)
