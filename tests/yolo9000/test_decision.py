@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.yolo9000.small import FORMS, TREE, small_detector
 from tests.yolo9000.trees import random_conditionals, random_tree
-from yolo9000 import cuts, decision, descent, hedging
+from yolo9000 import cuts, descent, hedging
+from yolo9000.cli import detect
 from yolo9000.decision import Decision
 from yolo9000.descent import descend
 from yolo9000.detections import SOMETHING, Detections
