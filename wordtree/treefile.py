@@ -126,7 +126,9 @@ def _parse(data: bytes, where: str) -> WordTree:
         columns = json.loads((_unpack(data, where) if data.startswith(_GZIP) else data).decode())
     except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and over-long integers
         raise TreeError(f"{where}: not JSON in UTF-8 ({error})") from error
-    from wordtree.nested import from_nested, is_nested
+    if isinstance(columns, dict) and columns.get("format") == FORMAT:
+        return from_dict(columns, where)
+    from wordtree.nested import from_nested, is_nested  # and with it what trees are grown by
 
     return from_nested(columns, where=where) if is_nested(columns) else from_dict(columns, where)
 

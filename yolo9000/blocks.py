@@ -82,6 +82,16 @@ class BatchNorm(nn.BatchNorm2d):
         return F.batch_norm(x, self.running_mean, self.variance(), self.weight, self.bias, False, 0.0, 0.0)
 
 
+class BareConv2d(nn.Conv2d):
+    """A convolution whose weights are unset until `initialise` or a file sets them.
+
+    torch's skip_init does the same by way of its symbolic shapes, whose import takes a third of a second.
+    """
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 class ConvolutionUnit(nn.Module):
     """Convolution, batch norm if any, activation."""
 
@@ -89,14 +99,8 @@ class ConvolutionUnit(nn.Module):
         super().__init__()
         self.spec = spec
         settings = {"padding": spec.padding, "dilation": spec.dilation, "groups": spec.groups}
-        self.conv = nn.utils.skip_init(
-            nn.Conv2d,
-            channels,
-            spec.filters,
-            spec.size,
-            spec.stride,
-            bias=not spec.batch_normalize,
-            **settings,
+        self.conv = BareConv2d(
+            channels, spec.filters, spec.size, spec.stride, bias=not spec.batch_normalize, **settings
         )
         self.norm = BatchNorm(spec.filters, bn) if spec.batch_normalize else None
         if init:
