@@ -12,7 +12,10 @@ Column `x_starts` (n + 1,) says which rows of `x` belong to sample i: x_starts[i
 import numpy as np
 
 FORMAT = "yolo9000-samples"
-VERSION = 1
+VERSION = 2
+# Version 1 lacks the columns in NEW; readers do without them.
+READABLE = (1, 2)
+NEW = frozenset({"image_quick"})
 
 # HDF5 gives each chunk one place in the file, so a picture is read with one or two preads; 1 MiB keeps the
 # padding of the last chunk small and the list of chunks short (100,000 for 100 GB).
@@ -22,6 +25,7 @@ CHUNK = 1 << 20
 COLUMNS = {
     "image_starts": np.dtype("<i8"),
     "image_crc32": np.dtype("<u4"),
+    "image_quick": np.dtype("<u4"),  # checksum.py
     "width": np.dtype("<i4"),
     "height": np.dtype("<i4"),
     "boxed": np.dtype("u1"),

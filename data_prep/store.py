@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from data_prep.checksum import quick
 from data_prep.errors import DataError
-from data_prep.layout import CHUNK, COLUMNS, FORMAT, RAGGED, VERSION
+from data_prep.layout import CHUNK, COLUMNS, FORMAT, NEW, RAGGED, READABLE
 from data_prep.sample import Sample
 from wordtree import TreeError, WordTree
 
@@ -72,9 +73,10 @@ class Store:
         attributes = file.attrs
         if attributes.get("format") != FORMAT:
             raise DataError(f"{self.path}: an HDF5 file, but not one that `data-prep pack` made")
-        if attributes["version"] != VERSION:
+        self._version = attributes["version"]
+        if self._version not in READABLE:
             raise DataError(
-                f"{self.path}: format version {attributes['version']}, this program reads {VERSION}; "
+                f"{self.path}: format version {self._version}, this program reads {READABLE}; "
                 "pack the data again"
             )
         if not attributes["complete"]:
@@ -89,6 +91,8 @@ class Store:
         checksums = json.loads(self._identity)
         columns: dict[str, np.ndarray] = {}
         for name, dtype in COLUMNS.items():
+            if self._version == 1 and name in NEW:
+                continue
             column = file[f"index/{name}"][()]
             if column.dtype != dtype or zlib.crc32(column.tobytes()) != checksums[name]:
                 raise DataError(
@@ -130,7 +134,7 @@ class Store:
         places = np.full(-(-data.shape[0] // CHUNK), -1, np.int64)
         if data.chunks != (CHUNK,) or data.compression is not None:
             raise DataError(
-                f"{self.path}: images are not laid out as format version {VERSION} says; pack it again"
+                f"{self.path}: images are not laid out as format version {self._version} says; pack it again"
             )
 
         def note(chunk) -> None:
@@ -307,21 +311,26 @@ class Store:
             pieces.append(piece)
             position += size
         image = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        # A checksum costs several times what reading from memory does: once for each process will do, for
-        # what goes wrong on a disk stays wrong.
-        if not self._checked[index] and zlib.crc32(image) != self._views["image_crc32"][index]:
+        # Once for each process will do, for what goes wrong on a disk stays wrong.
+        if not self._checked[index]:
+            self._compare(index, image, "image_quick" if "image_quick" in self._views else "image_crc32")
+            self._checked[index] = 1
+        return image
+
+    def _compare(self, index: int, image: bytes, column: str) -> None:
+        checksum = quick if column == "image_quick" else zlib.crc32
+        if checksum(image) != self._views[column][index]:
             raise DataError(
                 f"{self.path}: sample {index} ({self.name_of(index)}): checksum does not fit; "
                 "the file is damaged, pack it again"
             )
-        self._checked[index] = 1
-        return image
 
     def verify(self, progress: bool = False) -> None:
-        """Read every image and hold it against its checksum; DataError at the first that does not fit."""
+        """Read every image and hold it against all its checksums, whatever was read before; DataError at the
+        first that does not fit."""
         self._checked = bytearray(self._length)
         for index in tqdm(range(self._length), unit=" pictures", disable=not progress):
-            self._image(index)
+            self._compare(index, self._image(index), "image_crc32")
 
     def close(self) -> None:
         """Let go of the file; it is opened again when an image is read."""

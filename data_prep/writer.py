@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from data_prep.checksum import quick
 from data_prep.errors import DataError
 from data_prep.layout import CHUNK, COLUMNS, FORMAT, RAGGED, VERSION
 from data_prep.sample import Sample
@@ -124,6 +125,7 @@ class StoreWriter:
         name = sample.name.encode("utf-8", "surrogateescape")
         self._put("image_starts", self._written + len(self._buffer))
         self._put("image_crc32", zlib.crc32(sample.image))
+        self._put("image_quick", quick(sample.image))
         self._put("width", sample.width)
         self._put("height", sample.height)
         self._put("boxed", sample.boxed)
