@@ -124,6 +124,9 @@ class Store:
         # An element of a memoryview costs a third of an array's, and no memory of its own as a list's would:
         # these are read for every sample.
         self._views = {name: memoryview(column) for name, column in columns.items() if column.ndim == 1}
+        newer = "image_quick" in columns
+        self._quick = quick if newer else zlib.crc32
+        self._quick_sums = self._views["image_quick" if newer else "image_crc32"]
         self._any = {
             what: bool(len(columns[what]))
             for what in ("image_labels", "negative_labels", "not_exhaustive_labels")
@@ -313,24 +316,24 @@ class Store:
         image = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         # Once for each process will do, for what goes wrong on a disk stays wrong.
         if not self._checked[index]:
-            self._compare(index, image, "image_quick" if "image_quick" in self._views else "image_crc32")
+            if self._quick(image) != self._quick_sums[index]:
+                raise self._damaged(index)
             self._checked[index] = 1
         return image
 
-    def _compare(self, index: int, image: bytes, column: str) -> None:
-        checksum = quick if column == "image_quick" else zlib.crc32
-        if checksum(image) != self._views[column][index]:
-            raise DataError(
-                f"{self.path}: sample {index} ({self.name_of(index)}): checksum does not fit; "
-                "the file is damaged, pack it again"
-            )
+    def _damaged(self, index: int) -> DataError:
+        return DataError(
+            f"{self.path}: sample {index} ({self.name_of(index)}): checksum does not fit; "
+            "the file is damaged, pack it again"
+        )
 
     def verify(self, progress: bool = False) -> None:
         """Read every image and hold it against all its checksums, whatever was read before; DataError at the
         first that does not fit."""
         self._checked = bytearray(self._length)
         for index in tqdm(range(self._length), unit=" pictures", disable=not progress):
-            self._compare(index, self._image(index), "image_crc32")
+            if zlib.crc32(self._image(index)) != self._views["image_crc32"][index]:
+                raise self._damaged(index)
 
     def close(self) -> None:
         """Let go of the file; it is opened again when an image is read."""
