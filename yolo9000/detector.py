@@ -6,7 +6,7 @@ Class logits are computed only for boxes whose objectness passes the threshold, 
 only for the children of the node reached. That is exact: a score never exceeds its objectness."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from yolo9000.candidates import Candidates, candidates
 from yolo9000.decision import Decision
 from yolo9000.detections import SOMETHING, Detections
 from yolo9000.device import find_device, has_bfloat16
-from yolo9000.errors import ModelError
+from yolo9000.errors import ImageError, ModelError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.images import read_image
@@ -41,6 +41,17 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 # Inputs beyond this are no photographs letterboxed but a slip of the keyboard: 4096 x 4096 takes gigabytes.
 _LARGEST_SIDE = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A picture ready for the network. image: float32 (3, H, W) in 0..1; box: where the picture lies in it;
+    source: its file, if any; picture: its pixels (H, W, 3) uint8, if they are kept."""
+
+    image: Tensor
+    box: Letterbox
+    source: str | None
+    picture: np.ndarray | None
 
 
 class Detector:
@@ -240,9 +251,10 @@ class Detector:
 
     def _decide(self, options: Options) -> Decision:
         """The decision that the options stand for, made once for all batches."""
-        if self._decision is None or self._decision.options is not options:
-            self._decision = Decision(self.tree, self.hierarchy, options)
-        return self._decision
+        decision = self._decision  # read once: another thread may ask with other options
+        if decision is None or decision.options is not options:
+            decision = self._decision = Decision(self.tree, self.hierarchy, options)
+        return decision
 
     def _each(
         self, pictures: "Sequence[Picture]", options: Options, size: tuple[int, int], batch: int
@@ -250,18 +262,47 @@ class Detector:
         if batch < 1:
             raise ValueError(f"batch is at least 1, not {batch}")
         for start in range(0, len(pictures), batch):
-            chosen = pictures[start : start + batch]
-            arrays = [read_image(picture) for picture in chosen]
-            fitted = [
-                letterbox(array, size, resize=self.resize, darknet=self.resize == "darknet")
-                for array in arrays
-            ]
-            found = self.candidates(self.run(torch.stack([image for image, _ in fitted])), options)
-            for i, (picture, (_, box)) in enumerate(zip(chosen, fitted, strict=True)):
-                source = str(picture) if isinstance(picture, str | Path) else None
-                # a file is read again to draw on; others may not come again
-                kept = None if source else arrays[i]
-                yield self.detections(found.of(i), box, options, source, kept)
+            fitted = [self.fit(picture, size) for picture in pictures[start : start + batch]]
+            yield from self.answers(fitted, options)
+
+    def stream(
+        self,
+        pictures: "Iterable[Picture]",
+        *,
+        size: int | tuple[int, int] | None = None,
+        batch: int | None = None,
+        on_error: "Callable[[Picture, ImageError], None] | None" = None,
+        **options: Any,
+    ) -> Iterator[Detections]:
+        """Objects on each of any number of pictures, in their order and as they are ready: pictures are read
+        ahead and all processors kept busy, a few pictures are in memory at a time (pipeline.py).
+
+        pictures: an iterable of what read_image takes; more are taken from it only as results are. batch:
+        pictures run at a time, by default what suits the device. on_error: told of a picture that cannot be
+        read, which is then passed over; without it the ImageError is raised at that picture's turn. options:
+        as __call__; impossible ones raise ValueError at once.
+        """
+        from yolo9000.pipeline import outcomes
+
+        found = outcomes(self, pictures, self.options(**options), size=self._size(size), batch=batch)
+        return (outcome.found for outcome in found if outcome.told(on_error))
+
+    def fit(self, picture: "Picture", size: tuple[int, int] | None = None) -> Fitted:
+        """A picture read and letterboxed. size: (width, height), by default `self.size`. Any thread. Raises
+        ImageError."""
+        array = read_image(picture)
+        image, box = letterbox(array, size or self.size, resize=self.resize, darknet=self.resize == "darknet")
+        source = str(picture) if isinstance(picture, str | Path) else None
+        # a file is read again to draw on; others may not come again
+        return Fitted(image, box, source, array if source is None else None)
+
+    def answers(self, fitted: Sequence[Fitted], options: Options) -> list[Detections]:
+        """Objects on pictures from `fit`, run together. Any thread; options: from `options`."""
+        found = self.candidates(self.run(torch.stack([one.image for one in fitted])), options)
+        return [
+            self.detections(found.of(i), one.box, options, one.source, one.picture)
+            for i, one in enumerate(fitted)
+        ]
 
     def detections(
         self,
@@ -301,6 +342,8 @@ class Detector:
         path_probabilities = [
             tuple(values[: len(path)]) for values, path in zip(log_path.exp().tolist(), paths, strict=True)
         ]
+        if any(value != value for values in path_probabilities for value in values):
+            raise ModelError("the network answers with what is no number: its weights are damaged or absurd")
         return Detections(
             boxes_xyxy=boxes,
             objectness=found.objectness.cpu().numpy()[rows],

@@ -1,0 +1,196 @@
+"""Many pictures through a detector: read ahead, run on all processors, answered in order, a few in memory at
+a time. Where pictures come from is images.py's and video.py's, what is done with answers the caller's.
+
+On a CPU each of several lanes, threads that compute with one thread of torch's, carries its pictures all the
+way from the file to the boxes: nothing waits at the end of every layer for the slowest of several threads,
+and while one reads the others compute. On a GPU one lane runs batches and threads read for it. Decoding and
+computing let go of Python's lock, so threads do as well as processes here and copy nothing."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from yolo9000.errors import ImageError
+
+if TYPE_CHECKING:
+    from yolo9000.detections import Detections
+    from yolo9000.detector import Detector, Fitted, Picture
+    from yolo9000.options import Options
+
+# Pictures that run together: on a CPU one alone stays within a core's cache, on a GPU many fill it.
+_CPU_BATCH, _GPU_BATCH = 1, 16
+
+# Threads that read for a GPU; more than so many have no use for one that runs some hundred pictures a second.
+_MOST_READERS = 16
+
+# Batches a lane that are begun or waiting, so that none idles while the caller is busy with a result.
+_DEPTH = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one picture: `found`, or the `error` that kept it from being read."""
+
+    picture: Any
+    found: "Detections | None" = None
+    error: ImageError | None = None
+
+    def told(self, on_error: "Callable[[Picture, ImageError], None] | None") -> bool:
+        """Whether there is a result; else `on_error` hears of it, or, without one, the error is raised."""
+        if self.error is None:
+            return True
+        if on_error is None:
+            raise self.error
+        on_error(self.picture, self.error)
+        return False
+
+
+def outcomes(
+    detector: "Detector",
+    pictures: "Iterable[Picture]",
+    options: "Options",
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    lanes: int | None = None,
+    depth: int = _DEPTH,
+) -> Iterator[Outcome]:
+    """One `Outcome` a picture, in the order of `pictures`.
+
+    size: (width, height) of the network's input, by default the detector's. batch: pictures run at a time.
+    lanes: threads that run the network, by default torch's number of threads on a CPU. depth: batches a lane
+    that are begun before their results are taken; `pictures` is asked for no more than these, from the
+    thread that takes the results.
+
+    Closing the generator, or Ctrl-C, gives up what has not begun and waits for what has. An error that
+    `pictures` raises comes after the results of those before it. Raises ValueError for a batch, lanes or
+    depth below 1.
+    """
+    cpu = detector.device.type == "cpu"
+    batch = (_CPU_BATCH if cpu else _GPU_BATCH) if batch is None else batch
+    lanes = (torch.get_num_threads() if cpu else 1) if lanes is None else lanes
+    if min(batch, lanes, depth) < 1:
+        raise ValueError(f"batch, lanes and depth are at least 1, not {batch}, {lanes} and {depth}")
+
+    def fit(picture: "Picture") -> "Fitted | ImageError":
+        try:
+            return detector.fit(picture, size)
+        except ImageError as error:
+            return error
+
+    def run(chunk: list[Any], read: Callable[[Any], "Fitted | ImageError"]) -> list[Any]:
+        fitted = [read(one) for one in chunk]
+        good = [one for one in fitted if not isinstance(one, ImageError)]
+        answers = iter(detector.answers(good, options) if good else ())
+        return [one if isinstance(one, ImageError) else next(answers) for one in fitted]
+
+    return _in_order(iter(pictures), fit, run, batch, lanes, lanes * depth, cpu)
+
+
+def _in_order(
+    pictures: "Iterator[Picture]",
+    fit: Callable[[Any], Any],
+    run: Callable[[list[Any], Callable[[Any], Any]], list[Any]],
+    batch: int,
+    lanes: int,
+    most: int,
+    cpu: bool,
+) -> Iterator[Outcome]:
+    """The loop behind `outcomes`. most: batches begun whose results are not yet taken."""
+    waiting: deque[tuple[list[Any], Future[list[Any]]]] = deque()
+    failure: Exception | None = None
+    with _lanes(lanes, cpu) as pool, _readers(cpu) as readers:
+        more = True
+        while more or waiting:
+            while more and len(waiting) < most:
+                try:
+                    chunk: list[Any] = []
+                    chunk.extend(islice(pictures, batch))  # on an error it keeps what came before
+                except Exception as error:
+                    failure = error
+                more = len(chunk) == batch and failure is None
+                if chunk and readers is None:
+                    waiting.append((chunk, pool.submit(run, chunk, fit)))
+                elif chunk:
+                    reading = [readers.submit(fit, picture) for picture in chunk]
+                    waiting.append((chunk, pool.submit(run, reading, Future.result)))
+            if waiting:
+                chunk, future = waiting.popleft()
+                for picture, result in zip(chunk, future.result(), strict=True):
+                    failed = isinstance(result, ImageError)
+                    yield Outcome(picture, error=result) if failed else Outcome(picture, result)
+                del chunk, future, picture, result  # pixels must not stay while the next is waited for
+    if failure is not None:
+        raise failure
+
+
+@contextmanager
+def _lanes(count: int, cpu: bool) -> Iterator[ThreadPoolExecutor]:
+    """Threads that run the network, on a CPU each with one thread of torch's."""
+    threads = torch.get_num_threads()
+    with _ending(ThreadPoolExecutor(count, "lane", _alone if cpu and count > 1 else None)) as pool:
+        try:
+            yield pool
+        finally:
+            if cpu and count > 1:  # what new threads start with is one number for the process
+                torch.set_num_threads(threads)
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _readers(cpu: bool) -> Iterator[ThreadPoolExecutor | None]:
+    """Threads that read ahead for a GPU; none for a CPU, whose lanes read for themselves."""
+    if cpu:
+        yield None
+        return
+    count = min(_MOST_READERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    with _ending(ThreadPoolExecutor(count, "reading")) as pool:
+        yield pool
+
+
+@contextmanager
+def _ending(pool: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+    """A pool that gives up what has not begun when it is left."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Behind:
+    """Work on results that runs while the next ones are computed; its own results come in order.
+
+    As a context: leaving it waits for what was begun; what has not begun is given up. workers: threads;
+    depth: pieces of work begun or waiting at a time.
+    """
+
+    def __init__(self, workers: int = 2, depth: int = 4) -> None:
+        self._pool = ThreadPoolExecutor(workers, "behind")
+        self._begun: deque[Future[Any]] = deque()
+        self._depth = depth
+
+    def put(self, work: Callable[..., Any], *given: Any) -> None:
+        """Begin `work(*given)`; `due` must be asked after each."""
+        self._begun.append(self._pool.submit(work, *given))
+
+    def due(self, *, rest: bool = False) -> Iterator[Any]:
+        """The results, oldest first, that must be waited for before more is begun; rest: all. Raises what
+        their work raised."""
+        while len(self._begun) > (0 if rest else self._depth):
+            yield self._begun.popleft().result()
+
+    def __enter__(self) -> "Behind":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
