@@ -2,6 +2,7 @@
 
 The page needs no other file and loads nothing; it draws only the rows in sight, so that trees of 100,000
 nodes are as fast as small ones. The same page stands in a server (`server_page`), which gives the data apart.
+Other pages of one file are put together here too (`one_file`).
 What is on it is data/tree_page.html, .css and .js and data/page.css.
 """
 
@@ -49,21 +50,38 @@ def tree_columns(tree: WordTree, taught: Sequence[str] | None = None) -> dict[st
 def page(tree: WordTree, taught: Sequence[str] | None = None) -> str:
     """The whole page, UTF-8 text."""
     title = tree.about.get("title")
-    style = _read("page.css") + _read("tree_page.css")
-    script = _read("tree_page.js")
+    return one_file(
+        _read("tree_page.html"),
+        title if isinstance(title, str) else _TITLE,
+        _read("page.css") + _read("tree_page.css"),
+        _read("tree_page.js"),
+        "tree-data",
+        tree_columns(tree, taught),
+    )
+
+
+def one_file(template: str, title: str, style: str, script: str, data_id: str, data: Any) -> str:
+    """A page that needs no other file and may load nothing, UTF-8 text.
+
+    Args:
+        template: HTML with places <!--title-->, <!--policy-->, <!--style-->, <!--data-->, <!--script-->.
+        title: text. style, script: CSS, and a JavaScript module.
+        data_id: of the element whose text is `data`, JSON-able, for the script to read.
+    """
     # Nothing else may run or be fetched, whatever a name holds.
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
         "base-uri 'none'"
     )
     # "<" escaped: no name can end the element that the data stand in.
-    data = json.dumps(tree_columns(tree, taught), ensure_ascii=False, separators=(",", ":"))
-    data = data.replace("<", "\\u003c")
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = text.replace("<", "\\u003c")
     return _fill(
-        title=html.escape(title if isinstance(title, str) else _TITLE),
+        template,
+        title=html.escape(title),
         policy=f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         style=f"<style>{style}</style>",
-        data=f'<script type="application/json" id="tree-data">{data}</script>',
+        data=f'<script type="application/json" id="{data_id}">{text}</script>',
         script=f'<script type="module">{script}</script>',
     )
 
@@ -74,6 +92,7 @@ def server_page(source: str, static: str) -> str:
         f'<link rel="stylesheet" href="{static}{name}">' for name in ("page.css", "tree_page.css")
     )
     return _fill(
+        _read("tree_page.html"),
         title=_TITLE,
         source=f' data-source="{html.escape(source)}"',
         style=styles,
@@ -87,8 +106,7 @@ def write_page(tree: WordTree, path: str | Path, taught: Sequence[str] | None = 
     write_whole(path, page(tree, taught).encode())
 
 
-def _fill(**parts: str) -> str:
-    text = _read("tree_page.html")
+def _fill(text: str, **parts: str) -> str:
     # The data last: what stands in them is not looked at for further places.
     for name in ("title", "policy", "style", "links", "source", "script", "data"):
         text = text.replace(f"<!--{name}-->", parts.get(name, ""))

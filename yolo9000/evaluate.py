@@ -24,6 +24,7 @@ from yolo9000.network import Network
 from yolo9000.node_pairs import NodePairs
 from yolo9000.parts import Samples
 from yolo9000.scoring import Boxes, average_precision, suppress
+from yolo9000.witness import Witness
 
 
 def evaluate(
@@ -32,6 +33,7 @@ def evaluate(
     settings: EvalSettings | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     progress: bool = False,
+    witness: Witness | None = None,
 ) -> dict[str, Any]:
     """All scores that the data allows, as JSON-able data: "boxes" where pictures have boxes, "labels" where
     they have labels only.
@@ -39,8 +41,8 @@ def evaluate(
     groups: name -> ids of nodes; AP50 and the rest are then given for each too. "boxes": AP, AP50, AP75,
     AR100 over the nodes present in the truth, score = objectness x Pr(node) for each (box, node) pair, and
     "any_class": the same with all boxes one class, score = objectness; "nodes", if the settings ask for it:
-    the same at every node of the truths' paths, see NodePairs. "labels": see `Naming`. Raises TrainingError
-    where nothing can be scored.
+    the same at every node of the truths' paths, see NodePairs. "labels": see `Naming`. witness: keeps what is
+    answered. Raises TrainingError where nothing can be scored.
     """
     held = HeldOut(net, stores, settings or EvalSettings())
     settings, truth, images = held.settings, held.truth, len(held.pictures.where)
@@ -50,6 +52,8 @@ def evaluate(
         raise TrainingError(str(error)) from error
     naming = Naming(decision, settings, held.detector)
     boxes = _Pairs(held) if held.detector and truth.kinds else None
+    if witness is not None:
+        witness.begin(held, decision)
     with torch.inference_mode():
         for said in held.outputs(progress):
             if not held.detector:
@@ -57,6 +61,8 @@ def evaluate(
                 continue
             if boxes is not None:
                 boxes.add(said)
+            if witness is not None:
+                witness.add(said)
             naming.add_boxes(said.lazy, said.objectness, truth, said.places)
     result: dict[str, Any] = {"pictures": images, "size": settings.size, "bfloat16": held.bfloat16}
     if boxes is not None:
@@ -64,6 +70,11 @@ def evaluate(
     labels = naming.scores()
     if labels:
         result["labels"] = labels
+    if witness is not None:
+        witness.add_named(naming.named)
+        if boxes is not None:
+            witness.truth, witness.found, witness.blind = boxes.joined()
+            witness.nodes = boxes.nodes.result if boxes.nodes else None
     if len(result) == 3:
         raise TrainingError("the data has neither boxes nor labels that this model could be scored on")
     return result
@@ -134,20 +145,22 @@ class _Pairs:
         kinds = np.asarray(self.known, np.int64)[column[kept]]
         self.found.append(_detections(place, kinds, boxes[box[kept]], flat[best[kept]]))
 
+    def joined(self) -> tuple[Boxes, Boxes, Boxes]:
+        """Truth, (box, node) pairs found, and boxes found whatever the class, of all pictures."""
+        return Boxes.join(self.truths), Boxes.join(self.found), Boxes.join(self.blind)
+
     def scores(self, images: int, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        truth, ids = Boxes.join(self.truths), self.truth.ids
+        (truth, found, seen), ids = self.joined(), self.truth.ids
         position = {wnid: k for k, wnid in enumerate(ids)}
         columns = {name: [position[i] for i in members if i in position] for name, members in groups.items()}
         settings = self.settings
-        result = average_precision(
-            truth, Boxes.join(self.found), images, range(len(ids)), columns, settings.resamples
-        )
+        result = average_precision(truth, found, images, range(len(ids)), columns, settings.resamples)
         result["per_class"] = {ids[k]: value for k, value in result["per_class"].items()}
         result["classes"] = len(ids)
         result["unknown"] = [ids[k] for k, node in enumerate(self.truth.kinds) if node < 0]
         result["truths"] = len(truth.image)
         one = Boxes(truth.image, np.zeros_like(truth.kind), truth.boxes_xyxy, truth.score, truth.ignored)
-        blind = average_precision(one, Boxes.join(self.blind), images, [0], None, settings.resamples)
+        blind = average_precision(one, seen, images, [0], None, settings.resamples)
         blind.pop("per_class")
         result["any_class"] = blind
         if self.nodes:

@@ -32,7 +32,7 @@ class Naming:
     def __init__(self, decision: Decision, settings: "EvalSettings", detector: bool):
         self.decision, self.settings, self.detector = decision, settings, detector
         self.hierarchy = decision.hierarchy
-        self.answers: list[tuple[int, int]] = []  # answer, truth
+        self.named: list[tuple[int, int | None, int]] = []  # picture, answer (None: no box), truth
         self.rows: list[dict[str, float]] = []
         self.logits: list[tuple[Tensor, list[int]]] = []
         self.path = _paths_by_node(self.hierarchy)
@@ -49,7 +49,7 @@ class Naming:
         greedy, answer = self._walk(conditionals)
         for k, row in enumerate(chosen):
             seen = bool(best[k] > self.settings.threshold)
-            self._add(greedy[k], answer[k], truth.labels[places[row]], seen)
+            self._add(int(places[row]), greedy[k], answer[k], truth.labels[places[row]], seen)
 
     def add_logits(self, logits: Tensor, truth: Any, places: np.ndarray) -> None:
         for k, place in enumerate(places):
@@ -59,21 +59,21 @@ class Naming:
                 continue
             logs = self.hierarchy.log_conditionals(logits[k : k + 1])
             greedy, answer = self._walk(logs)
-            self._add(greedy[0], answer[0], labels, True)
+            self._add(int(place), greedy[0], answer[0], labels, True)
             self.logits.append((self.hierarchy.log_probabilities(logs)[0].half(), labels))
 
     def _walk(self, conditionals: Any) -> tuple[list[int], list[int]]:
         greedy = descent.descend(self.hierarchy, conditionals, "greedy").nodes
         return greedy.tolist(), self.decision(conditionals).nodes.tolist()
 
-    def _add(self, greedy: int, answer: int, labels: list[int], seen: bool) -> None:
+    def _add(self, place: int, greedy: int, answer: int, labels: list[int], seen: bool) -> None:
         right = seen and any(label in self.path(greedy) for label in labels)
         above = seen and (answer < 0 or any(answer in self.path(label) for label in labels))
         if self.decision.options.rule in ("level", "vocabulary") and answer < 0:
             above = False  # -1 is no answer there; of "hedge" it is: "something"
         depth = float(self.hierarchy.depths[answer]) if above and answer >= 0 else np.nan
-        if seen:
-            self.answers.append((answer, self._nearest(answer, labels)))
+        said = answer if seen else None
+        self.named.append((place, said, self._nearest(answer, labels) if seen else labels[0]))
         row = {"greedy": float(right), "answer": float(above), "answer_depth": depth}
         self.rows.append(row | {"boxed": float(seen)} if self.detector else row)
 
@@ -83,7 +83,8 @@ class Naming:
         columns = {key: np.array([row[key] for row in self.rows]) for key in self.rows[0]}
         if self.logits:
             columns |= self._top()
-        answers, truths = np.array(self.answers, np.int64).reshape(-1, 2).T
+        pairs = [(answer, truth) for _, answer, truth in self.named if answer is not None]
+        answers, truths = np.array(pairs, np.int64).reshape(-1, 2).T
         hierarchy = score_answers(self.hierarchy, answers, truths).summary()
         result: dict[str, Any] = {"pictures": len(self.rows)}
         for key, values in columns.items():

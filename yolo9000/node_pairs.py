@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
-from yolo9000.node_precision import Asked, node_precision
+from yolo9000.node_precision import Asked, NodePrecision, node_precision
 from yolo9000.scoring import Boxes, suppress
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class NodePairs:
         self.found: list[Boxes] = []
         self.absent: list[tuple[int, int]] = []
         self.partial: list[int] = []
+        self.result: NodePrecision | None = None  # of `scores`
 
     def shares(self, out: LazyOutput, at: tuple[Tensor, ...]) -> np.ndarray:
         """Pr(node) of the nodes looked at, (M, K), at M boxes: image, anchor, row, column."""
@@ -86,7 +87,7 @@ class NodePairs:
         pairs = np.array(self.absent, np.int64).reshape(-1, 2)
         asked = Asked(exhaustive, pairs[:, 0], pairs[:, 1])
         truth, found = (_whole(Boxes.join(parts)) for parts in (self.truths, self.found))
-        result = node_precision(self.hierarchy, truth, found, images, asked)
+        result = self.result = node_precision(self.hierarchy, truth, found, images, asked)
         depths, parents = (t.cpu().numpy() for t in (self.hierarchy.depths, self.hierarchy.parents))
         inner = np.unique(parents[result.nodes])
         levels = [

@@ -45,7 +45,8 @@ class Asked:
 @dataclass(frozen=True)
 class NodePrecision:
     """nodes: (K,) that have a truth that counts, ascending; truths: (K,) how many; AP: (K,) mean over IoU 0.5
-    to 0.95; AP50, AP75: (K,); recall: (K,) mean over the same, of 100 detections a picture."""
+    to 0.95; AP50, AP75: (K,); recall: (K,) mean over the same, of 100 detections a picture; curves: (K, 101)
+    precision at IoU 0.5 for a recall of 0.00, 0.01, ... 1.00, as COCO reads it."""
 
     nodes: np.ndarray
     truths: np.ndarray
@@ -53,6 +54,7 @@ class NodePrecision:
     AP50: np.ndarray
     AP75: np.ndarray
     recall: np.ndarray
+    curves: np.ndarray
 
     def means(self, nodes: Sequence[int] | np.ndarray | None = None) -> dict[str, float | int | None]:
         """Means over all nodes that have truths, or over those of a few."""
@@ -106,6 +108,7 @@ def node_precision(
     counts = np.bincount(np.searchsorted(nodes, truth.kind[~truth.ignored]), minlength=len(nodes))
     precision = np.zeros((len(IOUS), len(nodes)))
     recall = np.zeros((len(IOUS), len(nodes)))
+    curves = np.zeros((len(nodes), len(_RECALLS)))
     for k, (start, end, count) in enumerate(zip(starts, ends, counts, strict=True)):
         if start == end:
             continue
@@ -118,7 +121,10 @@ def node_precision(
         for t in range(len(IOUS)):
             place = np.searchsorted(right[t] / count, _RECALLS, side="left")
             precision[t, k] = curve[t, place].mean()
-    return NodePrecision(nodes, counts, precision.mean(0), precision[0], precision[5], recall.mean(0))
+            if t == 0:
+                curves[k] = curve[t, place]
+    means = precision.mean(0), precision[0], precision[5], recall.mean(0)
+    return NodePrecision(nodes, counts, *means, curves)
 
 
 def _match(

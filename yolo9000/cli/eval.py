@@ -1,17 +1,26 @@
-"""`yolo9000 eval`: scores of a model on packed data. What the scores are is yolo9000.evaluate's."""
+"""`yolo9000 eval`: scores of a model on packed data, in words, as JSON, as a page. What the scores are is
+yolo9000.evaluate's, what is on the page yolo9000.report's."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from yolo9000.cli import _pictures
 
+if TYPE_CHECKING:
+    from yolo9000.network import Network
+    from yolo9000.witness import Witness
+
 _FILE = click.Path(path_type=Path)
 _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 
 
-@click.command(epilog="Example: yolo9000 eval runs/tiny --data val.h5 --size 96 --classes split.json")
+@click.command(
+    epilog="Examples: yolo9000 eval runs/tiny --data val.h5 --size 96 --classes split.json  |  "
+    "yolo9000 eval runs/tiny --data val.h5 --html report.html"
+)
 @click.argument("model")
 @click.option("--data", multiple=True, required=True, type=_FILE, help="Packed file; repeatable.")
 @click.option("--size", default=0, help="Side of the square input in pixels; default: the model's own.")
@@ -32,8 +41,26 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 @click.option("--resamples", default=200, show_default=True, help="For 95% intervals; 0 = none.")
 @click.option("--limit", default=0, help="Evaluate the first so many pictures only.")
 @click.option("--workers", default=1, show_default=True, help="Processes that load pictures.")
+@click.option(
+    "--html", type=_FILE, help="Also write a page: curves, AP along the tree, confusions, the worst pictures."
+)
+@click.option(
+    "--worst",
+    type=click.IntRange(0, 1000),
+    default=24,
+    show_default=True,
+    help="With --html: pictures shown, some 20 KB each.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def command(model: str, data: tuple[Path, ...], classes: Path | None, as_json: bool, **settings) -> None:
+def command(
+    model: str,
+    data: tuple[Path, ...],
+    classes: Path | None,
+    html: Path | None,
+    worst: int,
+    as_json: bool,
+    **settings,
+) -> None:
     """Score a model: AP50 and AP by pycocotools, and how well labelled pictures are named.
 
     MODEL is a model file, the folder of a run, a checkpoint, or "x.cfg x.weights" in quotes. Thresholds and
@@ -53,6 +80,50 @@ def command(model: str, data: tuple[Path, ...], classes: Path | None, as_json: b
             raise TrainingError(f"{classes}: not a readable JSON file ({error})") from None
         if not isinstance(groups, dict) or not all(isinstance(v, list) for v in groups.values()):
             raise TrainingError(f"{classes}: wanted an object of lists of ids")
+    witness = None
+    if html is not None:
+        from wordtree.files import check_target
+        from yolo9000.witness import Witness
+
+        check_target(html, TrainingError)  # told now, not after an hour
+        witness = Witness()
     stores = [open_store(path) for path in data]
-    result = evaluate(load_any(model), stores, EvalSettings(**settings), groups, progress=not as_json)
+    net = load_any(model)
+    result = evaluate(net, stores, EvalSettings(**settings), groups, not as_json, witness)
+    if witness is not None:
+        from yolo9000.report import gather, write_report
+
+        title = f"{Path(model.split()[0]).name} on {', '.join(path.name for path in data)}"
+        facts = _facts(model, net, data, witness)
+        write_report(html, gather(witness, result, facts, title, worst, progress=not as_json))
     click.echo(json.dumps(result) if as_json else format_table(result))
+
+
+def _facts(model: str, net: "Network", data: tuple[Path, ...], witness: "Witness") -> dict[str, str]:
+    """What was evaluated, on what and how, for the page: names without folders, and fingerprints."""
+    import torch
+
+    from yolo9000 import __version__
+    from yolo9000.modelfile import read_info
+    from yolo9000.report import data_fingerprint
+    from yolo9000.runlog import timestamp
+    from yolo9000.serve.answers import fingerprint
+    from yolo9000.train import MODEL_NAME
+
+    path = Path(model)
+    path = path / MODEL_NAME if path.is_dir() else path
+    own = path.is_file() and path.suffix == Path(MODEL_NAME).suffix
+    weights = read_info(path, verify=False).sha256 if own else fingerprint(net)
+    held, options = witness.held, witness.decision.options
+    said = {"threshold": options.threshold, "tree threshold": options.tree_threshold}
+    said |= {"suppression": f"{options.nms}, overlap {options.nms_iou:g}"}
+    return {
+        "model": " ".join(Path(word).name for word in model.split()),
+        "weights": f"{weights} (SHA-256)",
+        "tree": f"{held.tree.fingerprint} ({len(held.tree):,} nodes)",
+        "data": ", ".join(path.name for path in data),
+        "pictures": f"{len(held.pictures.where):,}, {data_fingerprint(witness)} (SHA-256)",
+        "input": f"{held.settings.size} px, {'bfloat16' if held.bfloat16 else 'float32'}",
+        "answers": f"rule {options.rule}, " + ", ".join(f"{key} {value}" for key, value in said.items()),
+        "made": f"{timestamp()} by yolo9000 {__version__}, torch {torch.__version__}",
+    }
