@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from yolo9000.asked import asked_for
 from yolo9000.augment import in_picture
 from yolo9000.boxes import cxcywh_to_xyxy
 from yolo9000.decision import Decision
@@ -41,8 +42,9 @@ def evaluate(
     groups: name -> ids of nodes; AP50 and the rest are then given for each too. "boxes": AP, AP50, AP75,
     AR100 over the nodes present in the truth, score = objectness x Pr(node) for each (box, node) pair, and
     "any_class": the same with all boxes one class, score = objectness; "nodes", if the settings ask for it:
-    the same at every node of the truths' paths, see NodePairs. "labels": see `Naming`. witness: keeps what is
-    answered. Raises TrainingError where nothing can be scored.
+    the same at every node of the truths' paths, see NodePairs. In pictures that were annotated for some
+    classes only ("partial" of them) only those count, see asked.py. "labels": see `Naming`. witness: keeps
+    what is answered. Raises TrainingError where nothing can be scored.
     """
     held = HeldOut(net, stores, settings or EvalSettings())
     settings, truth, images = held.settings, held.truth, len(held.pictures.where)
@@ -88,7 +90,8 @@ class _Pairs:
     def __init__(self, held: HeldOut):
         self.truth, self.pictures, self.settings = held.truth, held.pictures, held.settings
         truth, hierarchy, settings = held.truth, held.hierarchy, held.settings
-        self.nodes = NodePairs(truth.kinds, hierarchy, settings) if settings.nodes else None
+        self.hierarchy = hierarchy
+        self.nodes = NodePairs(truth.kinds, hierarchy, settings, truth.asked) if settings.nodes else None
         device = hierarchy.parents.device
         self.known = [k for k, node in enumerate(truth.kinds) if node >= 0]
         nodes = torch.tensor([truth.kinds[k] for k in self.known], dtype=torch.long, device=device)
@@ -118,7 +121,7 @@ class _Pairs:
             self._add_found(found, score[mine], pairs[mine], place)
             if self.nodes:
                 truth = self._in_nodes(self.truths[-1])
-                self.nodes.add(place, truth, self.truth.absent[place], found, score[mine], shares[mine])
+                self.nodes.add(place, truth, found, score[mine], shares[mine])
 
     def _in_nodes(self, truth: Boxes) -> Boxes:
         """With the network's nodes in place of columns."""
@@ -147,7 +150,17 @@ class _Pairs:
 
     def joined(self) -> tuple[Boxes, Boxes, Boxes]:
         """Truth, (box, node) pairs found, and boxes found whatever the class, of all pictures."""
-        return Boxes.join(self.truths), Boxes.join(self.found), Boxes.join(self.blind)
+        truth, found, blind = (_whole(Boxes.join(parts)) for parts in (self.truths, self.found, self.blind))
+        asked = self.truth.asked
+        if not asked.is_everything:
+            drawn = self._in_nodes(truth)
+            drawn = drawn.rows(drawn.kind >= 0)
+            found = found.where_asked(
+                *asked_for(self.hierarchy, asked, drawn, self._in_nodes(found), exact=True)
+            )
+            # Nobody drew everything: what matches no box may be something all the same.
+            blind = replace(blind, ignored=~asked.exhaustive[blind.image])
+        return truth, found, blind
 
     def scores(self, images: int, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         (truth, found, seen), ids = self.joined(), self.truth.ids
@@ -159,6 +172,8 @@ class _Pairs:
         result["classes"] = len(ids)
         result["unknown"] = [ids[k] for k, node in enumerate(self.truth.kinds) if node < 0]
         result["truths"] = len(truth.image)
+        known = zip(self.truth.samples, self.truth.asked.exhaustive, strict=True)
+        result["partial"] = sum(bool(sample.boxed and not whole) for sample, whole in known)
         one = Boxes(truth.image, np.zeros_like(truth.kind), truth.boxes_xyxy, truth.score, truth.ignored)
         blind = average_precision(one, seen, images, [0], None, settings.resamples)
         blind.pop("per_class")
@@ -166,6 +181,11 @@ class _Pairs:
         if self.nodes:
             result["nodes"] = self.nodes.scores(images)
         return result
+
+
+def _whole(boxes: Boxes) -> Boxes:
+    """Numbers of pictures and kinds as whole numbers, also where there are none."""
+    return replace(boxes, image=boxes.image.astype(np.int64), kind=boxes.kind.astype(np.int64))
 
 
 def _detections(place: int, kinds: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Boxes:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from wordtree import WordTree
 from yolo9000 import augment
+from yolo9000.asked import Asked
 from yolo9000.boxes import decode
 from yolo9000.device import wants_bfloat16
 from yolo9000.errors import TrainingError
@@ -23,6 +24,9 @@ from yolo9000.network import Network
 from yolo9000.options import Options, asked_rule
 from yolo9000.parts import Samples, label_map
 from yolo9000.tasks import full_precision
+
+# In the order in which Asked takes them.
+_LISTS = ("negative_labels", "image_labels", "not_exhaustive_labels")
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,10 @@ class Pictures(Dataset):
 
 class Truth:
     """What is true of each picture, in the network's nodes. `kinds`: the nodes that truth has boxes of, as
-    columns; `unknown`: ids of nodes that the network's tree has not; they count as classes of which nothing
-    is found.
+    columns; -1 for one that the network's tree has not; it counts as a class of which nothing is found.
+    `absent`: of each picture the nodes verified not to be there; `asked`: what was looked for in it. Not
+    everything was in pictures of a source that has, for any picture here, a list of absent or of not
+    exhaustive nodes.
     """
 
     def __init__(self, stores: Sequence[Samples], where: np.ndarray, net: Network, tree: WordTree):
@@ -139,11 +145,29 @@ class Truth:
             # For pictures without boxes: the network's nodes, where it has them.
             nodes = [] if sample.boxed else [self._node(int(store), int(n)) for n in sample.image_labels]
             self.labels.append([n for n in nodes if n >= 0])
-        # Nodes verified not to be there.
-        self.absent = [
-            [self._node(int(store), int(n)) for n in sample.negative_labels]
+        lists = {what: self._lists(what, where) for what in _LISTS}
+        self.absent = lists["negative_labels"]
+        self.asked = self._asked(lists, where)
+
+    def _lists(self, what: str, where: np.ndarray) -> list[list[int]]:
+        """Nodes of each picture, -1 where the network's tree has none."""
+        return [
+            [self._node(int(store), int(n)) for n in getattr(sample, what)]
             for sample, (store, _) in zip(self.samples, where, strict=True)
         ]
+
+    def _asked(self, lists: dict[str, list[list[int]]], where: np.ndarray) -> Asked:
+        of = [(int(store), sample.source) for sample, (store, _) in zip(self.samples, where, strict=True)]
+        partial = {
+            source
+            for source, sample in zip(of, self.samples, strict=True)
+            if len(sample.negative_labels) or len(sample.not_exhaustive_labels)
+        }
+        pairs = []
+        for what in _LISTS:
+            known = [(k, node) for k, nodes in enumerate(lists[what]) for node in nodes if node >= 0]
+            pairs += list(np.array(known, np.int64).reshape(-1, 2).T)  # (k, 2) -> pictures, nodes
+        return Asked(np.array([source not in partial for source in of], bool), *pairs)
 
     @staticmethod
     def _sample(stores: Sequence[Samples], store: int, index: int) -> Any:

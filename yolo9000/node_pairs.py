@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolo9000.asked import Asked
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
-from yolo9000.node_precision import Asked, NodePrecision, node_precision
+from yolo9000.node_precision import NodePrecision, node_precision
 from yolo9000.scoring import Boxes, suppress
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ class NodePairs:
     """Gathers (box, node) pairs of each picture, at each depth of the tree the best by objectness x Pr(node),
     and the truth, in the network's nodes; boxes of other nodes are left out.
 
-    A picture with nodes that were verified to be absent is one in which only those and its truth were looked
-    for; in the others all was (node_precision.Asked).
+    What was looked for in which picture is heldout.Truth's to say.
     """
 
-    def __init__(self, kinds: Sequence[int], hierarchy: Hierarchy, settings: "EvalSettings") -> None:
+    def __init__(
+        self, kinds: Sequence[int], hierarchy: Hierarchy, settings: "EvalSettings", asked: Asked
+    ) -> None:
         """kinds: nodes that have boxes."""
+        self.asked = asked
         self.hierarchy, self.settings = hierarchy, settings
         given = torch.tensor([k for k in kinds if k >= 0], dtype=torch.long, device=hierarchy.parents.device)
         self.nodes = hierarchy.paths(given)[0].unique()  # and all above
@@ -35,8 +38,7 @@ class NodePairs:
         self.depths = hierarchy.depths[self.nodes].cpu().numpy()
         self.truths: list[Boxes] = []
         self.found: list[Boxes] = []
-        self.absent: list[tuple[int, int]] = []
-        self.partial: list[int] = []
+        self.partial = 0
         self.result: NodePrecision | None = None  # of `scores`
 
     def shares(self, out: LazyOutput, at: tuple[Tensor, ...]) -> np.ndarray:
@@ -48,19 +50,14 @@ class NodePairs:
         self,
         place: int,
         truth: Boxes,
-        absent: Sequence[int],
         boxes_xyxy: np.ndarray,
         objectness: np.ndarray,
         shares: np.ndarray,
     ) -> None:
-        """One picture. truth.kind: nodes, -1 unknown; absent: nodes verified not to be there; boxes_xyxy
-        (m, 4) in the truth's unit, objectness (m,), shares (m, K) of the nodes looked at."""
-        known = truth.kind >= 0
-        parts = (getattr(truth, f)[known] for f in ("image", "kind", "boxes_xyxy", "score", "ignored"))
-        self.truths.append(Boxes(*parts))
-        if len(absent):
-            self.partial.append(place)
-            self.absent += [(place, node) for node in absent if node >= 0]
+        """One picture. truth.kind: nodes, -1 unknown; boxes_xyxy (m, 4) in the truth's unit, objectness (m,),
+        shares (m, K) of the nodes looked at."""
+        self.truths.append(truth.rows(truth.kind >= 0))
+        self.partial += not self.asked.exhaustive[place]
         scores = objectness[:, None] * shares
         nodes = self.nodes.cpu().numpy()
         for depth in np.unique(self.depths):
@@ -82,12 +79,8 @@ class NodePairs:
     def scores(self, images: int) -> dict[str, Any]:
         """JSON-able: means over all nodes with truths; "levels": over those of each depth; "leaves": over
         those with no truth below them; "partial": pictures in which not everything was looked for."""
-        exhaustive = np.ones(images, bool)
-        exhaustive[self.partial] = False
-        pairs = np.array(self.absent, np.int64).reshape(-1, 2)
-        asked = Asked(exhaustive, pairs[:, 0], pairs[:, 1])
         truth, found = (_whole(Boxes.join(parts)) for parts in (self.truths, self.found))
-        result = self.result = node_precision(self.hierarchy, truth, found, images, asked)
+        result = self.result = node_precision(self.hierarchy, truth, found, images, self.asked)
         depths, parents = (t.cpu().numpy() for t in (self.hierarchy.depths, self.hierarchy.parents))
         inner = np.unique(parents[result.nodes])
         levels = [
@@ -95,7 +88,7 @@ class NodePairs:
             for depth in np.unique(depths[result.nodes])
         ]
         leaves = result.means(np.setdiff1d(result.nodes, inner))
-        return {**result.means(), "leaves": leaves, "levels": levels, "partial": len(self.partial)}
+        return {**result.means(), "leaves": leaves, "levels": levels, "partial": self.partial}
 
 
 def _whole(boxes: Boxes) -> Boxes:

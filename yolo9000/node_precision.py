@@ -4,9 +4,8 @@ Truths count for all nodes on their paths (as Open Images expands its annotation
 score at each node. Per node it is COCO's average precision, number for number: pycocotools gives the same for
 the same boxes, but takes minutes and gigabytes where there are thousands of nodes.
 
-Where it is known what was looked for in a picture, only that counts: a node not asked about in a picture is
-neither right nor wrong there (LVIS, Open Images). `Asked` holds it. Evaluation of a model on packed data is
-evaluate.py's."""
+Where it is known what was looked for in a picture (LVIS, Open Images), only that counts; asked.py says what
+it is. Evaluation of a model on packed data is evaluate.py's."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolo9000.hierarchy import ranges
+from yolo9000.asked import Asked, asked_for, on_paths
 from yolo9000.scoring import MOST_DETECTIONS, Boxes
 
 if TYPE_CHECKING:
@@ -23,23 +22,6 @@ if TYPE_CHECKING:
 
 IOUS = np.linspace(0.5, 0.95, 10)  # COCO's overlaps
 _RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO reads the precision
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was looked for. exhaustive: (images,) bool, pictures in which all boxes of all nodes were drawn;
-    in the others only nodes that are true there (of their boxes, and above) and nodes that were verified to
-    be absent count. absent_image, absent_node: (k,) pairs; with a node all below it are absent.
-    """
-
-    exhaustive: np.ndarray
-    absent_image: np.ndarray
-    absent_node: np.ndarray
-
-    @classmethod
-    def everything(cls, images: int) -> "Asked":
-        none = np.zeros(0, np.int64)
-        return cls(np.ones(images, bool), none, none)
 
 
 @dataclass(frozen=True)
@@ -66,7 +48,7 @@ class NodePrecision:
 
 def expand_truth(hierarchy: "Hierarchy", truth: Boxes) -> Boxes:
     """Each box once for every node on its path. truth.kind: nodes."""
-    rows, nodes = _on_paths(hierarchy, truth.kind)
+    rows, nodes = on_paths(hierarchy, truth.kind)
     return Boxes(truth.image[rows], nodes, truth.boxes_xyxy[rows], truth.score[rows], truth.ignored[rows])
 
 
@@ -77,16 +59,15 @@ def node_precision(
 
     truth.kind: the boxes' own nodes, which are expanded here; boxes `ignored` (crowds) are neither to be
     found nor wrong to find. found.kind, found.score: a row for each node of a detection, with its score
-    there; 100 count a picture and node. asked: None = everything everywhere.
+    there; 100 count a picture and node; those `ignored` are not wrong where they match no box. asked: None =
+    everything everywhere.
     """
+    if asked is not None and not asked.is_everything:
+        found = found.where_asked(*asked_for(hierarchy, asked, truth, found))
     truth = expand_truth(hierarchy, truth)
     nodes = np.unique(truth.kind[~truth.ignored])
-    known = np.isin(found.kind, nodes)
-    if asked is not None:
-        known &= _was_asked(hierarchy, truth, found, asked)
-    found = Boxes(*(getattr(found, f)[known] for f in ("image", "kind", "boxes_xyxy", "score", "ignored")))
-    kept = np.isin(truth.kind, nodes)
-    truth = Boxes(*(getattr(truth, f)[kept] for f in ("image", "kind", "boxes_xyxy", "score", "ignored")))
+    found = found.rows(np.isin(found.kind, nodes))
+    truth = truth.rows(np.isin(truth.kind, nodes))
     found_cell, truth_cell = found.kind * images + found.image, truth.kind * images + truth.image
 
     # Detections by cell (node, picture), best first, at most 100; truths by cell, ignored ones last.
@@ -98,6 +79,7 @@ def node_precision(
     truth_cell, ignored = truth_cell[truth_order], truth.ignored[truth_order]
     boxes, truths = found.boxes_xyxy[order], truth.boxes_xyxy[truth_order]
     matched, passed = _match(cell, rank, boxes, truth_cell, truths, ignored)
+    passed |= ~matched & found.ignored[order]
 
     # By node, best first; equal scores in the order of pictures, as pycocotools.
     kind, score = found.kind[order], found.score[order]
@@ -183,36 +165,6 @@ def _overlaps(boxes: np.ndarray, truths: np.ndarray, ignored: np.ndarray) -> np.
     other = np.prod(truths[:, 2:] - truths[:, :2], axis=1)
     whole = np.where(ignored, area, area + other - common)
     return np.divide(common, whole, out=np.zeros_like(common), where=(common > 0) & (whole > 0))
-
-
-def _was_asked(hierarchy: "Hierarchy", truth: Boxes, found: Boxes, asked: Asked) -> np.ndarray:
-    """Whether each found row's node was looked for in its picture, (d,) bool."""
-    n = hierarchy.nodes
-    present = np.unique(truth.image * n + truth.kind)
-    absent = np.unique(asked.absent_image * n + asked.absent_node)
-    counts = asked.exhaustive[found.image] | _isin(found.image * n + found.kind, present)
-    open_ = np.flatnonzero(~counts)
-    rows, nodes = _on_paths(hierarchy, found.kind[open_])
-    hit = _isin(found.image[open_][rows] * n + nodes, absent)
-    counts[open_[rows[hit]]] = True
-    return counts
-
-
-def _isin(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
-    if not len(ascending):
-        return np.zeros(len(values), bool)
-    place = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    return ascending[place] == values
-
-
-def _on_paths(hierarchy: "Hierarchy", nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each node of all paths to `nodes` (m,): which of the m, and the node."""
-    import torch
-
-    starts = hierarchy.path_starts.cpu()
-    given = torch.from_numpy(np.ascontiguousarray(nodes, np.int64))
-    entries, which = ranges(starts[given], starts[given + 1] - starts[given])
-    return which.numpy(), hierarchy.path_nodes.cpu()[entries].numpy()
 
 
 def _rank(cells: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ intervals. No network.
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class Boxes:
 
     image: (n,) int64 number of the picture; kind: (n,) int64 class; boxes_xyxy: (n, 4) pixels; score: (n,) (1
     for truth); ignored: (n,) bool, truth that is neither to be found nor wrong to find (crowds, difficult
-    ones).
+    ones), or a detection that is not wrong where it matches no truth (asked.py).
     """
 
     image: np.ndarray
@@ -27,6 +27,15 @@ class Boxes:
     boxes_xyxy: np.ndarray
     score: np.ndarray
     ignored: np.ndarray
+
+    def rows(self, chosen: np.ndarray) -> "Boxes":
+        """Some of them: (n,) bool or numbers of rows."""
+        return Boxes(*(getattr(self, part.name)[chosen] for part in fields(self)))
+
+    def where_asked(self, counts: np.ndarray, unsure: np.ndarray) -> "Boxes":
+        """Detections that count, and among the `ignored` also those that are not wrong; (n,) bool each, of
+        asked.asked_for."""
+        return replace(self, ignored=self.ignored | unsure).rows(counts)
 
     @classmethod
     def join(cls, parts: Sequence["Boxes"]) -> "Boxes":
@@ -51,7 +60,8 @@ def average_precision(
 ) -> dict[str, object]:
     """AP (IoU 0.5 to 0.95), AP50, AP75 and AR100 over `kinds`, by pycocotools.
 
-    images: pictures evaluated, numbered from 0. groups: name -> kinds, for each of which means are given too.
+    found: those that count; of these the `ignored` are not wrong where they match no truth. images: pictures
+    evaluated, numbered from 0. groups: name -> kinds, for each of which means are given too.
     resamples: bootstrap resamplings of the pictures for a 95% interval of AP50 ("AP50_interval"), 0 = none.
     "per_class" holds AP50 by kind, -1 where a kind has no truth.
     """
@@ -189,6 +199,7 @@ def _run_coco(truth: Boxes, found: Boxes, images: int, kinds: Sequence[int]) -> 
         coco.params.maxDets = [MOST_DETECTIONS]
         coco.params.catIds = [int(k) for k in kinds]
         coco.evaluate()
+        _let_off(coco, found)
         coco.accumulate()
     matches = []
     for k in range(len(kinds)):
@@ -213,6 +224,16 @@ def _run_coco(truth: Boxes, found: Boxes, images: int, kinds: Sequence[int]) -> 
     return coco, matches
 
 
+def _let_off(coco: object, found: Boxes) -> None:
+    """Marks detections that are `ignored` and matched nothing as uncounted, as LVIS's evaluation does."""
+    if not found.ignored.any():
+        return
+    for entry in coco.evalImgs:
+        if entry is not None and len(entry["dtIds"]):
+            let_off = found.ignored[np.asarray(entry["dtIds"]) - 1]  # ids count from 1 in found's order
+            entry["dtIgnore"] = entry["dtIgnore"].astype(bool) | ((entry["dtMatches"] == 0) & let_off)
+
+
 def _annotations(boxes: Boxes, scored: bool) -> list[dict]:
     sides = boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2]
     corner_size = np.concatenate([boxes.boxes_xyxy[:, :2], sides], axis=1).tolist()
@@ -220,7 +241,7 @@ def _annotations(boxes: Boxes, scored: bool) -> list[dict]:
     out = []
     for image, kind, score, ignored, box in zip(*columns, corner_size, strict=True):
         entry = {"id": len(out) + 1, "image_id": int(image), "category_id": int(kind), "bbox": box}
-        entry |= {"area": box[2] * box[3], "iscrowd": int(ignored)}
+        entry |= {"area": box[2] * box[3], "iscrowd": int(ignored and not scored)}
         if scored:
             entry["score"] = score
         out.append(entry)

@@ -121,7 +121,8 @@ class Witness:
     def outcome(self, place: int) -> Outcome:
         """What became of the boxes and answers of a picture with boxes."""
         boxes, nodes, ignored = self.truth_of(place)
-        said, absent = self.answers[place], self.held.truth.absent[place] or None
+        said, known = self.answers[place], self.held.truth
+        absent = None if known.asked.exhaustive[place] else known.absent[place]
         answers = said.boxes_xyxy, said.nodes.tolist()
         return judge(self.held.tree, boxes, nodes.tolist(), ignored, *answers, absent)
 

@@ -1,5 +1,6 @@
 """Scores of networks whose output is known beforehand."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -117,31 +118,38 @@ def test_nodes_above_the_truth_are_scored_too(store: Store) -> None:
     assert [level["right"] for level in wrong["labels"]["hierarchy"]["levels"]] == [1.0, 0.0]
 
 
-def test_a_picture_with_verified_negatives_counts_only_what_was_looked_for(tmp_path: Path) -> None:
-    """One picture of a red square; on the second nobody looked for red, or somebody did and found none."""
+def test_only_what_was_looked_for_counts(tmp_path: Path) -> None:
+    """One picture of a red square; on the one before, nobody looked for red, or somebody did ..."""
     red = next(s for s in (toys.square_sample(2 * k, 48) for k in range(99)) if s.labels[0] == 2)
+    lists = {
+        "all": {},
+        "absent": {"negative_labels": [2]},
+        "parent absent": {"negative_labels": [0]},
+        "seen": {"image_labels": [2], "negative_labels": [4]},
+        "other absent": {"negative_labels": [4]},
+        "open": {"not_exhaustive_labels": [2], "image_labels": [2]},
+        "parent open": {"not_exhaustive_labels": [0], "image_labels": [2]},
+    }
     found = {}
-    for name, negatives in (("all", []), ("other", [4]), ("none", [2])):
+    for name, given in lists.items():
         with StoreWriter(tmp_path / f"{name}.h5", toys.TREE) as writer:
-            for k, box in enumerate((True, False)):
-                sample = Sample(
-                    **{
-                        **vars(red),
-                        "name": str(k),
-                        "negative_labels": np.array([] if box else negatives, np.int64),
-                        "boxes_cxcywh": red.boxes_cxcywh[: int(box)],
-                        "labels": red.labels[: int(box)],
-                        "crowd": red.crowd[: int(box)],
-                        "difficult": red.difficult[: int(box)],
-                    }
-                )
-                writer.add(sample)
+            for k, box in enumerate((False, True)):
+                changes = {} if box else {what: np.array(nodes) for what, nodes in given.items()}
+                changes |= {f: getattr(red, f)[: int(box)] for f in ("boxes_cxcywh", "labels", "crowd")}
+                changes |= {"name": str(k), "difficult": red.difficult[: int(box)]}
+                writer.add(dataclasses.replace(red, **changes))
         net = Oracle([red, red])  # sees the square on both
         settings = EvalSettings(workers=0, resamples=0, precision="float32", nodes=True)
-        found[name] = evaluate(net, [Store(tmp_path / f"{name}.h5")], settings)["boxes"]["nodes"]
-    assert found["all"]["AP50"] == found["none"]["AP50"] and found["all"]["partial"] == 0
-    # Equal scores on both pictures: the true one comes first by its number.
-    assert found["other"]["AP50"] == pytest.approx(1.0) and found["other"]["partial"] == 1
+        found[name] = evaluate(net, [Store(tmp_path / f"{name}.h5")], settings)["boxes"]
+    # Equal scores on both pictures: what is found on the first comes first. Right or not, any node's AP50 is
+    # 1/2 if that counts as wrong, and 1 if not.
+    for name, boxes in found.items():
+        wanted = 0.5 if name in ("all", "absent", "parent absent", "seen") else 1.0
+        assert boxes["AP50"] == pytest.approx(wanted) and boxes["partial"] == 2 * (name != "all")
+        assert boxes["any_class"]["AP50"] == pytest.approx(0.5 if name == "all" else 1.0)
+        levels = [level["AP50"] for level in boxes["nodes"]["levels"]]
+        above = 1.0 if name == "absent" else wanted  # no red: nothing is said of warm
+        assert levels == pytest.approx([above, wanted])
 
 
 def test_other_rules_name_pictures(store: Store) -> None:
