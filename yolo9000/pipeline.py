@@ -8,7 +8,7 @@ computing let go of Python's lock, so threads do as well as processes here and c
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,9 +65,9 @@ def outcomes(
     """One `Outcome` a picture, in the order of `pictures`.
 
     size: (width, height) of the network's input, by default the detector's. batch: pictures run at a time.
-    lanes: threads that run the network, by default torch's number of threads on a CPU. depth: batches a lane
-    that are begun before their results are taken; `pictures` is asked for no more than these, from the
-    thread that takes the results.
+    lanes: threads that run the network, by default torch's number of threads on a CPU, or fewer for a few
+    pictures. depth: batches a lane that are begun before their results are taken; `pictures` is asked for no
+    more than these, from the thread that takes the results.
 
     Closing the generator, or Ctrl-C, gives up what has not begun and waits for what has. An error that
     `pictures` raises comes after the results of those before it. Raises ValueError for a batch, lanes or
@@ -75,7 +75,10 @@ def outcomes(
     """
     cpu = detector.device.type == "cpu"
     batch = (_CPU_BATCH if cpu else _GPU_BATCH) if batch is None else batch
-    lanes = (torch.get_num_threads() if cpu else 1) if lanes is None else lanes
+    if lanes is None:
+        # With fewer pictures than threads the threads share the pictures.
+        known = len(pictures) if isinstance(pictures, Sized) else torch.get_num_threads()
+        lanes = max(1, min(known, torch.get_num_threads())) if cpu else 1
     if min(batch, lanes, depth) < 1:
         raise ValueError(f"batch, lanes and depth are at least 1, not {batch}, {lanes} and {depth}")
 

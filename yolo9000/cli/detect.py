@@ -1,15 +1,19 @@
 """`yolo9000 detect`: arguments in, table, pictures and JSON out. Detecting is yolo9000.detector."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from yolo9000.cli import _pictures
+from yolo9000.cli._answers import Answers, json_file, table
 from yolo9000.errors import ImageError
 
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
+    from yolo9000.detector import Detector
+    from yolo9000.options import Options
 
 # Written out here as well as in options.py and suppression.py, so that --help need not import torch; tests
 # hold them equal.
@@ -19,18 +23,27 @@ NMS = ("related", "class", "agnostic", "none")
 # What the folder of --out gets beside the pictures.
 JSON_NAME = "detections.json"
 
+# Names of films end in these: yolo9000.video's, held equal by a test as well.
+FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+
 
 @click.command(
     epilog="Examples: yolo9000 detect photo.jpg --out found/  |  "
-    "yolo9000 detect holiday/ 'more/*.png' --json  |  "
+    "yolo9000 detect holiday/ 'more/*.png' --json  |  yolo9000 detect film.mp4 --out film_out.mp4  |  "
+    "yolo9000 detect --source 0  |  "
     "yolo9000 detect dog.jpg --cfg yolo9000.cfg --weights yolo9000.weights --data-root darknet/"
 )
-@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--source", help="The same as an argument; or the number of a camera: 0 is the first.")
 @_pictures.model_options
 @click.option(
-    "--out", type=click.Path(path_type=Path), help=f"Folder for pictures with boxes, and {JSON_NAME}."
+    "--out",
+    type=click.Path(path_type=Path),
+    help=f"Folder for pictures with boxes, and {JSON_NAME}; or the name of a film.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--json-lines", "as_lines", is_flag=True, help="Print a line of JSON for each picture.")
+@click.option("--frames", type=click.IntRange(1), help="Stop after so many frames of a film or camera.")
 @click.option(
     "--threshold", type=_pictures.SHARE, help="Least objectness of a box.  [default: the model's, else 0.2]"
 )
@@ -58,6 +71,7 @@ JSON_NAME = "detections.json"
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 def command(
     pictures: tuple[Path, ...],
+    source: str | None,
     model: Path | None,
     cfg: Path | None,
     weights: Path | None,
@@ -65,6 +79,8 @@ def command(
     names: str | None,
     out: Path | None,
     as_json: bool,
+    as_lines: bool,
+    frames: int | None,
     size: tuple[int, int] | None,
     precision: str | None,
     device: str,
@@ -72,68 +88,116 @@ def command(
 ) -> None:
     """Find objects on photographs and name them as exactly as the model is sure of.
 
-    PICTURES are files, folders (searched to the bottom) and patterns such as 'holiday/*.jpg'. Each line of
-    the table is one object: name, score, objectness, box in pixels (left, top, right, bottom), and the path
-    of names from the root of the tree.
+    PICTURES are files, folders (searched to the bottom) and patterns such as 'holiday/*.jpg'; or one film,
+    of which every frame is looked at. Each line of the table is one object: name, score, objectness, box in
+    pixels (left, top, right, bottom), and the path of names from the root of the tree.
 
-    A picture that cannot be read is reported and passed over; the exit status is then 1.
+    A picture that cannot be read is reported and passed over; the exit status is then 1. A camera's newest
+    frame is looked at whenever the last one is done, until Ctrl-C; the others are dropped.
     """
     _pictures.check_model_options(model, cfg, weights, data_root)
+    if as_json and as_lines:
+        raise click.UsageError("either --json or --json-lines")
+    form = "json" if as_json else "lines" if as_lines else "table"
+    film = _film(pictures, source)
     skipped = _pictures.Skipped()
-    files = skipped.files(pictures, go_on=as_json)
-    if out is not None:
-        _make_folder(out)
+    files: list[Path] = []
+    if film is None:
+        if frames is not None:
+            raise click.UsageError("--frames goes with a film or a camera")
+        pictures += () if source is None else (Path(source),)
+        if not pictures:
+            raise click.UsageError("Missing argument 'PICTURES...': which pictures, film or camera?")
+        files = skipped.files(pictures, go_on=as_json)
+    target = out if film is not None and out is not None and out.suffix.lower() in FILMS else None
+    folder = out if target is None else None
+    if folder is not None:
+        _make_folder(folder)
+        if film is not None:
+            target = folder / ("camera.mp4" if isinstance(film, int) else f"{film.stem}.mp4")
+    if target is not None and isinstance(film, Path) and target.resolve() == film.resolve():
+        raise click.UsageError(
+            f"{film}: the film with boxes would replace the film itself; name another --out"
+        )
 
-    from yolo9000.detector import Detector
+    with _pictures.quick_start():
+        from yolo9000.detector import Detector
 
-    net = _pictures.load_network(model, cfg, weights, data_root)
-    darknet = (
-        {"precision": precision or "float32", "resize": "darknet"}
-        if cfg
-        else {"precision": precision or "auto"}
-    )
-    try:
-        detector = Detector(net, names=names, device=device, **darknet)
-        chosen = detector.options(**options)  # impossible options are told before the first picture
-        if size is not None:
-            detector.size = detector.checked_size(size)
-    except ValueError as error:
-        raise _pictures.usage(error) from None
+        net = _pictures.load_network(model, cfg, weights, data_root)
+        darknet = (
+            {"precision": precision or "float32", "resize": "darknet"}
+            if cfg
+            else {"precision": precision or "auto"}
+        )
+        try:
+            detector = Detector(net, names=names, device=device, **darknet)
+            chosen = detector.options(**options)  # impossible options are told before the first picture
+            if size is not None:
+                detector.size = detector.checked_size(size)
+        except ValueError as error:
+            raise _pictures.usage(error) from None
 
-    records = []
-    targets = _Targets(out, files) if out is not None else None
-    for file, found in _pictures.each_result(files, lambda f: detector.find(f, chosen), skipped):
-        record = found.to_dict()
-        if targets is not None:
-            record["picture"] = found.save(targets.name(file)).name
-        records.append(record)
-        if not as_json:
-            _pictures.say(table(found))
-    result = {"pictures": records, "skipped": skipped.reasons}
-    if out is not None:
-        _pictures.write_text(out / JSON_NAME, _pictures.to_json(result) + "\n")
-        if not as_json:
-            _pictures.say(f"{len(records)} picture{'s' * (len(records) != 1)} in {_pictures.printable(out)}")
-    if as_json:
-        click.echo(_pictures.to_json(result))
+    with json_file(None if folder is None else folder / JSON_NAME) as file:
+        answers = Answers(form, file)
+        if film is not None:
+            from yolo9000.cli import _films
+
+            _films.detect(detector, chosen, film, answers, target, frames)
+        else:
+            _photographs(detector, chosen, files, answers, folder, skipped)
+        answers.finish(skipped.reasons)
+    if film is None and folder is not None and form == "table":
+        count = answers.count
+        _pictures.say(f"{count} picture{'s' * (count != 1)} in {_pictures.printable(folder)}")
     skipped.finish()
 
 
-def table(found: "Detections") -> str:
-    """One picture's results as text: a heading, then a line an object."""
-    width, height = found.image_size
-    count = f"{len(found)} object{'s' * (len(found) != 1)}"
-    lines = [f"{_pictures.printable(found.source or 'picture')}  {width} x {height}  {count}"]
-    if len(found):
-        widest = max(len(one.name) for one in found)
-        lines.append(f"  {'name':<{widest}}  score  objectness  {'box':<23}  path")
-        for one in found:
-            box = " ".join(f"{round(value):5d}" for value in one.box_xyxy)
-            path = " > ".join(one.path_names)
-            lines.append(
-                f"  {one.name:<{widest}}  {one.score:5.2f}  {one.objectness:10.2f}  {box:<23}  {path}"
-            )
-    return "\n".join(lines)
+def _photographs(
+    detector: "Detector",
+    options: "Options",
+    files: list[Path],
+    answers: Answers,
+    folder: Path | None,
+    skipped: _pictures.Skipped,
+) -> None:
+    """Detect on files; write them with their boxes into the folder, if there is one."""
+    from yolo9000.pipeline import Behind, outcomes
+
+    targets = _Targets(folder, files) if folder is not None else None
+
+    def finished(found: "Detections", target: Path | None) -> tuple[dict[str, Any], str]:
+        record = found.to_dict()
+        if target is not None:
+            record["picture"] = found.save(target).name
+        return record, table(found) if answers.form == "table" else ""
+
+    for reason in skipped.reasons:
+        answers.skip(reason)
+    with closing(outcomes(detector, files, options)) as found, Behind() as behind:
+        for outcome in _pictures.progress(found, len(files)):
+            if outcome.error is not None:
+                skipped(str(outcome.error))
+                answers.skip(str(outcome.error))
+                continue
+            target = None if targets is None else targets.name(outcome.picture)
+            behind.put(finished, outcome.found, target)
+            for record, text in behind.due():
+                answers.add(record, text)
+        for record, text in behind.due(rest=True):
+            answers.add(record, text)
+
+
+def _film(pictures: tuple[Path, ...], source: str | None) -> Path | int | None:
+    """The film or the camera that was asked for; None for pictures. Raises click.UsageError."""
+    if source is not None and source.isdecimal() and source.isascii() and not Path(source).exists():
+        if pictures:
+            raise click.UsageError("either pictures or a camera")
+        return int(source)
+    named = (*pictures, Path(source)) if source is not None else pictures
+    films = [path for path in named if path.suffix.lower() in FILMS and not path.is_dir()]
+    if films and len(named) > 1:
+        raise click.UsageError("one film at a time, and no pictures beside it")
+    return films[0] if films else None
 
 
 class _Targets:
