@@ -195,9 +195,10 @@ class ValidationConfig:
     every: int = 0  # batches; 0 = ten times in the run
     pictures: int = 0  # the first so many; 0 = all
     size: int = 0  # side of the square input in pixels; 0 = of input.sizes the nearest to the network's own
+    sheet: int = 12  # pictures on the sheet of detections that is written each time; 0 = none
 
     def __post_init__(self) -> None:
-        for name in ("every", "pictures", "size"):
+        for name in ("every", "pictures", "size", "sheet"):
             _within(f"validation.{name}", getattr(self, name), 0, 1e9)
 
 

@@ -25,8 +25,9 @@ _TEXT_SHARE, _TEXT_LEAST, _TEXT_MOST = 0.03, 11, 40
 _JPEG_QUALITY = 92
 
 
-def draw(picture: "np.ndarray | Image.Image", detections: "Detections") -> Image.Image:
-    """A copy of the picture with each object's box and a label "name score" on it, the best on top.
+def draw(picture: "np.ndarray | Image.Image", detections: "Detections", scores: bool = True) -> Image.Image:
+    """A copy of the picture with each object's box and a label "name score" on it, the best on top; without
+    `scores` the name alone.
 
     picture: uint8 (H, W, 3) or a PIL image, of the size the detections speak of. Nodes with the same parent
     share a hue family, the same node has the same colour on every picture. Raises ImageError if the sizes
@@ -49,7 +50,7 @@ def draw(picture: "np.ndarray | Image.Image", detections: "Detections") -> Image
         _frame(pen, one.box_xyxy, canvas.size, colour, line)
     taken: list[Box] = []
     for one in items:  # the best label gets the best place
-        text = f"{one.name} {one.score:.2f}"
+        text = f"{one.name} {one.score:.2f}" if scores else f"{one.name} "
         _label(pen, text, one.box_xyxy, canvas.size, font, colour_of(one.path), taken, size // 4)
     return canvas
 

@@ -20,8 +20,9 @@ from yolo9000.errors import TrainingError
 from yolo9000.network import Network
 from yolo9000.optim import Average, rate_factor, set_rate
 from yolo9000.runlog import Meter, RunLog, rounded, timestamp
+from yolo9000.sheet import sheet_name, write_sheet
 from yolo9000.tasks import Task
-from yolo9000.validation import Judge
+from yolo9000.validation import Judge, Verdict
 
 # Settings that may differ when a run is resumed: they change how it runs, not what it computes.
 _FREE = ("images", "epochs", "threads", "workers", "log", "validation", "name", "about", "device")
@@ -216,6 +217,20 @@ class Run:
             save_best(self.out, self.state())
         line |= {"by": verdict.by, **rounded({**verdict.scores, "value": verdict.value})}
         self.log(line | {"best": verdict.better})
+        self._draw_sheet(verdict)
+
+    def _draw_sheet(self, verdict: Verdict) -> None:
+        """What the model answers on a few held-out pictures now. A sheet that cannot be drawn is logged, and
+        ends no run.
+        """
+        if self.judge.witness is None:
+            return
+        try:
+            title = f"after {self.images:,} images: {verdict.by} {verdict.value:.3f}"
+            write_sheet(self.judge.witness, self.out / sheet_name(self.done), title)
+        except TrainingError as error:
+            self.log({"event": "no sheet", "batch": self.done, "reason": str(error)})
+        self.judge.witness = None  # it holds the answers and the data
 
     def _report_skipped(self, batch: Batch) -> None:
         for complaint in batch.skipped:

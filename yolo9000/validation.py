@@ -17,6 +17,8 @@ from yolo9000.heldout import HeldOut
 from yolo9000.network import Network
 from yolo9000.optim import Average
 from yolo9000.parts import Samples, describe
+from yolo9000.sheet import sample_places
+from yolo9000.witness import Witness
 
 MOMENTS = 10  # a run is judged so often where the configuration does not say
 
@@ -53,6 +55,10 @@ class Judge:
             precision=config.precision,
         )
         self.sum, self.count = 0.0, 0
+        self.witness: Witness | None = None  # of the last moment, what is shown of it
+        pictures = sum(len(store) for store in self.stores)
+        pictures = min(pictures, self.settings.limit or pictures)
+        self.shown = sample_places(pictures, config.validation.sheet)
         self.best: float | None = None
         self.best_by = ""
         if self.stores:
@@ -101,7 +107,8 @@ class Judge:
         try:
             if average:
                 average.copy_to(net)
-            found = evaluate(net, self.stores, self.settings)
+            self.witness = Witness(self.shown) if self.shown else None
+            found = evaluate(net, self.stores, self.settings, witness=self.witness)
         except (DataError, ImageError, ModelError) as error:
             raise TrainingError(str(error)) from error
         finally:

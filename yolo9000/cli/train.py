@@ -45,7 +45,7 @@ def command(
     CONFIG is a TOML file or the name of a configuration that comes with the package (docs/training.md).
     Ctrl-C saves and stops; the same command with --resume goes on. The folder gets model.safetensors (with
     --val also best.safetensors) and curves.png at the end, log.jsonl, the last checkpoints and the best one,
-    best.pt, on the way. `yolo9000 info` says what a run was.
+    best.pt, and sheets of detections (with --val), on the way. `yolo9000 info` says what a run was.
     """
     from yolo9000.config import load_config
     from yolo9000.train import train
