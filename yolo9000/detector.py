@@ -23,10 +23,11 @@ from yolo9000.device import find_device, has_bfloat16
 from yolo9000.errors import ImageError, ModelError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
-from yolo9000.images import read_image
+from yolo9000.images import read_image, read_reduced
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
 from yolo9000.names import tree_of
 from yolo9000.options import Options, asked_rule, check_defaults
+from yolo9000.packed import pack
 from yolo9000.suppression import nms
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Detector:
             for module in fused.modules():
                 if isinstance(module, LogSumExpUnit):  # and so are sums of evidence
                     module.float()
-        self._running = fused.to(memory_format=torch.channels_last).eval()
+        self._running = pack(fused.to(memory_format=torch.channels_last).eval(), self.size)
 
     @classmethod
     def load(cls, path: str | Path | None = None, **options: Any) -> "Detector":
@@ -288,17 +289,25 @@ class Detector:
         return (outcome.found for outcome in found if outcome.told(on_error))
 
     def fit(self, picture: "Picture", size: tuple[int, int] | None = None) -> Fitted:
-        """A picture read and letterboxed. size: (width, height), by default `self.size`. Any thread. Raises
-        ImageError."""
-        array = read_image(picture)
-        image, box = letterbox(array, size or self.size, resize=self.resize, darknet=self.resize == "darknet")
+        """A picture read, a large JPEG at reduced size, and letterboxed. size: (width, height), by default
+        `self.size`. Any thread. Raises ImageError."""
+        size, darknet = size or self.size, self.resize == "darknet"
+        if darknet:  # of whole pictures, as Darknet has it
+            array, image_size = read_image(picture), None
+        else:
+            array, image_size = read_reduced(picture, size)
+        image, box = letterbox(array, size, resize=self.resize, darknet=darknet, image_size=image_size)
         source = str(picture) if isinstance(picture, str | Path) else None
-        # a file is read again to draw on; others may not come again
-        return Fitted(image, box, source, array if source is None else None)
+        if source is not None:  # a file is read again to draw on; others may not come again
+            return Fitted(image, box, source, None)
+        return Fitted(image, box, None, picture if isinstance(picture, bytes) else array)
 
     def answers(self, fitted: Sequence[Fitted], options: Options) -> list[Detections]:
         """Objects on pictures from `fit`, run together. Any thread; options: from `options`."""
-        found = self.candidates(self.run(torch.stack([one.image for one in fitted])), options)
+        images = [one.image for one in fitted]
+        # Stacking copies; one picture needs none.
+        output = self.run(images[0][None] if len(images) == 1 else torch.stack(images))
+        found = self.candidates(output, options)
         return [
             self.detections(found.of(i), one.box, options, one.source, one.picture)
             for i, one in enumerate(fitted)

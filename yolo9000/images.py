@@ -3,6 +3,7 @@ files behind what a user typed. Every failure is an ImageError that names the pi
 is letterbox.py."""
 
 import io
+import math
 import warnings
 from collections.abc import Iterable
 from functools import cache
@@ -27,6 +28,10 @@ MAX_PIXELS = 100_000_000
 # A transparent picture is shown on white, as web browsers do.
 _BACKGROUND = (255, 255, 255)
 
+# Pixels kept a side, over those that the network sees, where a JPEG is decoded at reduced size: averaging two
+# and more of the decoder's pixels into one evens out that it scales blocks of 8 x 8, each for itself.
+SPARE = 2
+
 _ORIENTATION = 0x0112  # EXIF's tag
 
 # What white may be in samples whose type does not tell.
@@ -46,18 +51,34 @@ def read_image(
     Raises ImageError for anything else: missing, empty, truncated or foreign files, more than `max_pixels`
     pixels (found from the header, before anything is decoded), no pixels at all, values out of range.
     """
-    if isinstance(picture, str | Path):
-        return _read_file(Path(picture), max_pixels)
-    if isinstance(picture, bytes | bytearray | memoryview):
-        return _decode(io.BytesIO(bytes(picture)), f"picture of {len(picture)} bytes", max_pixels)
+    if isinstance(picture, str | Path | bytes | bytearray | memoryview):
+        return _read(picture, max_pixels, None)[0]
     if isinstance(picture, Image.Image):
-        return _from_pil(picture, "PIL image", max_pixels)
+        return _from_pil(picture, "PIL image", max_pixels)[0]
     if isinstance(picture, np.ndarray):
         return _from_array(picture, "array", max_pixels)
     # By its name: who has no tensor need not import torch.
     if type(picture).__module__.partition(".")[0] == "torch":
         return _from_tensor(picture, max_pixels)
     raise ImageError(f"a picture is a path, bytes, PIL image, array or tensor, not {type(picture).__name__}")
+
+
+def read_reduced(
+    picture: "str | Path | bytes | Image.Image | np.ndarray | torch.Tensor",
+    network_size: tuple[int, int],
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `read_image`, for a network that sees no more than `network_size` = (width, height): a JPEG file or
+    its bytes that is much larger is decoded at a half, a quarter or an eighth of its size, which saves most
+    of the decoder's work.
+
+    Returns the pixels (H, W, 3), still at least `SPARE` times as wide and high as the picture fitted into
+    the network's input, and (width, height) of the picture itself, upright.
+    """
+    if isinstance(picture, str | Path | bytes | bytearray | memoryview):
+        return _read(picture, max_pixels, network_size)
+    pixels = read_image(picture, max_pixels)
+    return pixels, (pixels.shape[1], pixels.shape[0])
 
 
 def find_images(arguments: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
@@ -115,21 +136,29 @@ def _pictures_below(folder: Path) -> list[Path]:
     )
 
 
-def _read_file(path: Path, max_pixels: int) -> np.ndarray:
+def _read(
+    picture: str | Path | bytes | bytearray | memoryview, max_pixels: int, fit: tuple[int, int] | None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """A file or encoded bytes; fit: see read_reduced. Returns pixels and the (width, height) of the whole."""
+    if not isinstance(picture, str | Path):
+        return _decode(io.BytesIO(bytes(picture)), f"picture of {len(picture)} bytes", max_pixels, fit)
+    path = Path(picture)
     try:
         if path.is_dir():
             raise ImageError(f"{path}: a folder, not a picture")
         if path.exists() and not path.is_file():  # reading a pipe or device may never end
             raise ImageError(f"{path}: not an ordinary file")
         with path.open("rb") as file:
-            return _decode(file, str(path), max_pixels)
+            return _decode(file, str(path), max_pixels, fit)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be opened ({error})") from error
 
 
-def _decode(file: Any, name: str, max_pixels: int) -> np.ndarray:
+def _decode(
+    file: Any, name: str, max_pixels: int, fit: tuple[int, int] | None
+) -> tuple[np.ndarray, tuple[int, int]]:
     start = file.read(512)
     file.seek(0)
     if not start:
@@ -139,7 +168,7 @@ def _decode(file: Any, name: str, max_pixels: int) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large pictures and odd metadata; the limit below is ours
             with Image.open(file, formats=[form for form in FORMATS if form in Image.OPEN]) as picture:
-                return _from_pil(picture, name, max_pixels)
+                return _from_pil(picture, name, max_pixels, fit)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit lies above the one here by default
@@ -166,31 +195,54 @@ def _what_it_is(start: bytes) -> str:
     return "not a picture in a format known here"
 
 
-def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+def _from_pil(
+    picture: Image.Image, name: str, max_pixels: int, fit: tuple[int, int] | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """fit: see read_reduced. Returns pixels and the (width, height) of the whole, upright."""
     _check_size(picture.width, picture.height, name, max_pixels)
     try:
+        orientation = _orientation(picture)
+        width, height = picture.size if orientation < 5 else picture.size[::-1]  # from 5 on it lies on a side
+        if fit is not None:
+            scale = SPARE * min(fit[0] / width, fit[1] / height)
+            wanted = tuple(math.ceil(side * scale) for side in picture.size)
+            # Of the least power of two, up to 8, that keeps so many; formats other than JPEG take no notice.
+            picture.draft(picture.mode, wanted)
         picture.load()
-        picture = _upright(picture)
-        if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-            return _from_wide(np.asarray(picture), name)
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            ground = Image.new("RGBA", picture.size, (*_BACKGROUND, 255))
-            picture = Image.alpha_composite(ground, picture)
-        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        if orientation != 1:
+            picture = _upright(picture)
+        return _pixels(picture, name), (width, height)
     except ImageError:
         raise
     except Exception as error:  # see _decode
         raise ImageError(f"{name}: damaged ({str(error) or type(error).__name__})") from error
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _pixels(picture: Image.Image, name: str) -> np.ndarray:
+    """(H, W, 3) uint8 of any mode."""
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return _from_wide(np.asarray(picture), name)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, (*_BACKGROUND, 255))
+        picture = Image.alpha_composite(ground, picture)
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's 1 to 8; 1, upright, where it says nothing sensible."""
     try:
-        if picture.getexif().get(_ORIENTATION, 1) == 1:
-            return picture  # exif_transpose would copy it
-        return ImageOps.exif_transpose(picture)
+        found = picture.getexif().get(_ORIENTATION, 1)
     except Exception:
         # Damaged EXIF data says nothing about which way is up; viewers then show the picture as stored.
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # see _orientation
         return picture
 
 

@@ -74,19 +74,26 @@ class Letterbox:
 
 
 def letterbox(
-    image: np.ndarray | Tensor, size: tuple[int, int], *, resize: str = "darknet", darknet: bool = False
+    image: np.ndarray | Tensor,
+    size: tuple[int, int],
+    *,
+    resize: str = "darknet",
+    darknet: bool = False,
+    image_size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Letterbox]:
     """Fits a picture into `size` = (width, height).
 
     image: (H, W, 3) uint8 array or tensor, RGB; or (3, H, W) floating point tensor in 0..1. resize:
     "darknet", or "smooth", which averages over the pixels that a smaller one covers. darknet: see
-    `Letterbox`. Returns the input (3, height, width), float32 in 0..1, and the `Letterbox`. Raises ImageError
-    for another form.
+    `Letterbox`. image_size: (width, height) of the picture where `image` is a reduced copy of it
+    (images.read_reduced); boxes are then carried back to the picture. Returns the input (3, height, width),
+    float32 in 0..1, its memory in the order of pixels as networks here like it best, and the `Letterbox`.
+    Raises ImageError for another form.
     """
     pixels = as_planes(image)
-    box = Letterbox((pixels.shape[2], pixels.shape[1]), (int(size[0]), int(size[1])), darknet)
+    box = Letterbox(image_size or (pixels.shape[2], pixels.shape[1]), (int(size[0]), int(size[1])), darknet)
     (w, h), (left, top) = box.content_size, box.offset
-    out = torch.full((3, box.network_size[1], box.network_size[0]), GREY)
+    out = torch.full((box.network_size[1], box.network_size[0], 3), GREY).permute(2, 0, 1)  # (H, W, 3)
     out[:, top : top + h, left : left + w] = scale(pixels, (w, h), resize)
     return out, box
 

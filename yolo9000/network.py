@@ -227,6 +227,7 @@ class Network(nn.Module):
         region = self.spec.region
         if region is None or region.features is None:
             raise ModelError("only a region layer that owns class rows makes a lazy output by itself")
+        _check_fit(len(self.spec) - 1, region, [boxes, features])
         rows = self.layers[-1].rows
         count = len(region.anchors)
         expand = None if self.feature_layer == region.features else self._expand
@@ -283,7 +284,7 @@ class Network(nn.Module):
         """The output of one layer."""
         layer, x = self.spec.layers[index], inputs[0]
         match layer:
-            case MaxPool():
+            case MaxPool() if isinstance(self.layers[index], nn.Identity):  # else packed.py has been here
                 return max_pool(x, layer)
             case AveragePool(padded=True):
                 return F.avg_pool2d(x, layer.size, 1, layer.size // 2, count_include_pad=False)
@@ -298,7 +299,7 @@ class Network(nn.Module):
             case Reorg():
                 return reorg(x, layer.stride, layer.order)
             case _:
-                return self.layers[index](x)  # convolution, dropout, log_sum_exp
+                return self.layers[index](x)  # convolution, dropout, log_sum_exp; packed pools
 
     def _from_external(self, outputs: Tensor | list[Tensor], index: int, images: Tensor) -> Tensor:
         """One output of the user's backbone, held to what its layer says."""

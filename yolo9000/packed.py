@@ -1,0 +1,102 @@
+"""`pack`: a fused network made ready for inference on a processor by oneDNN, which PyTorch carries: weights
+laid out once as its kernels read them, activations computed inside the convolutions, pools without the
+indices that only training needs. Outputs are the same but for rounding. No folding of batch norm (network.py)
+and no choice of precision (detector.py).
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from yolo9000.blocks import ConvolutionUnit, max_pool
+from yolo9000.layers import Convolution, MaxPool
+
+if TYPE_CHECKING:
+    from yolo9000.network import Network
+
+# oneDNN's names and parameters of the activations of blocks.activate.
+_ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
+    "linear": ("none", []),
+    "leaky": ("leaky_relu", [0.1]),
+    "relu": ("relu", []),
+    "logistic": ("sigmoid", []),
+    "silu": ("swish", []),
+}
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this PyTorch and this processor can run packed convolutions of that type."""
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
+        return False
+    # Private names, those that torch.compile's own generated code calls; without them nothing is packed.
+    operations = torch.ops.mkldnn
+    wanted = ("_convolution_pointwise", "_reorder_convolution_weight", "_is_mkldnn_bf16_supported")
+    if not all(hasattr(operations, name) for name in wanted):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and operations._is_mkldnn_bf16_supported())
+
+
+def pack(net: "Network", size: tuple[int, int]) -> "Network":
+    """Packs a fused network in evaluation mode, in place; returns it. Its convolutions' parameters are gone
+    afterwards: it can run, and nothing else.
+
+    size: (width, height) of the input that weights are laid out for; others run too. The convolution whose
+    rows `Network.lazy` takes apart is left as it is, and so is everything where `can_pack` is False.
+    """
+    region = net.spec.region
+    rows = len(net.spec) - 2 if region is not None and region.features is None else None
+    for index, layer in enumerate(net.spec):
+        unit = net.layers[index]
+        if isinstance(layer, MaxPool):
+            net.layers[index] = PackedMaxPool(layer)
+        elif isinstance(unit, ConvolutionUnit) and index != rows and _fits(unit):
+            source = net.spec.inputs(index)[0]
+            stride = net.spec.outputs[source].stride if source >= 0 else 1
+            width, height = (max(1, int(side / stride)) for side in size)
+            net.layers[index] = PackedConvolution(unit, (height, width))
+    return net
+
+
+def _fits(unit: ConvolutionUnit) -> bool:
+    weight = unit.conv.weight
+    simple = unit.norm is None and unit.spec.groups == 1 and unit.spec.activation in _ACTIVATIONS
+    return simple and weight.device.type == "cpu" and can_pack(weight.dtype)
+
+
+class PackedConvolution(nn.Module):
+    """One convolution and its activation, (N, C, H, W) -> (N, filters, H', W') of the same type."""
+
+    def __init__(self, unit: ConvolutionUnit, grid: tuple[int, int]) -> None:
+        """grid: (height, width) that the weights are laid out for."""
+        super().__init__()
+        spec: Convolution = unit.spec
+        self._places = ([spec.padding] * 2, [spec.stride] * 2, [spec.dilation] * 2, spec.groups)
+        self._activation = _ACTIVATIONS[spec.activation]
+        self._channels = unit.conv.weight.shape[1]
+        # Opaque to everything but oneDNN, so no buffers, which a state dict would try to read.
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+            unit.conv.weight.detach(), *self._places, [1, self._channels, *grid]
+        )
+        self._bias = unit.conv.bias.detach().clone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        name, values = self._activation
+        operation = torch.ops.mkldnn._convolution_pointwise
+        return operation(x, self._weight, self._bias, *self._places, name, values, "")
+
+
+class PackedMaxPool(nn.Module):
+    """`blocks.max_pool`; where its windows tile the grid, as maxima of whole rows and columns."""
+
+    def __init__(self, layer: MaxPool) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        tiles = self.layer.size == self.layer.stride == 2 and self.layer.padding <= 1
+        if not tiles or x.shape[2] % 2 or x.shape[3] % 2:
+            return max_pool(x, self.layer)
+        x = x.permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), as it lies in memory
+        x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+        return torch.maximum(x[:, ::2], x[:, 1::2]).permute(0, 3, 1, 2)
