@@ -1,9 +1,9 @@
 """Laying pictures out on the network's input, and colouring them. Holds no reading of files and no batches.
 
 Everything that moves pixels is one thing: a `Placement` stretches a rectangle of the source onto a rectangle
-(view) of the canvas, mirrored or not. Letterboxing, Darknet's jitter, crops and mosaics only choose
-placements, so pictures and boxes cannot come apart: `draw` moves the pixels, `carry` the boxes. What lies
-outside the source is grey.
+(view) of the canvas, mirrored or not, and turns it. Letterboxing, Darknet's jitter, crops and mosaics only
+choose placements, so pictures and boxes cannot come apart: `draw` moves the pixels, `carry` the boxes. What
+lies outside the source is grey.
 """
 
 import io
@@ -23,12 +23,14 @@ Rect = tuple[float, float, float, float]  # left, top, right, bottom
 @dataclass(frozen=True)
 class Placement:
     """`source` (in shares of the picture, may reach outside 0..1) is stretched onto `view` (whole pixels of
-    the canvas).
+    the canvas), then mirrored, then turned about the view's centre by `angle` (degrees, counter-clockwise as
+    one sees it; what lay outside the view comes into its corners).
     """
 
     source: Rect
     view: tuple[int, int, int, int]
     flip: bool = False
+    angle: float = 0.0
 
 
 def letterbox(width: int, height: int, view: tuple[int, int, int, int], flip: bool = False) -> Placement:
@@ -70,8 +72,8 @@ def resized_crop(
     config: AugmentConfig,
     random: np.random.Generator,
 ) -> Placement:
-    """A rectangle of a random share of the picture's area, within the picture, stretched onto the view (as
-    classifiers are trained).
+    """A rectangle of a random share of the picture's area, within the picture, stretched onto the view and
+    turned a little (as classifiers are trained).
     """
     u = random.random(5)
     area = config.scale[0] + (config.scale[1] - config.scale[0]) * u[0]
@@ -82,7 +84,8 @@ def resized_crop(
     share_w = min(1.0, side * math.sqrt(view_aspect) * aspect / width)
     share_h = min(1.0, side / math.sqrt(view_aspect) / aspect / height)
     left, top = u[2] * (1 - share_w), u[3] * (1 - share_h)
-    return Placement((left, top, left + share_w, top + share_h), view, bool(u[4] < config.flip))
+    angle = config.rotation * (2 * random.random() - 1) if config.rotation else 0.0
+    return Placement((left, top, left + share_w, top + share_h), view, bool(u[4] < config.flip), angle)
 
 
 def mosaic_views(
@@ -123,6 +126,9 @@ def draw(image: Image.Image, placement: Placement, canvas: np.ndarray) -> None:
     wanted_w, wanted_h = x1 - x0, y1 - y0
     if wanted_w <= 0 or wanted_h <= 0:
         return
+    if placement.angle:
+        canvas[y0:y1, x0:x1] = _turned(image, placement)
+        return
     if image.format == "JPEG":
         # draft() takes the size for the whole picture, and decodes at no less than that.
         image.draft("RGB", (math.ceil(wanted_w / (right - left)), math.ceil(wanted_h / (bottom - top))))
@@ -144,13 +150,39 @@ def draw(image: Image.Image, placement: Placement, canvas: np.ndarray) -> None:
     canvas[y0 + c : y0 + d, x0 + a : x0 + b] = pixels
 
 
+def _turned(image: Image.Image, placement: Placement) -> np.ndarray:
+    """The view's pixels (height, width, 3), where they are turned: drawn upright with as much around them as
+    comes into the corners, turned, and cut out.
+    """
+    left, top, right, bottom = placement.source
+    x0, y0, x1, y1 = placement.view
+    w, h = x1 - x0, y1 - y0
+    cos, sin = _cos_sin(placement.angle)
+    cos, sin = abs(cos), abs(sin)
+    # Half of what the view's turned rectangle is wider and higher, and a pixel to interpolate with.
+    dx, dy = (
+        max(0, math.ceil((side - own) / 2)) + 1
+        for side, own in ((w * cos + h * sin, w), (w * sin + h * cos, h))
+    )
+    per_x, per_y = (right - left) / w, (bottom - top) / h
+    source = left - dx * per_x, top - dy * per_y, right + dx * per_x, bottom + dy * per_y
+    larger = np.full((h + 2 * dy, w + 2 * dx, 3), GREY, np.uint8)
+    draw(image, Placement(source, (0, 0, w + 2 * dx, h + 2 * dy), placement.flip), larger)
+    turned = Image.fromarray(larger).rotate(placement.angle, Image.Resampling.BILINEAR)
+    return np.asarray(turned)[dy : dy + h, dx : dx + w]
+
+
+def _cos_sin(angle: float) -> tuple[float, float]:
+    return math.cos(math.radians(angle)), math.sin(math.radians(angle))
+
+
 def carry(
     boxes_cxcywh: np.ndarray, placement: Placement, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 4), in 0..1 of the picture, where `draw` puts them on a canvas of (width, height).
 
     Returns boxes_xyxy (n, 4) in pixels of the canvas, clipped to the view, and the share of each box's area
-    still visible (0 where none is).
+    still visible (0 where none is). Of what is turned it is the upright box about the turned one.
     """
     left, top, right, bottom = placement.source
     x0, y0, x1, y1 = placement.view
@@ -160,6 +192,13 @@ def carry(
     low, high = (centre - half - corner) * per, (centre + half - corner) * per
     if placement.flip:
         low[:, 0], high[:, 0] = (x1 - x0) - high[:, 0], (x1 - x0) - low[:, 0]
+    if placement.angle:
+        cos, sin = _cos_sin(placement.angle)
+        middle = np.array([x1 - x0, y1 - y0], np.float32) / 2
+        turn = np.array([[cos, -sin], [sin, cos]], np.float32)  # (x, y) @ turn, y pointing down
+        half = (high - low) / 2 @ np.abs(turn)
+        centre = ((low + high) / 2 - middle) @ turn + middle
+        low, high = centre - half, centre + half
     whole = np.prod(high - low, axis=1)
     limit = np.array([x1 - x0, y1 - y0], np.float32)
     # Nothing is seen of what lies outside the picture either, but boxes are checked to lie inside it when

@@ -73,6 +73,7 @@ class AugmentConfig:
     layout: str = "crop"
     scale: tuple[float, float] = (0.75, 1.5)  # size over the one that just fits; resized_crop: share of area
     aspect: float = 0.2  # width / height is changed by up to this factor either way: 0.2 = x 1.2 or / 1.2
+    rotation: float = 0.0  # resized_crop: turned by up to so many degrees either way
     flip: float = 0.5  # probability
     hue: float = 0.1  # Darknet's cfg files: shift by up to this share of the circle, either way
     saturation: float = 1.5  # Darknet's cfg files: multiplied or divided by up to this
@@ -90,6 +91,12 @@ class AugmentConfig:
                 f"augment.scale of a resized_crop is a share of the area, at most 1; it is {self.scale}"
             )
         _within("augment.aspect", self.aspect, 0, 4)
+        _within("augment.rotation", self.rotation, 0, 45)
+        if self.rotation and self.layout != "resized_crop":
+            raise TrainingError(
+                f"augment.rotation is for the layout resized_crop, not {self.layout}: boxes about turned "
+                "objects would not fit them"
+            )
         for name in ("flip", "mosaic_share", "min_visible"):
             _within(f"augment.{name}", getattr(self, name), 0, 1)
         _within("augment.hue", self.hue, 0, 0.5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from yolo9000 import augment
-from yolo9000.config import AugmentConfig
+from yolo9000.config import AugmentConfig, load_config
 from yolo9000.errors import ImageError
 
 MARK = 255  # a white rectangle on black, found again by its pixels
@@ -68,6 +68,62 @@ def test_boxes_go_where_their_pixels_go(width: int, height: int, layout: str, se
     grey = np.ones((96, 120), bool)
     grey[3:83, 7:103] = False
     assert (canvas[grey] == augment.GREY).all(), "drew outside its view"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(40, 150), st.integers(40, 150), st.floats(-45, 45), st.booleans(), st.integers(0, 10_000))
+def test_turned_boxes_go_where_their_pixels_go(w: int, h: int, angle: float, flip: bool, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x, y = int(random.integers(0, w - 15)), int(random.integers(0, h - 15))
+    box = (x, y, x + int(random.integers(12, w - x + 1)), y + int(random.integers(12, h - y + 1)))
+    # The whole picture on a view with room around it: nothing is cut.
+    view = (5, 9, 5 + 3 * w, 9 + 3 * h)
+    placement = augment.Placement((-1, -1, 2, 2), view, flip, angle)
+    canvas = np.full((3 * h + 20, 3 * w + 10, 3), augment.GREY, np.uint8)
+    augment.draw(marked(w, h, box), placement, canvas)
+    boxes_xyxy, visible = augment.carry(shares(box, w, h), placement, (3 * w + 10, 3 * h + 20))
+    whole = np.array([view[0], view[1], view[2], view[3]], float)
+    clear = (boxes_xyxy[0, :2] > whole[:2]).all() and (boxes_xyxy[0, 2:] < whole[2:]).all()
+    if not clear:  # a long box that stands up in a flat picture
+        assert visible[0] <= 1
+        return
+    assert visible[0] == pytest.approx(1, abs=1e-5)
+    ys, xs = np.nonzero(canvas[..., 0] > (augment.GREY + MARK) / 2)
+    seen = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], float)
+    # A turned corner ends in a point, of which only what covers most of a pixel is seen.
+    np.testing.assert_allclose(seen, boxes_xyxy[0], atol=2.0)
+    if abs(angle) < 0.5:
+        np.testing.assert_allclose(seen, boxes_xyxy[0], atol=1.0 + 0.01 * max(w, h))
+    area = (canvas[..., 0] > (augment.GREY + MARK) / 2).sum()
+    assert area == pytest.approx((box[2] - box[0]) * (box[3] - box[1]), rel=0.15)
+
+
+def test_half_a_turn_is_mirrored_twice_and_none_is_none() -> None:
+    random = np.random.default_rng(0)
+    image = Image.fromarray(random.integers(0, 256, (40, 60, 3), np.uint8))
+    source, view = (0.2, 0.1, 0.9, 0.8), (3, 5, 51, 45)
+
+    def drawn(angle: float) -> np.ndarray:
+        canvas = np.full((50, 60, 3), augment.GREY, np.uint8)
+        augment.draw(image, augment.Placement(source, view, angle=angle), canvas)
+        return canvas
+
+    upright, turned, hardly = drawn(0), drawn(180), drawn(1e-9)
+    inside = np.s_[5:45, 3:51]
+    np.testing.assert_allclose(turned[inside].astype(int), upright[inside][::-1, ::-1].astype(int), atol=1)
+    # Pillow resamples a larger part here, with coefficients that it rounds to whole steps anew.
+    np.testing.assert_allclose(hardly.astype(int), upright.astype(int), atol=3)
+    outside = np.ones((50, 60), bool)
+    outside[inside] = False
+    assert (turned[outside] == augment.GREY).all()
+
+
+def test_classifiers_recipe_turns_pictures_by_up_to_seven_degrees() -> None:
+    config = load_config("darknet19-448").data[0].augment
+    assert (config.layout, config.rotation) == ("resized_crop", 7.0)
+    random = np.random.default_rng(0)
+    angles = [augment.resized_crop(80, 60, (0, 0, 32, 32), config, random).angle for _ in range(300)]
+    assert -7 <= min(angles) < -6.5 and 6.5 < max(angles) <= 7 and abs(np.mean(angles)) < 1
 
 
 @settings(max_examples=60, deadline=None)
