@@ -21,6 +21,7 @@ from yolo9000.decision import Decision
 from yolo9000.detections import SOMETHING, Detections
 from yolo9000.device import find_device, has_bfloat16
 from yolo9000.errors import ImageError, ModelError
+from yolo9000.habits import translated
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.images import read_image, read_reduced
@@ -155,7 +156,7 @@ class Detector:
 
     def __call__(
         self,
-        pictures: "Picture | Sequence[Picture]",
+        pictures: "Picture | Sequence[Picture] | None" = None,
         threshold: float | None = None,
         rule: str | None = None,
         nms_iou: float | None = None,
@@ -172,6 +173,7 @@ class Detector:
         hedge_lambda: float | None = None,
         score: str | None = None,
         batch: int = 8,
+        **habits: Any,
     ) -> Detections | list[Detections]:
         """Objects on one picture, or on each of a list (then a list comes back).
 
@@ -194,23 +196,18 @@ class Detector:
         the objectness alone; with a flat list objectness x Pr for *every* class above the threshold, so one
         box may be answered more than once.
 
-        Raises ImageError for a picture that cannot be read, ValueError for impossible options.
+        habits: the words of other YOLO packages for the same, source, conf, iou, imgsz and so on (habits.py).
+
+        Raises ImageError for a picture that cannot be read, ValueError for impossible options, TypeError for
+        unknown words.
         """
-        options = self.options(
-            threshold=threshold,
-            rule=rule,
-            nms_iou=nms_iou,
-            tree_threshold=tree_threshold,
-            nms=nms,
-            mapped=mapped,
-            clip=clip,
-            max_detections=max_detections,
-            level=level,
-            vocabulary=vocabulary,
-            accuracy=accuracy,
-            hedge_lambda=hedge_lambda,
-            score=score,
-        )
+        known = {part.name for part in dataclasses.fields(Options)}
+        given = {name: value for name, value in locals().items() if name in known}
+        said = translated(habits, {"pictures": pictures, "size": size, **given})
+        pictures, size = said.pop("pictures", pictures), said.pop("size", size)
+        if pictures is None:
+            raise TypeError("which picture? detector('photo.jpg')")
+        options = self.options(**{**given, **said})
         many = isinstance(pictures, list | tuple)
         found = list(self._each(pictures if many else [pictures], options, self._size(size), batch))
         return found if many else found[0]

@@ -1,0 +1,71 @@
+"""Words of other YOLO packages: the same results as ours, and where there is no word, where to look."""
+
+import inspect
+
+import pytest
+
+from tests.yolo9000.small import picture, small_detector
+from yolo9000.detector import Detector
+from yolo9000.habits import ELSEWHERE, SAME, translated
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector(small_detector("rows"), precision="float32")
+
+
+def equal(a, b) -> bool:
+    return a.to_dict() == b.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"conf": 0.6}, {"threshold": 0.6}),
+        ({"conf_thres": 0.6, "iou_thres": 0.1}, {"threshold": 0.6, "nms_iou": 0.1}),
+        ({"iou": 0.1}, {"nms_iou": 0.1}),
+        ({"imgsz": 96}, {"size": 96}),
+        ({"imgsz": (64, 128)}, {"size": (128, 64)}),  # height first there, width first here
+        ({"max_det": 2}, {"max_detections": 2}),
+        ({"classes": [3, 4]}, {"vocabulary": [3, 4]}),
+        ({"classes": 3}, {"vocabulary": [3]}),
+        ({"conf": None}, {}),
+    ],
+)
+def test_the_same_by_other_words(detector, theirs, ours):
+    said, wanted = detector(picture(), **theirs), detector(picture(), **ours)
+    assert len(wanted) and equal(said, wanted)
+    assert equal(detector(source=picture(), **theirs), wanted)
+    if ours:
+        assert not equal(wanted, detector(picture())), "the option changes nothing here: no test"
+
+
+def test_a_list_gives_a_list(detector):
+    many = detector(source=[picture(1), picture(2)], conf=0.5)
+    assert [len(found) for found in many] == [len(detector(picture(k), 0.5)) for k in (1, 2)]
+    assert all(one.score > 0 for found in many for one in found)  # results and what is in them are iterable
+
+
+@pytest.mark.parametrize("word", sorted(ELSEWHERE))
+def test_words_that_mean_something_else_say_where_it_is(detector, word):
+    with pytest.raises(TypeError, match=word):
+        detector(picture(), **{word: True})
+
+
+def test_refusals(detector):
+    with pytest.raises(TypeError, match=r"'confidence'.*help"):
+        detector(picture(), confidence=0.3)
+    with pytest.raises(TypeError, match="'conf' is another word for 'threshold'"):
+        detector(picture(), 0.3, conf=0.3)
+    with pytest.raises(TypeError, match="another word"):
+        detector(picture(), conf=0.3, conf_thres=0.2)
+    with pytest.raises(TypeError, match="which picture"):
+        detector(conf=0.3)
+    with pytest.raises(ValueError, match="threshold lies in"):
+        detector(picture(), conf=30)
+
+
+def test_every_word_is_one_of_a_call():
+    ours = inspect.signature(Detector.__call__).parameters
+    assert set(SAME.values()) <= set(ours) and not set(SAME) & set(ours) and not set(SAME) & set(ELSEWHERE)
+    assert translated({}, {}) == {}
