@@ -302,7 +302,7 @@ class RegionLoss(nn.Module):
             order = torch.arange(len(key), device=key.device)
             latest = order.new_zeros(len(key)).scatter_reduce(0, key, order, "amax")
             counted[is_truth] = latest[key] == order
-        loss = -torch.where(positive & counted, steps, 0).sum() - _log_not(logs[positives:]).sum()
+        loss = -torch.where(positive & counted, steps, 0).sum() - log_not(logs[positives:]).sum()
         return self.class_scale * loss, logs.detach()
 
     def _classify_sigmoid(
@@ -336,7 +336,7 @@ def check_finite(losses: dict[str, Tensor], names: Sequence[str]) -> None:
     )
 
 
-def _log_not(log_probability: Tensor) -> Tensor:
+def log_not(log_probability: Tensor) -> Tensor:
     """log(1 - p) of log p. Near p = 1 it is held at 1 - 1e-6, where the logarithm is still finite, but not
     its slope, so that the logits feel the full push until float32 itself cannot tell p from 1.
     """

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wordtree import WordTree
+from yolo9000.assignment import collect, drop_moot
 from yolo9000.batches import Batch
 from yolo9000.config import TrainConfig
 from yolo9000.errors import TrainingError
@@ -69,7 +70,8 @@ class DetectTask:
 
 class ClassifyTask:
     """Cross entropy of a classifier's logits, over all classes or, with a tree, over the sibling groups on
-    the label's path.
+    the label's path; and -log(1 - Pr) of the nodes that were verified to be nowhere in the picture, but for
+    those that its labels contradict. Of several labels the mean counts, and so of several verified nodes.
     """
 
     def __init__(self, net: Network, tree: WordTree | None, label_smoothing: float = 0.0):
@@ -83,18 +85,34 @@ class ClassifyTask:
         self.hierarchy = Hierarchy(tree).to(next(net.parameters()).device)
 
     def loss(self, net: Network, batch: Batch) -> dict[str, Tensor]:
+        from yolo9000.loss import log_not
+
         logits = net.logits(batch.images)
         rows, nodes = image_nodes(batch)
-        if not len(nodes):
+        known = drop_moot(collect(batch.targets, len(self.hierarchy), logits.device), self.hierarchy)
+        if not len(nodes) and not len(known.negative_labels):
             raise TrainingError(
                 "a batch of the task classify has no label at all; select parts of kind boxed or label"
             )
         with torch.autocast(logits.device.type, enabled=False):
-            each = tree_cross_entropy(self.hierarchy, logits.float()[rows], nodes)
-            count = torch.bincount(rows, minlength=len(logits)).clamp(min=1)  # labels of each picture
-            loss = (each / count[rows]).sum() / len(logits)
+            loss = _mean_each(-self._log_pr(logits, rows, nodes), rows, len(logits))
+            losses = {"loss": loss}
+            if len(known.negative_labels):
+                log_pr = self._log_pr(logits, known.negative_image, known.negative_labels)
+                losses["negative"] = _mean_each(-log_not(log_pr), known.negative_image, len(logits))
+                losses["loss"] = loss + losses["negative"]
         right = (logits.detach()[rows].argmax(-1) == nodes).float().mean()
-        return {"loss": loss, "top1_all_nodes": right}
+        return losses | {"top1_all_nodes": right}
+
+    def _log_pr(self, logits: Tensor, rows: Tensor, nodes: Tensor) -> Tensor:
+        """Log Pr(node) of (row, node) pairs, (P,)."""
+        return -tree_cross_entropy(self.hierarchy, logits.float()[rows], nodes)
+
+
+def _mean_each(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """The mean over `count` pictures of the mean of each one's values (P,); 0 for one that has none."""
+    each = torch.bincount(rows, minlength=count).clamp(min=1)
+    return (values / each[rows]).sum() / count
 
 
 def image_nodes(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,106 @@
+"""The task classify, against its formula picture by picture, verified negatives included."""
+
+import math
+
+import pytest
+import torch
+
+from wordtree import WordTree
+from yolo9000.batches import Batch
+from yolo9000.errors import TrainingError
+from yolo9000.network import Network
+from yolo9000.presets import darknet19
+from yolo9000.tasks import ClassifyTask
+
+# 0 animal (2 dog (4 husky, 5 poodle), 3 cat), 1 thing
+TREE = WordTree(["animal", "thing", "dog", "cat", "husky", "poodle"], [-1, -1, 0, 0, 2, 2])
+ANIMAL, THING, DOG, CAT, HUSKY, POODLE = range(6)
+
+
+class Fixed(Network):
+    """A classifier that says the same logits (N, n) of any pictures."""
+
+    def __init__(self, tree: WordTree, logits: torch.Tensor):
+        super().__init__(darknet19(classes=len(tree), image_size=32, slim=0.03), tree)
+        self.said = torch.nn.Parameter(logits)
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        return self.said
+
+
+def task_of(tree: WordTree, *targets: dict, seed: int = 0) -> tuple[ClassifyTask, Network, Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    net = Fixed(tree, torch.randn(len(targets), len(tree), generator=generator))
+    types = {"boxes": torch.float32}
+    tensors = [{k: torch.tensor(v, dtype=types.get(k, torch.long)) for k, v in t.items()} for t in targets]
+    empty = torch.zeros(len(targets), 3, 32, 32)
+    batch = Batch(0, empty, tensors, ["p"] * len(targets), torch.zeros(len(targets), dtype=torch.long))
+    return ClassifyTask(net, tree), net, batch
+
+
+def probability(tree: WordTree, logits: torch.Tensor, node: int) -> float:
+    """Pr(node), group by group."""
+    total = 1.0
+    for step in tree.path_nodes(node):
+        group = [k for k in range(len(tree)) if tree.parents[k] == tree.parents[step]]
+        total *= float(logits[step].exp() / sum(logits[k].exp() for k in group))
+    return total
+
+
+@pytest.mark.parametrize("tree", [TREE, WordTree.flat(list("abcdef"))])
+def test_equals_the_formula(tree: WordTree) -> None:
+    targets = (
+        {"image_labels": [HUSKY, CAT], "negative_labels": [POODLE, THING]},
+        {"image_labels": [], "negative_labels": [DOG]},  # nothing but what is not there
+        {"image_labels": [THING]},
+        {"boxes": [[0.5, 0.5, 0.2, 0.2]], "labels": [CAT], "negative_labels": [HUSKY]},
+        {"image_labels": []},
+    )
+    task, net, batch = task_of(tree, *targets)
+    losses = task.loss(net, batch)
+    wanted = {"positive": 0.0, "negative": 0.0}
+    for row, target in enumerate(targets):
+        labels, absent = target.get("labels", target.get("image_labels")), target.get("negative_labels", [])
+        pr = [probability(tree, net.said[row].detach(), k) for k in range(len(tree))]
+        wanted["positive"] -= sum(math.log(pr[k]) for k in labels) / max(1, len(labels))
+        wanted["negative"] -= sum(math.log(1 - pr[k]) for k in absent) / max(1, len(absent))
+    assert losses["negative"].item() == pytest.approx(wanted["negative"] / 5, rel=1e-4)
+    assert losses["loss"].item() == pytest.approx(sum(wanted.values()) / 5, rel=1e-4)
+
+
+def test_verified_negatives_are_pushed_down_and_nothing_else_of_a_picture_without_labels() -> None:
+    task, net, batch = task_of(TREE, {"image_labels": [], "negative_labels": [DOG]}, {"image_labels": [CAT]})
+    task.loss(net, batch)["loss"].backward()
+    before, grad = net.said.detach(), net.said.grad
+    after = before - 0.1 * grad
+    assert probability(TREE, after[0], DOG) < probability(TREE, before[0], DOG)
+    assert not grad[0, [HUSKY, POODLE]].any(), "which breed it is not, nobody said"
+    assert probability(TREE, after[1], CAT) > probability(TREE, before[1], CAT)
+
+
+def test_a_contradicted_negative_says_nothing() -> None:
+    plain = {"image_labels": [HUSKY]}
+    for negative, counts in ((ANIMAL, False), (DOG, False), (HUSKY, False), (POODLE, True), (CAT, True)):
+        losses = [
+            task.loss(net, batch)["loss"].item()
+            for task, net, batch in (
+                task_of(TREE, plain),
+                task_of(TREE, plain | {"negative_labels": [negative]}),
+            )
+        ]
+        assert (losses[1] > losses[0]) == counts
+
+
+def test_certain_of_what_is_not_there_is_still_finite() -> None:
+    task, net, batch = task_of(TREE, {"image_labels": [], "negative_labels": [CAT]})
+    with torch.no_grad():
+        net.said[0, [ANIMAL, CAT]] = 1e4
+    losses = task.loss(net, batch)
+    losses["loss"].backward()
+    assert losses["loss"].isfinite() and net.said.grad.isfinite().all()
+
+
+def test_a_batch_without_labels_stops_the_run() -> None:
+    task, net, batch = task_of(TREE, {"image_labels": []})
+    with pytest.raises(TrainingError, match="no label at all"):
+        task.loss(net, batch)
