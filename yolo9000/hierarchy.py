@@ -15,8 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yolo9000.siblings import SiblingSoftmax
+
 if TYPE_CHECKING:
     from wordtree import WordTree
+
+# Values whose sums along paths are worked on at once: 4 MB, which stay in the processor's cache.
+_SUMS_AT_ONCE = 2**20
+_NODES_FIRST = 12  # rows from which whole runs of memory are gathered, not single numbers
 
 
 def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,6 +96,7 @@ class Hierarchy(nn.Module):
         self.level_sizes = tuple(int(size) for size in level_sizes)
         self.nodes = len(arrays["parents"])
         self.groups = len(arrays["group_starts"]) - 1
+        self._siblings: SiblingSoftmax | None = None  # made on first use; a lazy head never needs it
 
     def __len__(self) -> int:
         return self.nodes
@@ -109,25 +116,41 @@ class Hierarchy(nn.Module):
         and out for half precision. A node with logit -inf has -inf, and so has a group of nothing else;
         neither gets a gradient.
         """
-        values = _full_precision(logits).movedim(dim, 0).contiguous()
-        if len(values) != self.nodes:
-            raise ValueError(
-                f"logits have {len(values)} classes along dimension {dim}, the tree {self.nodes} nodes"
-            )
-        return log_softmax_segments(values, self.group_of, self.groups).movedim(0, dim)
+        if logits.shape[dim] != self.nodes:
+            has = f"logits have {logits.shape[dim]} classes along dimension {dim}"
+            raise ValueError(f"{has}, the tree {self.nodes} nodes")
+        if logits.device.type != "cpu" or not logits.numel() or torch.compiler.is_compiling():
+            values = _full_precision(logits).movedim(dim, 0).contiguous()
+            return log_softmax_segments(values, self.group_of, self.groups).movedim(0, dim)
+        if self._siblings is None:
+            self._siblings = SiblingSoftmax(self.group_starts.cpu())
+        rows = logits.movedim(dim, -1)  # (..., n)
+        return self._siblings(rows.reshape(-1, self.nodes)).reshape(rows.shape).movedim(-1, dim)
 
     def log_probabilities(self, log_conditionals: Tensor, dim: int = -1) -> Tensor:
         """Log Pr(node): sums of log conditionals along the path from the root, same shape as given."""
-        values = log_conditionals.movedim(dim, 0)
-        levels, first = [], 0
-        for size in self.level_sizes:  # each node is its parent's sum plus its own conditional
-            nodes = self.level_nodes[first : first + size]
-            level = values.index_select(0, nodes)
-            if levels:
-                level = level + levels[-1].index_select(0, self.level_parents[first : first + size])
-            levels.append(level)
-            first += size
-        return torch.cat(levels).index_select(0, self.level_inverse).movedim(0, dim)
+        rows = log_conditionals.movedim(dim, -1)  # (..., n)
+        values = rows.reshape(-1, self.nodes)  # (M, n)
+        at_once = max(1, _SUMS_AT_ONCE // max(1, self.nodes))
+        learns = torch.is_grad_enabled() and values.requires_grad
+        if learns or len(values) <= at_once or torch.compiler.is_compiling():
+            sums = self._path_sums(values)
+        else:
+            sums = torch.empty_like(values)
+            for first in range(0, len(values), at_once):
+                sums[first : first + at_once] = self._path_sums(values[first : first + at_once])
+        return sums.reshape(rows.shape).movedim(-1, dim)
+
+    def _path_sums(self, values: Tensor) -> Tensor:
+        """(M, n) -> (M, n): each node is its parent's sum plus its own value, level by level."""
+        dim = 0 if len(values) >= _NODES_FIRST else 1
+        values = values.T.contiguous() if dim == 0 else values
+        by_level = values.index_select(dim, self.level_nodes).split(self.level_sizes, dim)
+        levels = [by_level[0]]
+        for own, parents in zip(by_level[1:], self.level_parents.split(self.level_sizes)[1:], strict=True):
+            levels.append(levels[-1].index_select(dim, parents).add_(own))
+        sums = torch.cat(levels, dim).index_select(dim, self.level_inverse)
+        return sums.T if dim == 0 else sums
 
     def paths(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The paths of nodes (m,), one after another, each root first; and which of the m each entry belongs
