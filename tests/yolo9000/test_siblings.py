@@ -31,7 +31,7 @@ def by_padding(h: Hierarchy, logits: torch.Tensor) -> torch.Tensor:
     longest = int(h.group_starts.diff().max())
     column = torch.arange(h.nodes) - h.group_starts[h.group_of] + h.group_of * longest
     padded = logits.new_full((len(logits), h.groups * longest), -math.inf).index_copy(1, column, logits)
-    return padded.view(len(logits), -1, longest).log_softmax(2).flatten(1)[:, column]
+    return padded.view(len(logits), h.groups, longest).log_softmax(2).flatten(1)[:, column]
 
 
 def by_scatter(h: Hierarchy, logits: torch.Tensor) -> torch.Tensor:
