@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from data_prep import Store, plots
 from yolo9000 import Detector, calibrate, cuts, descent, hedging
-from yolo9000.batches import label_map
 from yolo9000.heldout import EvalSettings
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.images import read_image
 from yolo9000.modelfile import DEFAULT_PATH
 from yolo9000.options import SCORES
+from yolo9000.parts import label_map
 from yolo9000.scoring import Boxes, average_precision
 from yolo9000.start import load_any
 from yolo9000.suppression import MODES

@@ -26,7 +26,6 @@ from yolo9000 import augment
 from yolo9000.config import PartConfig, TrainConfig
 from yolo9000.errors import ImageError, TrainingError
 from yolo9000.parts import Part, Samples, select_parts, total_batches
-from yolo9000.parts import label_map as label_map
 
 _FEWEST_PIXELS = 2.0  # a side of a box cut to less than this shows nothing that could be learnt
 

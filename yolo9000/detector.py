@@ -188,7 +188,8 @@ class Detector:
         the network's input, one number or (width, height), multiples of the stride. mapped: no descent, but
         every class of the network's map with objectness x Pr(node) above the threshold, as Darknet does with
         a map. clip: cut boxes to the picture. max_detections: keep the best. batch: pictures run at a time;
-        it changes no result. What is not given is taken from the model's own defaults.
+        it changes results by rounding only (in float32 the fifth digit). What is not given is taken from the
+        model's own defaults.
 
         score, which `scores` of the result are: "objectness", "absolute" (objectness x Pr(node)) or
         "conditional" (objectness x Pr(node | listed nodes), or Pr(node | parent) where none are listed). Not

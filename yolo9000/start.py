@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from wordtree import TreeError, WordTree
-from yolo9000.batches import Samples, label_map
 from yolo9000.blocks import ConvolutionUnit
 from yolo9000.checkpoint import load_checkpoint
 from yolo9000.config import ModelConfig
 from yolo9000.distill import class_labels, copy_class_rows
 from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
+from yolo9000.parts import Samples, label_map
 from yolo9000.spec import Convolution, NetworkSpec
 
 
