@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas
+    import supervision
+    import torch
     from PIL import Image
 
 
@@ -180,7 +183,7 @@ class Detections:
         parts = {}
         for part in fields(self):
             value = getattr(self, part.name)
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray) and part.name != "_picture":
                 parts[part.name] = value[rows]
             elif part.name in ("names", "paths", "path_names", "path_probabilities"):
                 parts[part.name] = tuple(value[i] for i in rows)
@@ -248,7 +251,16 @@ class Detections:
     def draw(self) -> "Image.Image":
         """The picture with boxes and labels on it; draw.py. Raises ImageError if the picture is not at hand
         any more."""
+        return self.plot()
+
+    def plot(self, scores: bool = True) -> "Image.Image":
+        """As `draw`; without `scores` names alone."""
         from yolo9000.draw import draw
+
+        return draw(self.picture(), self, scores)
+
+    def picture(self) -> np.ndarray:
+        """The picture itself, uint8 (H, W, 3), RGB. Raises ImageError if it is not at hand any more."""
         from yolo9000.errors import ImageError
         from yolo9000.images import read_image
 
@@ -257,7 +269,15 @@ class Detections:
             raise ImageError(
                 "these detections do not know their picture; use yolo9000.draw.draw(picture, detections)"
             )
-        return draw(read_image(picture), self)
+        return read_image(picture)
+
+    def crop(self, margin: float = 0.0) -> "list[Image.Image]":
+        """The parts of the picture inside the boxes, in their order. margin: so much more on every side, as a
+        share of the box's sides; whole pixels, at least one, none outside the picture. Raises ImageError as
+        `draw`, ValueError for an impossible margin."""
+        from yolo9000.draw import crops
+
+        return crops(self.picture(), self, margin)
 
     def save(self, path: str | Path) -> Path:
         """Write the picture with boxes and labels on it, in the format of the path's suffix (.jpg, .png,
@@ -269,6 +289,48 @@ class Detections:
         from yolo9000.draw import save_picture
 
         return save_picture(self.draw(), path)
+
+    def to_supervision(self) -> "supervision.Detections":
+        """supervision's container; interop.to_supervision. Raises ImportError where it is not installed."""
+        from yolo9000.interop import to_supervision
+
+        return to_supervision(self)
+
+    @staticmethod
+    def from_supervision(
+        found: "supervision.Detections", image_size: tuple[int, int], **more: Any
+    ) -> "Detections":
+        """Of supervision's container; interop.from_supervision. more: tree, source. Raises ValueError."""
+        from yolo9000.interop import from_supervision
+
+        return from_supervision(found, image_size, **more)
+
+    def to_torchvision(self) -> "dict[str, torch.Tensor]":
+        """torchvision's dict: boxes, labels, scores; interop.to_torchvision."""
+        from yolo9000.interop import to_torchvision
+
+        return to_torchvision(self)
+
+    @staticmethod
+    def from_torchvision(
+        found: "Mapping[str, torch.Tensor]", image_size: tuple[int, int], **more: Any
+    ) -> "Detections":
+        """Of torchvision's dict; interop.from_torchvision. more: tree, names, source. Raises ValueError."""
+        from yolo9000.interop import from_torchvision
+
+        return from_torchvision(found, image_size, **more)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A table, a row an object; interop.to_pandas. Raises ImportError where pandas is not installed."""
+        from yolo9000.interop import to_pandas
+
+        return to_pandas(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the picture with its boxes, if it is at hand, and a table; notebook.py."""
+        from yolo9000.notebook import as_html
+
+        return as_html(self)
 
 
 def _last_step(path: Sequence[float]) -> float:

@@ -55,6 +55,31 @@ def draw(picture: "np.ndarray | Image.Image", detections: "Detections", scores: 
     return canvas
 
 
+def crops(picture: np.ndarray, detections: "Detections", margin: float = 0.0) -> list[Image.Image]:
+    """The parts of a picture, uint8 (H, W, 3), inside each box; see Detections.crop. Raises ImageError,
+    ValueError."""
+    if not (np.isfinite(margin) and margin > -0.5):
+        raise ValueError(f"the margin is a share of the box's sides, more than -0.5, not {margin}")
+    whole = Image.fromarray(picture)
+    if whole.size != detections.image_size:
+        raise ImageError(
+            f"the picture is {whole.size}, the detections are of one of {detections.image_size} pixels"
+        )
+    parts = []
+    for left, top, right, bottom in detections.boxes_xyxy.astype(float).tolist():
+        across, down = margin * (right - left), margin * (bottom - top)
+        columns = _pixels(left - across, right + across, whole.width)
+        rows = _pixels(top - down, bottom + down, whole.height)
+        parts.append(whole.crop((columns[0], rows[0], columns[1], rows[1])))
+    return parts
+
+
+def _pixels(start: float, end: float, size: int) -> tuple[int, int]:
+    """The whole pixels between two places, inside 0..size, at least one."""
+    first = min(max(int(np.floor(start)), 0), size - 1)
+    return first, min(max(int(np.ceil(end)), first + 1), size)
+
+
 def colour_of(path: tuple[str, ...]) -> tuple[int, int, int]:
     """An RGB colour for a node: the hue by its parent's id, shifted a little by its own, so that relatives
     look alike."""
