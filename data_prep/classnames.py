@@ -34,7 +34,7 @@ def read_class_names(path: Path | str) -> list[str]:
         numbered = [(f"line {n}", line.strip()) for n, line in enumerate(text.rstrip().splitlines(), 1)]
     first: dict[str, str] = {}
     for where, name in numbered:
-        if not name:
+        if not name.strip():
             raise DataError(f"{path}: {where}: a blank class name; the numbers of all after it would be off")
         if name in first:
             raise DataError(f"{path}: {where}: class {name!r} was there already in {first[name]}")
@@ -72,9 +72,11 @@ def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:
     """The names of a data.yaml. Not all of YAML, only the three forms in use: `names: [a, b]`, `- a` lines,
     `0: a` lines."""
     lines = text.splitlines()
-    start = next((k for k, line in enumerate(lines) if re.match(r"names\s*:", line)), None)
-    if start is None:
-        raise DataError(f"{path}: no `names:` in it")
+    found = [k for k, line in enumerate(lines) if re.match(r"names\s*:", line)]
+    if len(found) != 1:
+        where = f"in lines {', '.join(str(k + 1) for k in found[:5])}; keep one" if found else "not in it"
+        raise DataError(f"{path}: `names:` is {where}")
+    start = found[0]
     rest = _plain(lines[start].partition(":")[2])
     if rest:
         return [(f"line {start + 1}", name) for name in _flow_list(path, start, lines)]
@@ -83,7 +85,7 @@ def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:
         content = _plain(line)
         if not content:
             continue
-        item = re.fullmatch(r"(\s*)-\s+(.+)", content) or re.fullmatch(r"\s+(\d+)\s*:\s*(.+)", content)
+        item = re.fullmatch(r"(\s*)-\s+(.+)", content) or re.fullmatch(r"\s+(\d{1,9})\s*:\s*(.+)", content)
         if item is None:
             if not content[0].isspace() and content[0] != "-":
                 break  # the next key

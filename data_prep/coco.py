@@ -48,7 +48,7 @@ def _load(path: Path) -> dict:
         raise DataError(f"{path}: no such annotation file") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, integers of 5,000 digits
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict) or "images" not in content:
         raise DataError(
@@ -162,7 +162,7 @@ def _record(name: str, image: dict, rows: list[tuple], categories: dict, faults:
         difficult=np.asarray([row[6] for row in rows], bool),
         negative_categories=lists["neg_category_ids"],
         not_exhaustive_categories=lists["not_exhaustive_category_ids"],
-        size=(int(sides[0]), int(sides[1])) if known else None,
+        size=(int(image["width"]), int(image["height"])) if known else None,
     )
 
 

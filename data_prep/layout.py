@@ -9,7 +9,11 @@
 Column `x_starts` (n + 1,) says which rows of `x` belong to sample i: x_starts[i]:x_starts[i + 1].
 """
 
+from collections.abc import Mapping
+
 import numpy as np
+
+from data_prep.sample import sound
 
 FORMAT = "yolo9000-samples"
 VERSION = 2
@@ -56,3 +60,32 @@ RAGGED = {
     "negative_labels": "negative_label_starts",
     "not_exhaustive_labels": "not_exhaustive_label_starts",
 }
+
+# Columns of node indices.
+LABELS = ("labels", "image_labels", "negative_labels", "not_exhaustive_labels")
+
+
+def index_fits(columns: Mapping[str, np.ndarray], images: tuple[int, ...], sources: int) -> bool:
+    """Whether the columns of an index can be what a writer wrote, but for labels above the tree's nodes.
+
+    columns: those of the file, of the right types. images: shape of the data set `bytes`; sources: how many.
+    Checksums tell accidents; this tells a file that was made so, whose samples would reach into others.
+    """
+    n = columns["width"].size
+    starts = {*RAGGED.values(), "image_starts"}
+    ragged = {*RAGGED} - {"boxes_cxcywh"}
+    shapes = {name: (column.size,) if name in ragged else (n,) for name, column in columns.items()}
+    shapes |= dict.fromkeys(starts, (n + 1,)) | {"boxes_cxcywh": (columns["labels"].size, 4)}
+    if any(column.shape != shapes[name] for name, column in columns.items()):
+        return False
+    return bool(
+        images == (columns["image_starts"][-1],)
+        and all(columns[name][0] == 0 and (np.diff(columns[name]) >= 0).all() for name in starts)
+        and all(len(columns[rows]) == columns[name][-1] for rows, name in RAGGED.items())
+        and (np.diff(columns["image_starts"]) > 0).all()
+        and all((columns[side] > 0).all() for side in ("width", "height"))
+        and ((columns["source"] >= 0) & (columns["source"] < sources)).all()
+        and all((columns[name] >= 0).all() for name in LABELS)
+        and sound(columns["boxes_cxcywh"]).all()
+        and not np.diff(columns["box_starts"])[columns["boxed"] == 0].any()
+    )

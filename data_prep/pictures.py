@@ -218,9 +218,11 @@ def inspect(content: bytes, decode: bool) -> Shape:
                 width, height = picture.size
                 if width < 1 or height < 1 or width * height > MAX_PIXELS:
                     raise DataError(f"{width} x {height} pixels, the limit is {MAX_PIXELS:,}")
-                orientation = _orientation(picture)
+                # Before the orientation: to find a PNG's, Pillow decodes it, and what went wrong once in
+                # decoding it does not tell again.
                 if decode:
                     picture.load()
+                orientation = _orientation(picture)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -233,8 +235,7 @@ def inspect(content: bytes, decode: bool) -> Shape:
 
 
 def _orientation(picture: Image.Image) -> int:
-    # A picture with broken EXIF is still a picture: viewers show it as it is stored. (For PNG, Pillow decodes
-    # the pixels to get at the EXIF; if they are broken, decoding says so.)
+    # A picture with broken EXIF is still a picture: viewers show it as it is stored.
     try:
         return picture.getexif().get(_ORIENTATION, 1)
     except Exception:

@@ -71,7 +71,7 @@ class Sample:
             )
         if n and not self.boxed:
             raise DataError(f"{self.name}: marked as without boxes, but has {n}")
-        wrong = ~_sound(self.boxes_cxcywh)
+        wrong = ~sound(self.boxes_cxcywh)
         if wrong.any():
             k = int(np.flatnonzero(wrong)[0])
             raise DataError(f"{self.name}: box {k} is {self.boxes_cxcywh[k].tolist()}, not a box inside 0..1")
@@ -86,7 +86,7 @@ class Sample:
                 )
 
 
-def _sound(boxes_cxcywh: np.ndarray) -> np.ndarray:
+def sound(boxes_cxcywh: np.ndarray) -> np.ndarray:
     """bool (n,): finite, with positive sides, and inside 0..1."""
     slack = 1e-5  # float32 holds centre and side apart, so a box along the border may stick out by a rounding
     centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] / 2

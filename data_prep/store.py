@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from data_prep.checksum import quick
 from data_prep.errors import DataError
-from data_prep.layout import CHUNK, COLUMNS, FORMAT, NEW, RAGGED, READABLE
+from data_prep.layout import CHUNK, COLUMNS, FORMAT, LABELS, NEW, RAGGED, READABLE, index_fits
 from data_prep.sample import Sample
 from wordtree import TreeError, WordTree
+from wordtree.files import MOST_BYTES
 
 
 class Store:
@@ -85,6 +86,9 @@ class Store:
         self.sources: tuple[str, ...] = tuple(json.loads(attributes["sources"]))
         self.about: dict = json.loads(attributes["about"])
         self._identity: str = attributes["index_crc32"]
+        texts = (self.tree_fingerprint, self._identity, *self.sources)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.about, dict):
+            raise DataError(f"{self.path}: an attribute is not of its type; pack it again")
         self._tree_json = file["tree"][()].tobytes()
 
     def _read_index(self, file: h5py.File) -> None:
@@ -93,6 +97,8 @@ class Store:
         for name, dtype in COLUMNS.items():
             if self._version == 1 and name in NEW:
                 continue
+            if file[f"index/{name}"].nbytes > self.path.stat().st_size:  # HDF5 makes up what is not there
+                raise DataError(f"{self.path}: index/{name} is larger than the file; pack it again")
             column = file[f"index/{name}"][()]
             if column.dtype != dtype or zlib.crc32(column.tobytes()) != checksums[name]:
                 raise DataError(
@@ -104,17 +110,9 @@ class Store:
                 f"{self.path}: checksum of the tree does not fit; the file is damaged, pack it again"
             )
         self._length = len(columns["width"])
-        fits = (
-            len(columns["image_starts"]) == self._length + 1
-            and columns["image_starts"][-1] == file["bytes"].shape[0]
-            and all(len(columns[starts]) == self._length + 1 for starts in RAGGED.values())
-            and all(len(columns[rows]) == columns[starts][-1] for rows, starts in RAGGED.items())
-        )
-        if not fits:
-            raise DataError(
-                f"{self.path}: the index does not fit the images; the file is damaged, pack it again"
-            )
-        for name in ("labels", "image_labels", "negative_labels", "not_exhaustive_labels"):
+        if not index_fits(columns, file["bytes"].shape, len(self.sources)):
+            raise DataError(f"{self.path}: the index does not fit the images or itself; pack it again")
+        for name in LABELS:
             columns[name] = columns[name].astype(np.int64)
         for name in ("boxed", "crowd", "difficult"):
             columns[name] = columns[name].astype(bool)
@@ -229,11 +227,12 @@ class Store:
         """The tree whose node indices the labels are, rebuilt from the file and held against the
         fingerprint."""
         try:
-            tree = WordTree(**json.loads(zlib.decompress(self._tree_json)))
-        except (TreeError, ValueError, TypeError, zlib.error) as error:
+            tree = WordTree(**json.loads(zlib.decompressobj().decompress(self._tree_json, MOST_BYTES)))
+        except (TreeError, ValueError, TypeError, RecursionError, zlib.error) as error:
             raise DataError(f"{self.path}: the tree in it cannot be read ({error})") from error
         if tree.fingerprint != self.tree_fingerprint:
             raise DataError(f"{self.path}: the tree in it is not the one its fingerprint names")
+        self._check_labels(len(tree))
         return tree
 
     def require_tree(self, tree: WordTree) -> None:
@@ -244,6 +243,12 @@ class Store:
                 f"{len(self.tree)} nodes) than {tree.fingerprint[:12]} ({len(tree)} nodes); "
                 "pack the data with that tree"
             )
+        self._check_labels(len(tree))
+
+    def _check_labels(self, nodes: int) -> None:
+        for name in LABELS:
+            if len(self._columns[name]) and self._columns[name].max() >= nodes:
+                raise DataError(f"{self.path}: {name} beyond the {nodes} nodes of its tree; pack it again")
 
     # Samples
 

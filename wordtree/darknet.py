@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # Nine digits are more nodes than memory holds; int() itself fails on thousands of digits.
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
+# What Darknet takes for blanks within a line; Python knows two dozen more, which may belong to an id.
+_BLANK = " \t\v\f"
+_BLANKS = re.compile(f"[{_BLANK}]")
 
 
 def read(tree: str | Path, names: str | Path | None = None, labels: str | Path | None = None) -> WordTree:
@@ -39,7 +42,7 @@ def read(tree: str | Path, names: str | Path | None = None, labels: str | Path |
 
     ids, parents = [], []
     for number, line in enumerate(read_lines(tree), 1):
-        fields = line.split()
+        fields = [field for field in _BLANKS.split(line) if field]
         if len(fields) != 2 or not _INTEGER.fullmatch(fields[1]):
             raise TreeError(
                 f"{tree}:{number}: wanted an id and its parent's line number counted from 0 (-1: a root), "
@@ -97,7 +100,7 @@ def read_map(path: str | Path, n: int) -> np.ndarray:
     """
     nodes = []
     for number, line in enumerate(read_lines(path), 1):
-        text = line.strip()
+        text = line.strip(_BLANK)
         if not _INTEGER.fullmatch(text) or not 0 <= int(text) < n:
             raise TreeError(f"{path}:{number}: wanted the index of a node, 0 to {n - 1}, found {text!r}")
         nodes.append(int(text))

@@ -8,6 +8,7 @@ numbers.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ _REGION_KEYS = ("anchors", "classes", "num", "softmax", "tree", "map")
 _CHECKED_KEYS = ("coords", "background", "log", "classfix", "mask_scale", "max")
 _LOSS_KEYS = ("bias_match", "rescore", "object_scale", "noobject_scale", "class_scale", "coord_scale")
 _LOSS_KEYS += ("thresh", "jitter", "absolute", "random")
+
+# What Darknet takes for blanks; Python knows two dozen more.
+_BLANK = re.compile(r"[ \t\r\v\f]+")
 
 # Darknet's long and short section names.
 _SECTIONS = {
@@ -81,7 +85,7 @@ class Section:
         """A list with commas between; a comma at the end is allowed, as Darknet allows it."""
         parts = self.text(key, "").rstrip(",").split(",")
         try:
-            return [kind(part) for part in parts if parts != [""]]
+            return [_plain(kind, part) for part in parts if parts != [""]]
         except ValueError:
             raise self.fail(f"{key}={self.text(key)} is not a list of numbers", key) from None
 
@@ -96,9 +100,16 @@ class Section:
         if text is None:
             return default
         try:
-            return kind(text)
+            return _plain(kind, text)
         except ValueError:
             raise self.fail(f"{key}={text} is not {what}", key) from None
+
+
+def _plain(kind: type, text: str) -> int | float:
+    """A number as C reads one: Python would also take 1_0 and the digits of other scripts."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return kind(text)
 
 
 def read(path: str | Path, bn: str = "darknet-cpu") -> NetworkSpec:
@@ -153,8 +164,8 @@ def split(text: str, file: str = "cfg") -> list[Section]:
     counts.
     """
     sections: list[Section] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        line = "".join(line.split())
+    for number, line in enumerate(text.split("\n"), 1):  # no other sign ends a line for Darknet
+        line = "".join(_BLANK.split(line))
         if not line or line[0] in "#;":
             continue
         if "\0" in line:

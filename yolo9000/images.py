@@ -201,6 +201,10 @@ def _from_pil(
     """fit: see read_reduced. Returns pixels and the (width, height) of the whole, upright."""
     _check_size(picture.width, picture.height, name, max_pixels)
     try:
+        if picture.format not in ("JPEG", "MPO"):
+            # Before the orientation: to find a PNG's, Pillow decodes it, and what went wrong once in decoding
+            # it does not tell again. Only JPEGs can be reduced while they are decoded.
+            picture.load()
         orientation = _orientation(picture)
         width, height = picture.size if orientation < 5 else picture.size[::-1]  # from 5 on it lies on a side
         if fit is not None:

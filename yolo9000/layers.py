@@ -97,7 +97,8 @@ class Convolution(Layer):
         self._integer("groups", 1)
         if self.padding is None:
             self._set("padding", self.dilation * (self.size // 2))
-        self._integer("padding", 0, 9999)
+        # Beyond, windows see padding alone, and a small network grows a grid of millions of cells.
+        self._integer("padding", 0, self.dilation * self.size)
         self._choice("activation", ACTIVATIONS)
         self._choice("start", STARTS)
         self._truth("batch_normalize")

@@ -216,13 +216,17 @@ def _info(
         for key in ("names", "class_map"):
             if not isinstance(model[key], list | None):
                 raise TypeError(f"{key} is no list")
-        names = None if model["names"] is None else tuple(str(name) for name in model["names"])
+        if not all(isinstance(name, str) for name in model["names"] or ()):
+            raise TypeError("a name is no text")
+        names = None if model["names"] is None else tuple(model["names"])
         class_map = None if model["class_map"] is None else tuple(map(operator.index, model["class_map"]))
-        version = tuple(int(part) for part in model["version"])
-        record, defaults, seen = dict(model["record"]), dict(model["defaults"]), int(model["seen"])
+        version = tuple(map(operator.index, model["version"]))
+        record, defaults, seen = model["record"], model["defaults"], operator.index(model["seen"])
+        if not isinstance(record, dict) or not isinstance(defaults, dict):
+            raise TypeError("record or defaults is no object")
     except (ModelError, TreeError) as error:
         raise ModelError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"{path}: its description cannot be read ({type(error).__name__}: {error})"
         ) from error
