@@ -1,4 +1,4 @@
-"""What a command imports and leaves behind when it starts; how long that takes is scripts/bench_start.py's."""
+"""What a command imports and leaves behind when it starts; how long that takes: scripts/bench_start.py."""
 
 import gc
 import subprocess
