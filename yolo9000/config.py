@@ -25,11 +25,11 @@ class ModelConfig:
     preset: name of a function in yolo9000.presets, called with `arguments`; start: model file or checkpoint
     to go on from; cfg, weights: Darknet files. With `preset`, `trunk` names files (a model file, a
     checkpoint, or cfg + weights separated by a space) whose first layers are copied as far as the layers
-    agree. known: the classes of `trunk`, a classifier, as WordNet ids (a table of wordtree.class_map, or a
-    file); then the class rows begin as what that classifier knows (yolo9000.distill). tree: "default", a tree
-    file, "flat" (one sibling group of all classes that the data names), or "" (that of the data). stored:
-    "labels" gives class rows only to nodes on the paths of the data's labels and of `known`, "all" to every
-    node.
+    agree; with trunk_rows, where it is a classifier on a tree, its class rows too, by id, to each anchor.
+    known: the classes of `trunk`, a classifier, as WordNet ids (a table of wordtree.class_map, or a file);
+    then the class rows begin as what that classifier knows (yolo9000.distill). tree: "default", a tree file,
+    "flat" (one sibling group of all classes that the data names), or "" (that of the data). stored: "labels"
+    gives class rows only to nodes on the paths of the data's labels and of `known`, "all" to every node.
     """
 
     preset: str = ""
@@ -44,6 +44,7 @@ class ModelConfig:
     known: str = ""
     shared_rows: bool = False  # one set of class rows for all anchors
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
+    trunk_rows: bool = False  # class rows begin as those of the trunk, a classifier on a tree
     fold: bool = False  # the frozen layers' batch norms into their convolutions: the same outputs, faster
 
     def __post_init__(self) -> None:

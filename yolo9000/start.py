@@ -16,6 +16,7 @@ from torch import nn
 from wordtree import TreeError, WordTree
 from yolo9000.blocks import ConvolutionUnit
 from yolo9000.checkpoint import load_checkpoint
+from yolo9000.classrows import row_nodes, row_parameters, view_rows
 from yolo9000.config import ModelConfig
 from yolo9000.distill import class_labels, copy_class_rows
 from yolo9000.errors import ModelError, TrainingError
@@ -39,6 +40,8 @@ def build_network(
         if config.trunk:
             source = load_any(config.trunk)
             copy_trunk(source, net)
+            if config.trunk_rows:
+                copy_tree_rows(source, net)
             if known:
                 copy_class_rows(source, [tree.index(wnid) for wnid in known], net, tree)
         if config.fold:
@@ -171,6 +174,44 @@ def copy_trunk(source: Network, net: Network) -> int:
         if isinstance(layer, Convolution) and layer.twin_of is not None and layer.twin_of < count:
             _copy_twin(i, net.layers[i], net.layers[layer.twin_of])
     return count
+
+
+def copy_tree_rows(source: Network, net: Network) -> int:
+    """Class rows of a classifier on a tree to every anchor of a detector, node by node as their ids say
+    (paper, section 4: YOLO9000 starts from its classifier's). Others keep what they have. Returns how many.
+
+    Raises TrainingError where the two do not fit.
+    """
+    off = "or go without, with model.trunk_rows = false"
+    if source.tree is None or net.tree is None or source.spec.softmax is None:
+        raise TrainingError(
+            f"model.trunk_rows: the trunk must be a classifier on a tree; for a list of classes name their "
+            f"ids with model.known, {off}"
+        )
+    try:
+        given, taken = _class_rows(source), _class_rows(net)
+    except ModelError as error:
+        raise TrainingError(f"model.trunk_rows: {error}; {off}") from None
+    if given[0].shape[2] != taken[0].shape[2]:
+        raise TrainingError(
+            f"model.trunk_rows: the classifier's rows take {given[0].shape[2]} channels, the detector's "
+            f"{taken[0].shape[2]}; {off}"
+        )
+    place = {source.tree.ids[node]: k for k, node in enumerate(row_nodes(source.spec))}
+    ours = [k for k, node in enumerate(row_nodes(net.spec)) if net.tree.ids[node] in place]
+    theirs = [place[net.tree.ids[node]] for node in row_nodes(net.spec) if net.tree.ids[node] in place]
+    if not ours:
+        raise TrainingError(f"model.trunk_rows: no node of the detector's is one of the classifier's; {off}")
+    with torch.no_grad():
+        for theirs_all, ours_all in zip(given, taken, strict=True):
+            ours_all[:, ours] = theirs_all[:, theirs]  # the same to each of S sets of rows
+    return len(ours)
+
+
+def _class_rows(net: Network) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views of the class rows (S, K, D) and their biases (S, K)."""
+    weight, bias = (view_rows(net.spec, values.data) for values in row_parameters(net))
+    return weight.flatten(2), bias  # (S, K, D, 1, 1) -> (S, K, D)
 
 
 def _copy_twin(index: int, twin: nn.Module, model: nn.Module) -> None:

@@ -1,0 +1,111 @@
+"""The paper's chain of recipes: a classifier, flat or on a tree, the same at a larger input, a detector that
+starts from its trunk and class rows, joint training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep import Store
+from tests.yolo9000 import toys
+from wordtree import WordTree
+from yolo9000.config import load_config
+from yolo9000.errors import TrainingError
+from yolo9000.network import Network
+from yolo9000.presets import darknet19, yolo9000, yolov2
+from yolo9000.start import copy_tree_rows, copy_trunk, load_any
+from yolo9000.train import train
+
+TREE = toys.TREE
+
+
+def classifier(tree: WordTree | None = TREE, slim: float = 0.03) -> Network:
+    classes = len(tree) if tree is not None else 6
+    return Network(darknet19(classes=classes, image_size=64, slim=slim), tree)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["darknet's form", "rows of its own"])
+def test_every_anchor_says_what_the_classifier_says(own: bool) -> None:
+    """Averaged over the cells, each anchor's class logits are the classifier's."""
+    torch.manual_seed(0)
+    source = classifier().eval()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    spec = yolo9000(TREE, image_size=64, slim=0.03)
+    if own:
+        from yolo9000.start import own_rows
+
+        spec = own_rows(spec, None, shared=False)
+    net = Network(spec, TREE).eval()
+    # All layers of the classifier before its last convolution, average and softmax.
+    assert copy_trunk(source, net) == len(source.spec) - 3
+    assert copy_tree_rows(source, net) == len(TREE)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        raw = net(images)
+        wanted = source.logits(images)  # (N, C)
+    anchors = len(net.spec.region.anchors)
+    logits = raw.unflatten(1, (anchors, -1))[:, :, 5:]  # (N, A*(5+C), H, W) -> (N, A, C, H, W)
+    for anchor in range(anchors):
+        torch.testing.assert_close(logits[:, anchor].mean((2, 3)), wanted)
+
+
+def test_rows_go_by_id_and_others_stay() -> None:
+    source = classifier()
+    tree = WordTree([TREE.ids[0], "other", TREE.ids[2], "unheard of"], [-1, -1, 0, 0])
+    net = Network(yolo9000(tree, image_size=64, slim=0.03), tree)
+    anchors = len(net.spec.region.anchors)
+
+    def channels() -> torch.Tensor:
+        weight = net.layers[-2].conv.weight.detach().clone()
+        return weight.unflatten(0, (anchors, -1))  # (A*(5+C), D, 1, 1) -> (A, 5+C, D, 1, 1)
+
+    before = channels()
+    assert copy_tree_rows(source, net) == 2
+    after = channels()
+    for node in (0, 2):
+        assert all(torch.equal(row, source.layers[-3].conv.weight[node]) for row in after[:, 5 + node])
+    others = [0, 1, 2, 3, 4, 6, 8]
+    assert torch.equal(after[:, others], before[:, others])
+
+
+def test_what_does_not_fit_is_said() -> None:
+    net = Network(yolo9000(TREE, image_size=64, slim=0.03), TREE)
+    with pytest.raises(TrainingError, match=r"classifier on a tree.*model\.known"):
+        copy_tree_rows(classifier(None), net)
+    with pytest.raises(TrainingError, match="take 61 channels, the detector's 31"):
+        copy_tree_rows(classifier(slim=0.06), net)
+    other = WordTree.flat(list("abc"))
+    with pytest.raises(TrainingError, match="no node"):
+        copy_tree_rows(classifier(), Network(yolo9000(other, image_size=64, slim=0.03), other))
+    flat = Network(yolov2(6, image_size=64, slim=0.03))
+    with pytest.raises(TrainingError, match="trunk_rows"):
+        copy_tree_rows(classifier(), flat)
+
+
+def test_the_papers_recipes_one_after_another(tmp_path: Path) -> None:
+    """As named configurations, made small by settings alone."""
+    data = toys.pack_squares(tmp_path / "t.h5", boxed=16, labelled=32, size=48)
+    few = ("batch=10", "workers=0", "precision=float32", "schedule.burn_in=0", "images=20", "epochs=0.0")
+    slim = "model.arguments.slim=0.03"
+
+    def run(name: str, *more: str, size: int, trunk: str = "") -> str:
+        sizes = (f"input.sizes=[{size}]", f"model.arguments.image_size={size}")
+        trunk_setting = (f"model.trunk={tmp_path / trunk}",) if trunk else ()
+        config = load_config(name, (*few, slim, *sizes, *trunk_setting, *more))
+        out = name + "".join(more).replace("/", "")
+        train(config, [data], tmp_path / out, progress=False)
+        return out
+
+    for tree in ("", "flat"):
+        first = run("darknet19-224", f'model.tree="{tree}"', size=64)
+        second = run("darknet19-448", f'model.tree="{tree}"', size=96, trunk=first)
+        assert load_any(str(tmp_path / second)).classes == (6 if tree == "" else 4)
+        boxes = run("yolov2", f'model.tree="{tree}"', size=64, trunk=second)
+        assert load_any(str(tmp_path / boxes)).spec.region is not None
+        if tree == "":
+            joint = run("yolo9000-joint", 'model.tree=""', size=64, trunk=second)
+            batch = load_config("yolo9000-joint", few).data
+            assert [part.share for part in batch] == [1, 4]
+            assert load_any(str(tmp_path / joint)).tree == Store(data).tree
