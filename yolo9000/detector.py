@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolo9000.blocks import LogSumExpUnit
+from yolo9000.blocks import LogSumExpUnit, RegionRows
 from yolo9000.boxes import cxcywh_to_xyxy
 from yolo9000.candidates import Candidates, candidates
 from yolo9000.decision import Decision
@@ -28,7 +28,7 @@ from yolo9000.images import read_image, read_reduced
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
 from yolo9000.names import tree_of
 from yolo9000.options import Options, asked_rule, check_defaults
-from yolo9000.packed import pack
+from yolo9000.packed import pack, part_rows
 from yolo9000.suppression import nms
 
 if TYPE_CHECKING:
@@ -112,18 +112,18 @@ class Detector:
         )
         self.precision = "bfloat16" if bfloat16 else "float32"
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
-        self._rows: tuple[Tensor, Tensor] | None = None
         self._decision: Decision | None = None
         fused = net.fuse().to(self.device)
-        probe = self._probe(fused)
-        self.lazy = probe is not None
+        self.lazy = self._is_lazy(fused)
+        if self.lazy:
+            fused = part_rows(fused)
         if bfloat16:
-            if probe is not None:  # class rows stay float32: they are applied to a few boxes only
-                self._rows = (probe.weight.clone(), probe.bias.clone())
-            fused = fused.to(torch.bfloat16)
-            for module in fused.modules():
-                if isinstance(module, LogSumExpUnit):  # and so are sums of evidence
-                    module.float()
+            if fused.external is not None:
+                fused.external.to(torch.bfloat16)
+            for layer in fused.layers:
+                # Class rows stay float32: they are applied to a few boxes only. So do sums of evidence.
+                if not isinstance(layer, RegionRows | LogSumExpUnit):
+                    layer.to(torch.bfloat16)
         self._running = pack(fused.to(memory_format=torch.channels_last).eval(), self.size)
 
     @classmethod
@@ -237,10 +237,7 @@ class Detector:
             if not self.lazy:
                 return self._running(images).float()
             out = self._running.lazy(images)
-            changes: dict[str, Any] = {"boxes": out.boxes.float()}
-            if self._rows is not None:
-                changes |= {"weight": self._rows[0], "bias": self._rows[1], "features": out.features.float()}
-            return dataclasses.replace(out, **changes)
+            return dataclasses.replace(out, boxes=out.boxes.float())
 
     @torch.inference_mode()
     def candidates(self, output: LazyOutput | Tensor, options: Options) -> Candidates:
@@ -368,14 +365,15 @@ class Detector:
         )
 
     @torch.inference_mode()
-    def _probe(self, net: "Network") -> LazyOutput | None:
-        """A lazy output of nothing, as small as can be; None if the network's last convolution is not linear
-        1x1."""
+    def _is_lazy(self, net: "Network") -> bool:
+        """Whether a network has a lazy output, tried on a picture of nothing, as small as can be; not if its
+        last convolution is not linear 1x1."""
         width, height = (self.stride, self.stride) if net.external is None else self.size
         try:
-            return net.lazy(torch.zeros(1, 3, height, width, device=self.device))
+            net.lazy(torch.zeros(1, 3, height, width, device=self.device))
         except ModelError:
-            return None
+            return False
+        return True
 
     def _size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
         return self.size if size is None else self.checked_size(size)

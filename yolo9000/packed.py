@@ -1,9 +1,11 @@
-"""`pack`: a fused network made ready for inference on a processor by oneDNN, which PyTorch carries: weights
-laid out once as its kernels read them, activations computed inside the convolutions, pools without the
-indices that only training needs. Outputs are the same but for rounding. No folding of batch norm (network.py)
-and no choice of precision (detector.py).
+"""A fused network made ready for inference. `part_rows`: class rows apart from the box channels, so that
+they need not take part. `pack`, for a processor: convolutions by oneDNN, which PyTorch carries, with weights
+laid out once as its kernels read them and activations inside, pools without the indices that only training
+needs. Outputs are the same but for rounding. No folding of batch norm (network.py) and no choice of precision
+(detector.py).
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +37,36 @@ def can_pack(dtype: torch.dtype) -> bool:
     if not all(hasattr(operations, name) for name in wanted):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and operations._is_mkldnn_bf16_supported())
+
+
+def part_rows(net: "Network") -> "Network":
+    """A detector with a lazy output whose last convolution makes boxes and classes -> the same with a
+    convolution for boxes alone and class rows that the region layer owns; any other as it is. Parameters are
+    those of `net`, not copies.
+    """
+    from yolo9000.network import Network  # which does without this file
+
+    spec, region, last = net.spec, net.spec.region, len(net.spec) - 2
+    if region.features is not None or last < 1:
+        return net
+    count = len(region.anchors)
+    boxes = replace(spec.layers[last], filters=5 * count)
+    region = replace(region, boxes=last, features=last - 1, shared_rows=False)
+    spec = replace(spec, layers=(*spec.layers[:last], boxes, region))
+    # Without memory: every parameter is given one that is there already.
+    with torch.device("meta"):
+        parted = Network(spec, net.tree, external=net.external, init=False)
+    weight, bias = (p.detach() for p in (net.layers[last].conv.weight, net.layers[last].conv.bias))
+    weight = weight.unflatten(0, (count, -1))  # (A*(5+C), D, 1, 1) -> (A, 5+C, D, 1, 1)
+    bias = bias.unflatten(0, (count, -1))  # (A*(5+C),) -> (A, 5+C)
+    for index in range(last):
+        parted.layers[index] = net.layers[index]
+    conv, rows = parted.layers[last].conv, parted.layers[-1].rows
+    conv.weight, conv.bias = nn.Parameter(weight[:, :5].flatten(0, 1)), nn.Parameter(bias[:, :5].flatten())
+    rows.weight, rows.bias = nn.Parameter(weight[:, 5:, :, 0, 0]), nn.Parameter(bias[:, 5:])
+    for name in ("class_map", "seen", "version", "names", "record", "defaults"):
+        setattr(parted, name, getattr(net, name))
+    return parted.eval()
 
 
 def pack(net: "Network", size: tuple[int, int]) -> "Network":
