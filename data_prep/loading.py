@@ -15,7 +15,9 @@ from data_prep.classnames import read_class_names
 from data_prep.coco import read_coco
 from data_prep.cvat import read_cvat
 from data_prep.errors import DataError
+from data_prep.fiftyone import read_fiftyone
 from data_prep.folders import read_folders, read_unlabelled
+from data_prep.labelstudio import read_labelstudio
 from data_prep.lookup import Lookup
 from data_prep.mapping import Mapping, map_categories
 from data_prep.openimages import read_openimages
@@ -91,6 +93,10 @@ def _read(source: Source, root: Path, pictures: Pictures) -> Records:
         return read_voc(at(source.annotations), lookup, source.corners)
     if source.kind == "cvat":
         return read_cvat(at(source.annotations), lookup)
+    if source.kind == "fiftyone":
+        return read_fiftyone(at(source.annotations), lookup, source.field)
+    if source.kind == "labelstudio":
+        return read_labelstudio(at(source.annotations), lookup, source.field)
     if source.kind == "openimages":
         labels, class_names = at(source.image_labels), at(source.class_names)
         return read_openimages(at(source.annotations), lookup, labels, class_names)

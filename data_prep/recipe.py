@@ -12,7 +12,10 @@ from typing import Any
 
 from data_prep.errors import DataError
 
-KINDS = ("coco", "voc", "cvat", "openimages", "yolo", "darknet", "folders", "unlabelled")
+KINDS = (
+    *("coco", "voc", "cvat", "fiftyone", "labelstudio"),
+    *("openimages", "yolo", "darknet", "folders", "unlabelled"),
+)
 
 # How corners in VOC's XML are to be read. "edges": as they stand, right - left is the width, as COCO's
 # conversions and most tools take them. "pixels": the VOC development kit's own words: pixels counted from 1,
@@ -26,6 +29,7 @@ _GOES_WITH = {
     "image_labels": ("openimages",),
     "labels": ("darknet",),
     "corners": ("voc",),
+    "field": ("fiftyone", "labelstudio"),
 }
 
 
@@ -37,9 +41,10 @@ class Source:
     kind: one of KINDS: "folders" is `<class>/<file>`, labels only; "unlabelled" pictures alone; all others
         have annotations and images.
     images: a folder, a tar or a folder of tars.
-    annotations: the file (coco, cvat), list of pictures (darknet), CSV of boxes (openimages) or folder of
-        files (voc, yolo).
-    class_names, image_labels, labels, corners: see yolo.py, openimages.py and voc.py.
+    annotations: the file (coco, cvat, fiftyone, labelstudio), list of pictures (darknet), CSV of boxes
+        (openimages) or folder of files (voc, yolo).
+    class_names, image_labels, labels, corners, field: see yolo.py, openimages.py, voc.py, fiftyone.py and
+        labelstudio.py.
     map: see mapping.map_categories; of "darknet" also a .map file. drop_unmapped: go on without what
         cannot be mapped.
     classes: of "folders", the only classes taken (a list, see selection.read_list).
@@ -62,6 +67,7 @@ class Source:
     image_labels: str | None = None
     labels: str | None = None
     corners: str = "edges"
+    field: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -13,6 +13,8 @@ _OPTIONS = [
     click.option("--coco", metavar="JSON", help="One data set: annotations in COCO's format; with --images."),
     click.option("--voc", metavar="FOLDER", help="One data set: VOC's XML files; with --images."),
     click.option("--cvat", metavar="XML", help="One data set: CVAT for images; with --images."),
+    click.option("--fiftyone", metavar="JSON", help="One data set: FiftyOne's samples.json or labels.json."),
+    click.option("--labelstudio", metavar="JSON", help="One data set: an export of Label Studio."),
     click.option("--openimages", metavar="CSV", help="One data set: Open Images' boxes; with --images."),
     click.option("--yolo", metavar="FOLDER", help="One data set: YOLO's label files; with --images."),
     click.option("--darknet", metavar="LIST", help="One data set: Darknet's list of files; with --images."),
@@ -40,6 +42,7 @@ _OPTIONS = [
         default="edges",
         help="Of --voc: edges as they stand, or pixels from 1, the last included.  [default: edges]",
     ),
+    click.option("--field", metavar="NAME", help="Of --fiftyone and --labelstudio: where the truth is."),
     click.option("--source", metavar="NAME", help="What samples are said to come from.  [default: the kind]"),
     click.option(
         "--map",
@@ -138,6 +141,7 @@ def recipe_from(recipe: str | None, options: dict) -> Recipe:
         image_labels=options["image_labels"],
         labels=options["labels"],
         corners=options["corners"],
+        field=options["field"],
     )
     return Recipe((source,), tree or "default", options["names"], Path(options["root"] or "."))
 

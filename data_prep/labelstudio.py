@@ -1,0 +1,279 @@
+"""Label Studio's JSON into records, and detections into its tasks. No pictures are touched here.
+
+Read are its exports "JSON" and "JSON-MIN"; written are tasks with predictions, as it imports them, and the
+labelling configuration that goes with them.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from data_prep.errors import DataError
+from data_prep.lookup import Lookup, tidy
+from data_prep.record import Category, Fault, Record, Records
+from data_prep.textfile import read_json
+from wordtree.files import written_whole
+
+_FROM, _TO = "label", "image"  # names of the tags in the labelling configuration
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what it puts before the names of uploaded files
+_BOXES = ("rectanglelabels", "labels")  # keys of a rectangle's labels; a polygon's are alike
+_PICTURE_KEYS = ("image", "img", "image_url", "url", "picture")  # of a task's data, before any other
+
+
+def read_labelstudio(path: Path | str, pictures: Lookup, field: str | None = None) -> Records:
+    """Read one export. Boxes are in percent of the picture; a turned one counts as the upright box about it,
+    a polygon as the box about its corners; choices are labels of the whole picture.
+
+    field: "annotations", or "predictions" where those are the truth; the default is annotations. Of several
+        annotations of a task one marked as ground truth counts, else the last, cancelled ones never. A task
+        that nobody annotated is left out as "missing labels"; an annotation without any region says that
+        nothing is there, unless the export holds choices only.
+
+    Categories are named, their keys are the names.
+
+    Raises:
+        DataError: not such a file.
+    """
+    path = Path(path)
+    if field not in (None, "annotations", "predictions"):
+        raise DataError(f"{path}: the field is annotations or predictions, not {field!r}")
+    tasks = read_json(path)
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise DataError(f"{path}: not Label Studio's export: wanted a list of tasks")
+    reader = _Reader(pictures)
+    said = [_said(task, field or "annotations") for task in tasks]
+    shapes = any(isinstance(row, dict) and not _is_choice(row) for rows in said for row in rows or ())
+    choices = any(isinstance(row, dict) and _is_choice(row) for rows in said for row in rows or ())
+    for task, rows in zip(tasks, said, strict=True):
+        reader.add(task, rows, only_choices=choices and not shapes)
+    if not reader.records and not reader.faults:
+        raise DataError(f"{path}: no tasks in it")
+    records = tuple(reader.records[name] for name in sorted(reader.records))
+    return Records(records, reader.categories, tuple(reader.faults))
+
+
+def write_labelstudio(
+    path: Path | str,
+    detections: Iterable[Any],
+    prefix: str = "/data/local-files/?d=",
+    model: str = "yolo9000",
+    names: bool = True,
+) -> int:
+    """Write predictions as tasks that Label Studio imports and shows for correction; returns how many boxes.
+
+    detections: yolo9000.Detections with a `source`, one a picture. prefix: what makes an address that its
+    server answers of a picture's source; by default that of local files, whose folder the server is told of.
+    names: label boxes with display names, else with ids. Raises DataError for a picture without a name and
+    for what the file system refuses.
+    """
+    tasks, count = [], 0
+    for found in detections:
+        if not found.source:
+            raise DataError("detections without a source: Label Studio needs an address of each picture")
+        width, height = found.image_size
+        results = []
+        for number, one in enumerate(found):
+            left, top, right, bottom = one.box_xyxy
+            label = one.name if names or not one.path else one.path[-1]
+            value = {
+                "x": round(100 * left / width, 6),
+                "y": round(100 * top / height, 6),
+                "width": round(100 * (right - left) / width, 6),
+                "height": round(100 * (bottom - top) / height, 6),
+                "rotation": 0,
+                "rectanglelabels": [label],
+            }
+            result = {"id": f"box{number}", "type": "rectanglelabels", "from_name": _FROM, "to_name": _TO}
+            result |= {"original_width": width, "original_height": height, "image_rotation": 0}
+            results.append(result | {"value": value, "score": round(float(one.score), 6)})
+        count += len(results)
+        score = max((result["score"] for result in results), default=0.0)
+        prediction = {"model_version": model, "score": score, "result": results}
+        tasks.append({"data": {"image": prefix + tidy(found.source)}, "predictions": [prediction]})
+    with written_whole(path, DataError) as part:
+        text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
+        part.write_bytes(text.encode("utf-8", "backslashreplace"))
+    return count
+
+
+def labelling_config(names: Iterable[str]) -> str:
+    """The configuration of a project whose rectangles have these labels, XML; the tags are those that
+    `write_labelstudio` speaks of."""
+    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in dict.fromkeys(names))
+    return (
+        f'<View>\n  <Image name="{_TO}" value="$image"/>\n'
+        f'  <RectangleLabels name="{_FROM}" toName="{_TO}">\n{labels}\n  </RectangleLabels>\n</View>\n'
+    )
+
+
+def _said(task: dict, field: str) -> list | None:
+    """The regions and choices that count for a task; None where nobody said anything."""
+    if "data" not in task:  # JSON-MIN: lists of regions, and choices, under the names of their tags
+        rows = [row for value in task.values() if isinstance(value, list) for row in value]
+        chosen = [task["choice"]] if isinstance(task.get("choice"), str) else task.get("choice")
+        if isinstance(chosen, dict):  # several at once
+            chosen = chosen.get("choices")
+        rows += [{"type": "choices", "value": {"choices": chosen}}] if chosen else []
+        rows = [{"value": row} if isinstance(row, dict) and "value" not in row else row for row in rows]
+        return rows or (None if field == "predictions" else [])
+    given = task.get(field)
+    good = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    good = [one for one in good if not one.get("was_cancelled") and isinstance(one.get("result"), list)]
+    truths = [one for one in good if one.get("ground_truth")]
+    return (truths or good)[-1]["result"] if good else None
+
+
+def _is_choice(row: dict) -> bool:
+    return row.get("type") == "choices" or "choices" in _value(row)
+
+
+def _value(row: dict) -> dict:
+    value = row.get("value")
+    return value if isinstance(value, dict) else {}
+
+
+class _Reader:
+    """Gathers records, categories and faults."""
+
+    def __init__(self, pictures: Lookup) -> None:
+        self.pictures = pictures
+        self.records: dict[str, Record] = {}
+        self.categories: dict[str, Category] = {}
+        self.faults: list[Fault] = []
+
+    def add(self, task: dict, rows: list | None, only_choices: bool) -> None:
+        addresses = list(_addresses(task))
+        name = self.pictures.find(*(name for address in addresses for name in _names(address)))
+        name = name or next((n for address in addresses for n in _names(address)), "")
+        if not name:
+            where = f"task {task.get('id')!r} names no picture"
+            self.faults.append(Fault("malformed annotation", "", where))
+        elif name in self.records:
+            self.faults.append(Fault("repeated id", name, "a picture of that name is there already"))
+        elif rows is None:
+            self.faults.append(Fault("missing labels", name, "nobody annotated it"))
+        else:
+            self._add(name, rows, only_choices)
+
+    def _add(self, name: str, rows: list, only_choices: bool) -> None:
+        boxes, keys, chosen, sizes = [], [], [], set()
+        for position, row in enumerate(rows):
+            if not isinstance(row, dict):
+                self._malformed(name, position, "is no object")
+                continue
+            if row.get("type") == "relation":
+                continue
+            if _is_choice(row):
+                said = _value(row).get("choices")
+                chosen += [c for c in said if isinstance(c, str) and c] if isinstance(said, list) else []
+                continue
+            size = tuple(_side(row, _value(row), key) for key in ("original_width", "original_height"))
+            sizes |= {size} if None not in size else set()
+            labels, box = _labels(_value(row)), _box(_value(row), size)
+            if row.get("image_rotation") not in (None, 0):
+                self._malformed(name, position, "was drawn on the picture turned")
+            elif not labels or box is None:
+                self._malformed(name, position, "has no label, or no box can be made of it")
+            else:
+                keys += labels
+                boxes += [box] * len(labels)
+        for key in (*keys, *chosen):
+            self.categories.setdefault(key, Category(key))
+        self.records[name] = Record(
+            name=name,
+            boxes_xyxy=np.asarray(boxes, np.float64).reshape(-1, 4),
+            categories=tuple(keys),
+            crowd=np.zeros(len(keys), bool),
+            difficult=np.zeros(len(keys), bool),
+            image_categories=tuple(dict.fromkeys(chosen)),
+            size=sizes.pop() if len(sizes) == 1 else None,
+            boxed=not only_choices,
+            in_shares=True,
+        )
+
+    def _malformed(self, name: str, position: int, why: str) -> None:
+        self.faults.append(Fault("malformed annotation", name, f"region {position} {why}"))
+
+
+def _addresses(task: dict) -> Iterator[str]:
+    """What may be the address of a task's picture, the likeliest first."""
+    data = task.get("data", task)
+    data = data if isinstance(data, dict) else {}
+    for key in (*_PICTURE_KEYS, *data):
+        if isinstance(data.get(key), str) and (key in _PICTURE_KEYS or "data" in task):
+            yield data[key]
+
+
+def _names(address: str) -> Iterator[str]:
+    """Names that a picture may have in its folder: of local files, uploads, and addresses elsewhere."""
+    try:
+        parts = urlsplit(address if "\\" not in address else "")
+    except ValueError:  # half an IPv6 address
+        parts = urlsplit("")
+    path = unquote(parts.path) if parts.path else address
+    if local := parse_qs(parts.query).get("d"):
+        path = local[0]
+    yield tidy(path)
+    folder, slash, last = tidy(path).rpartition("/")
+    if _UPLOADED.match(last):
+        yield folder + slash + _UPLOADED.sub("", last)
+        yield _UPLOADED.sub("", last)
+
+
+def _labels(value: dict) -> list[str]:
+    for key in (*_BOXES, "polygonlabels"):
+        if isinstance(value.get(key), list):
+            return [label for label in value[key] if isinstance(label, str) and label]
+    return []
+
+
+def _side(row: dict, value: dict, key: str) -> int | None:
+    side = row.get(key, value.get(key))
+    return side if isinstance(side, int) and not isinstance(side, bool) and 0 < side < 2**31 else None
+
+
+def _box(value: dict, size: tuple) -> list[float] | None:
+    """Corners in shares of the picture; None where there is no box."""
+    points = value.get("points")
+    if isinstance(points, list) and points:
+        corners = [[_number(v) for v in p] if isinstance(p, list) and len(p) == 2 else [None] for p in points]
+        if any(None in corner for corner in corners):
+            return None
+        xs, ys = zip(*corners, strict=True)
+        return [min(xs) / 100, min(ys) / 100, max(xs) / 100, max(ys) / 100]
+    x, y, w, h = (_number(value.get(key)) for key in ("x", "y", "width", "height"))
+    turn = _number(value.get("rotation", 0))
+    if None in (x, y, w, h, turn):
+        return None
+    if turn and math.isfinite(turn):
+        # Turned clockwise about its upper left corner, in pixels: percent of unlike sides do not turn.
+        if None in size:
+            return None
+        wide, high = size
+        c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        across, down = w * wide, h * high
+        xs = [0, across * c, across * c - down * s, -down * s]
+        ys = [0, across * s, across * s + down * c, down * c]
+        x, y, w, h = (
+            x + min(xs) / wide,
+            y + min(ys) / high,
+            (max(xs) - min(xs)) / wide,
+            (max(ys) - min(ys)) / high,
+        )
+    return [x / 100, y / 100, (x + w) / 100, (y + h) / 100]
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
