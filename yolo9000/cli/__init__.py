@@ -19,6 +19,7 @@ _COMMANDS = {
     "propose": "Give pictures that have only labels the boxes that a model finds for them.",
     "info": "Say what a model file or a training run is.",
     "serve": "A page to try a model on, and a JSON API.",
+    "export": "Write a detector as a file for other runtimes: torch.export, ONNX, OpenVINO.",
     "convert": "Turn Darknet's files into a model file and back.",
 }
 
