@@ -69,12 +69,13 @@ def judge(
     answer_xyxy: np.ndarray,
     answer_nodes: Sequence[int],
     absent: Sequence[int] | None = None,
+    opened: Sequence[int] = (),
 ) -> Outcome:
     """What became of the true boxes (t, 4) and the answers (a, 4), best first, of one picture.
 
     truth_nodes: -1 for a class that the tree has not; answer_nodes: -1 for "something". ignored: (t,) bool,
     boxes that need not be found. absent: where not everything was looked for, the nodes verified not to be
-    there; None: everything was. Answers take turns, best first; each gets the free true box that it overlaps
+    there; None: everything was. opened: nodes of which more may be there than have boxes. Answers take turns, best first; each gets the free true box that it overlaps
     most of those it names truly, and only after all have had their turn any other.
     """
     overlap = _overlaps(answer_xyxy, truth_xyxy)  # (a, t)
@@ -107,11 +108,18 @@ def judge(
             answers[k] = "uncounted"
         elif any(counts & (overlap[k] >= IOU)):
             answers[k] = "again"
-        elif absent is not None and not any(node >= 0 and tree.is_ancestor(n, node) for n in absent):
-            answers[k] = "uncounted"  # nobody looked for it here
+        elif _unasked(tree, node, absent, opened):
+            answers[k] = "uncounted"
         else:
             answers[k] = "invented"
     return Outcome(tuple(truths), tuple(answers), tuple(match))
+
+
+def _unasked(tree: "WordTree", node: int, absent: Sequence[int] | None, opened: Sequence[int]) -> bool:
+    """Whether nobody said that there is nothing of this node, or nothing more than has boxes."""
+    if any(node >= 0 and n >= 0 and tree.is_ancestor(n, node) for n in absent or ()):
+        return False
+    return absent is not None or any(relation(tree, n, node) != "aside" for n in opened)
 
 
 def _depth(tree: "WordTree", node: int) -> int:

@@ -123,8 +123,9 @@ class Witness:
         boxes, nodes, ignored = self.truth_of(place)
         said, known = self.answers[place], self.held.truth
         absent = None if known.asked.exhaustive[place] else known.absent[place]
+        opened = known.asked.open_node[known.asked.open_image == place].tolist()
         answers = said.boxes_xyxy, said.nodes.tolist()
-        return judge(self.held.tree, boxes, nodes.tolist(), ignored, *answers, absent)
+        return judge(self.held.tree, boxes, nodes.tolist(), ignored, *answers, absent, opened)
 
     def boxed(self) -> list[int]:
         """Places of the pictures with boxes (perhaps none on them) whose answers were kept."""

@@ -32,12 +32,12 @@ def test_relations_are_those_of_paths():
     assert relation(TREE, DOG, -1) == "above"
 
 
-def outcome(truth, answers, ignored=(), absent=None):
+def outcome(truth, answers, ignored=(), absent=None, opened=()):
     """truth, answers: (box, node) pairs; ignored: numbers of true boxes."""
     boxes = [np.array([box for box, _ in some], float).reshape(-1, 4) for some in (truth, answers)]
     nodes = [[node for _, node in some] for some in (truth, answers)]
     marks = np.isin(np.arange(len(truth)), list(ignored))
-    return judge(TREE, boxes[0], nodes[0], marks, boxes[1], nodes[1], absent)
+    return judge(TREE, boxes[0], nodes[0], marks, boxes[1], nodes[1], absent, opened)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,9 @@ def outcome(truth, answers, ignored=(), absent=None):
         ([([0, 0, 100, 100], DOG)], [(A, DOG)], {"ignored": [0]}, ("uncounted",), ("uncounted",)),
         ([(A, -1)], [(A, DOG)], {}, ("uncounted",), ("uncounted",)),  # a class the model has not
         ([], [(A, HUSKY), (B, CAR)], {"absent": [DOG]}, (), ("invented", "uncounted")),
+        ([(A, DOG)], [(A, DOG), (B, DOG)], {"opened": [DOG]}, ("right",), ("right", "uncounted")),
+        ([], [(A, ANIMAL), (B, HUSKY), (C, CAT)], {"opened": [DOG]}, (), ("uncounted",) * 2 + ("invented",)),
+        ([], [(A, HUSKY)], {"opened": [DOG], "absent": [HUSKY]}, (), ("invented",)),
         ([(A, DOG)], [([0, 0, 0, 0], DOG)], {}, ("missed",), ("invented",)),  # no area
     ],
 )
