@@ -15,6 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def apply_rows(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Logits (M, K) of features (M, D) by rows (K, D) and (K,).
+
+    In float32 on a CPU, where nothing is to be learned, by oneDNN's product: more than twice as fast as the
+    one PyTorch chooses by default on processors that its other library does not favour.
+    """
+    plain = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
+    if plain or torch.compiler.is_compiling() or not _has_onednn(features, weight):
+        return F.linear(features, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(features, weight, bias, "none", [], "")
+
+
+def _has_onednn(features: Tensor, weight: Tensor) -> bool:
+    return (
+        features.device.type == "cpu"
+        and features.dtype == weight.dtype == torch.float32
+        and bool(features.numel() and weight.numel())
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
 @dataclass(frozen=True)
 class LazyOutput:
     """Box channels, features, and the rows that turn the features into class logits.
@@ -58,7 +81,7 @@ class LazyOutput:
         features = self.at(image, row, col).to(self.weight.dtype)  # (M, D)
         weight, bias, known = (self.weight, self.bias, None) if nodes is None else self._rows(nodes)
         if weight.shape[0] == 1:
-            logits = F.linear(features, weight[0], bias[0])
+            logits = apply_rows(features, weight[0], bias[0])
         else:
             # One product an anchor: gathering a (M, K, D) copy of the rows instead would cost M times their
             # memory.
@@ -66,7 +89,7 @@ class LazyOutput:
             for a in range(self.anchors):
                 chosen = (anchor == a).nonzero()[:, 0]
                 order.append(chosen)
-                parts.append(F.linear(features[chosen], weight[a], bias[a]))
+                parts.append(apply_rows(features[chosen], weight[a], bias[a]))
             back = torch.cat(order).argsort()
             logits = torch.cat(parts)[back]
         if known is not None:

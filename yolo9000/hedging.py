@@ -25,6 +25,8 @@ LARGEST_LAMBDA = 1e12
 
 # Bisection stops when lambda is known to a thousandth of itself: answers change far more coarsely.
 _CLOSE = 1.001
+# A float32 product of an exponential differs from the float64 one by less than this allows.
+_ROUGHLY = 1 - 1e-4
 
 
 def rewards(hierarchy: "Hierarchy") -> Tensor:
@@ -45,11 +47,18 @@ def hedge(hierarchy: "Hierarchy", log_probabilities: Tensor, lambda_: float) -> 
     the lowest in the tree is answered, and the virtual root last. Raises ValueError unless 0 <= lambda < inf.
     """
     _check_lambda(lambda_)
-    value = log_probabilities.double().exp() * (rewards(hierarchy).to(log_probabilities.device) + lambda_)
-    value = value.masked_fill(log_probabilities == -torch.inf, -torch.inf)  # no answer, even where 0 is best
+    weight = rewards(hierarchy).to(log_probabilities.device) + lambda_  # (n,)
+    # In float32 first: only what may be largest there, with room for rounding, is looked at in float64.
+    rough = log_probabilities.float().exp() * weight.float()
+    near = (rough >= rough.amax(1, keepdim=True) * _ROUGHLY) & (log_probabilities > -torch.inf)
+    box, node = near.nonzero(as_tuple=True)
+    value = log_probabilities[box, node].double().exp() * weight[node]
+    best = value.new_full((len(rough),), -torch.inf).scatter_reduce(0, box, value, "amax")
     # Children come after their parents, so the last of equal nodes is the lowest.
-    best, place = value.flip(1).max(dim=1)
-    return torch.where(best < lambda_, -1, hierarchy.nodes - 1 - place)
+    place = node.new_full((len(rough),), -1).scatter_reduce(
+        0, box, node.where(value == best[box], -1), "amax"
+    )
+    return torch.where(best < lambda_, -1, place)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""What do 9,418 classes cost a detection, beside 20 on the same trunk with the same surviving boxes?
+
+From the picture's tensor to unsuppressed answers: the network's forward pass, boxes, objectness, and the
+walk down the tree at the boxes that pass, by the lazy head; with the dense head (all logits computed, then
+all conditionals) beside it. The networks differ in nothing but their class rows: trunk and box channels are
+the same, random ones with batch norm fitted to noise, and the threshold lets exactly so many boxes through.
+Random rows send the boxes down different paths, which costs more than a picture's few objects would. All
+forms take turns in one process; a ratio is the median over the rounds, of seconds on the clock and of
+processor time. Memory is that of a fresh process, the most it ever held, less what it held before the first
+picture ("working"), and in all.
+"""
+
+import gc
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import torch
+from bench_head import network_spec
+from bench_softmax import random_tree
+from torch import nn
+from tqdm import tqdm
+
+from wordtree import WordTree
+from yolo9000.boxes import decode
+from yolo9000.classrows import row_parameters, view_rows
+from yolo9000.detector import Detector
+from yolo9000.network import Network
+from yolo9000.options import Options
+
+HEDGE_LAMBDA = 5.0  # any does: the work is the same
+# Name of a form: classes, rule, whether lazy. The first is what the others are measured by.
+FORMS = {
+    "20 greedy": (20, "greedy", True),
+    "9418 greedy": (9418, "greedy", True),
+    "9418 hedge": (9418, "hedge", True),
+    "100000 greedy": (100_000, "greedy", True),
+    "9418 dense": (9418, "greedy", False),
+}
+_COLUMNS = ("ms", "ratio", "cpu_ms", "cpu_ratio", "working_mib", "peak_mib", "peak_ratio")
+
+
+@dataclass(frozen=True)
+class Setting:
+    size: int
+    survivors: int
+    head: str
+    precision: str
+    slim: float = 1.0
+    batch: int = 1
+    device: str = "cpu"
+
+
+class Scene:
+    """One form's detector, picture and options."""
+
+    def __init__(self, form: str, setting: Setting):
+        classes, rule, self.lazy = FORMS[form]
+        tree = None
+        if classes != 20:
+            tree = WordTree.default() if classes == 9418 else random_tree(classes)
+        torch.manual_seed(0)
+        net = Network(network_spec(classes, setting), tree)
+        same_boxes(net)
+        self.detector = Detector(net, precision=setting.precision)
+        del net
+        self.image, threshold = self.picture(setting)
+        self.options = Options(threshold=threshold, rule=rule, hedge_lambda=hedge_of(rule))
+
+    def picture(self, setting: Setting) -> tuple[torch.Tensor, float]:
+        """Noise, and the objectness that exactly so many of its boxes exceed; bfloat16 makes ties."""
+        for seed in range(100):
+            random = torch.Generator().manual_seed(seed)
+            image = torch.rand(1, 3, setting.size, setting.size, generator=random)
+            objectness = decode(self.detector.run(image).boxes, self.detector.anchors)[1]
+            highest = objectness.flatten().topk(setting.survivors + 1).values.tolist()
+            if highest[-2] > highest[-1]:
+                return image, highest[-1]
+        raise click.ClickException(f"no picture where exactly {setting.survivors} boxes pass")
+
+    def __call__(self) -> tuple[float, float]:
+        """Seconds of one detection: on the clock, and of the processor."""
+        start, worked = time.perf_counter(), time.process_time()
+        output = self.detector.run(self.image)
+        if not self.lazy:
+            with torch.inference_mode():
+                output = output.dense()
+        self.detector.candidates(output, self.options)
+        return time.perf_counter() - start, time.process_time() - worked
+
+
+def hedge_of(rule: str) -> float | None:
+    return HEDGE_LAMBDA if rule == "hedge" else None
+
+
+@torch.no_grad()
+def same_boxes(net: Network) -> None:
+    """The same trunk and box channels whatever the classes; batch norm fitted to noise, so that random
+    features neither vanish nor burst."""
+    random = torch.Generator().manual_seed(2)
+    rows = {id(p) for p in row_parameters(net)}
+    for parameter in net.parameters():
+        if parameter.dim() > 1 and id(parameter) not in rows:
+            parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=random)
+    weight, bias = row_parameters(net)
+    if net.spec.region.features is None:  # box channels among the rows
+        for values in (weight, bias):
+            of_anchors = values.unflatten(0, (len(net.spec.region.anchors), -1))
+            own = of_anchors[:, :5]
+            own.copy_(torch.randn(own.shape, generator=random) * 0.05)
+    view_rows(net.spec, weight).normal_(0, 0.1)
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    net.train().lazy(torch.rand(2, 3, 128, 128, generator=random))
+    net.eval()
+
+
+def memory(scene: Scene) -> tuple[int, int]:
+    """Bytes: what the process holds before a picture, and the most that it holds meanwhile. Linux only."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _of_status("VmRSS")
+    for _ in range(3):
+        scene()
+    return before, _of_status("VmHWM")
+
+
+def _of_status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+
+def measure_memory(form: str, setting: Setting) -> tuple[int, int] | None:
+    """`memory` of a fresh process; None where the system does not tell."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    words = [f"--{name}={getattr(setting, name)}" for name in ("size", "survivors", "head", "precision")]
+    command = [sys.executable, __file__, *words, "--memory-of", form]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise click.ClickException(f"the process that measures memory ended with {done.returncode}: {last}")
+    before, most = done.stdout.split()
+    return int(before), int(most)
+
+
+def measure(
+    setting: Setting, forms: list[str], rounds: int, with_memory: bool
+) -> dict[str, dict[str, float]]:
+    scenes = {form: Scene(form, setting) for form in forms}
+    seconds: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
+    for turn in tqdm(range(rounds + 2), desc=f"{setting.size} px", unit="round", leave=False):
+        for form in forms if turn % 2 else forms[::-1]:
+            found = scenes[form]()
+            if turn > 1:  # the first two warm up
+                seconds[form].append(found)
+    del scenes
+    rows = {}
+    for form in forms:
+        row: dict[str, float] = {}
+        for clock, name in enumerate(("", "cpu_")):
+            mine, base = ([pair[clock] for pair in seconds[of]] for of in (form, forms[0]))
+            row[f"{name}ms"] = statistics.median(mine) * 1e3
+            row[f"{name}ratio"] = statistics.median(a / b for a, b in zip(mine, base, strict=True))
+        if with_memory and (found := measure_memory(form, setting)):
+            row["working_mib"], row["peak_mib"] = (found[1] - found[0]) / 2**20, found[1] / 2**20
+            row["peak_ratio"] = row["peak_mib"] / (rows[forms[0]] if rows else row)["peak_mib"]
+        rows[form] = row
+    return rows
+
+
+@click.command(epilog="Example: scripts/bench_lazy.py --size 416 --survivors 20 --json")
+@click.option("--size", type=click.IntRange(32), multiple=True, default=(416, 544), show_default=True)
+@click.option("--survivors", type=click.IntRange(1), multiple=True, default=(20, 100), show_default=True)
+@click.option(
+    "--head",
+    type=click.Choice(["anchors", "shared"]),
+    default="shared",
+    show_default=True,
+    help="One set of class rows for all anchors; or one for each, as the paper's 28,269 channels.",
+)
+@click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
+)
+@click.option("--rounds", type=click.IntRange(1), default=15, show_default=True, help="The median counts.")
+@click.option("--no-memory", is_flag=True, help="Time only.")
+@click.option("--form", "forms", type=click.Choice(list(FORMS)), multiple=True, help="Only these.")
+@click.option("--memory-of", type=click.Choice(list(FORMS)), hidden=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(
+    size: tuple[int, ...],
+    survivors: tuple[int, ...],
+    head: str,
+    precision: str,
+    rounds: int,
+    no_memory: bool,
+    forms: tuple[str, ...],
+    memory_of: str | None,
+    as_json: bool,
+) -> None:
+    """Time and memory of a detection at 9,418 classes against 20, by the lazy head."""
+    settings = [Setting(side, count, head, precision) for side in size for count in survivors]
+    if any(side % 32 for side in size):
+        raise click.UsageError("--size is a multiple of the stride, 32")
+    if memory_of:
+        click.echo(" ".join(map(str, memory(Scene(memory_of, settings[0])))))
+        return
+    chosen = [form for form in FORMS if not forms or form in forms or form == next(iter(FORMS))]
+    results = [
+        {**asdict(setting), "forms": measure(setting, chosen, rounds, not no_memory)}
+        for setting in tqdm(settings, desc="settings", leave=False)
+    ]
+    facts = {
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    if as_json:
+        click.echo(json.dumps({**facts, "cases": results}, indent=1))
+        return
+    click.echo(", ".join(f"{name} {value}" for name, value in {**facts, "head": head}.items()))
+    for result in results:
+        title = f"{result['size']} px, {result['survivors']} boxes"
+        click.echo(f"{title:20}" + "".join(f"{name:>13}" for name in _COLUMNS))
+        for form, row in result["forms"].items():
+            cells = (f"{row[key]:13.3f}" if key in row else f"{'-':>13}" for key in _COLUMNS)
+            click.echo(f"  {form:18}" + "".join(cells))
+
+
+if __name__ == "__main__":
+    main()
