@@ -24,7 +24,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with written_whole(path, TrainingError, durable=True) as part:
             write(part)
     except RuntimeError as error:  # as torch.save reports a full disk
-        raise TrainingError(f"{path}: cannot be written ({error})") from error
+        raise TrainingError(f"{path}: cannot be written; is the disk full? ({error})") from error
 
 
 def save_checkpoint(folder: Path, batch: int, state: dict[str, Any], keep: int) -> Path:

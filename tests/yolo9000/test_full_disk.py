@@ -56,6 +56,7 @@ def test_the_last_good_checkpoint_stays_and_goes_on(tmp_path: Path, limit: int) 
     done = subprocess.run(program, capture_output=True, text=True, timeout=120)
     assert done.returncode == 3, done.stderr
     assert len(done.stdout.splitlines()) == 1 and "cannot be written" in done.stdout, done.stdout
+    assert ("disk full" in done.stdout) == (limit > 2_000)  # of the log the system's own words say it
     kept = list_checkpoints(out)
     assert [path.name for path in kept] == ["checkpoint-00000002.pt", "checkpoint-00000003.pt"]
     assert load_checkpoint(out)["batch"] == 3
