@@ -75,8 +75,9 @@ def judge(
 
     truth_nodes: -1 for a class that the tree has not; answer_nodes: -1 for "something". ignored: (t,) bool,
     boxes that need not be found. absent: where not everything was looked for, the nodes verified not to be
-    there; None: everything was. opened: nodes of which more may be there than have boxes. Answers take turns, best first; each gets the free true box that it overlaps
-    most of those it names truly, and only after all have had their turn any other.
+    there; None: everything was. opened: nodes of which more may be there than have boxes. Answers take turns,
+    best first; each gets the free true box that it overlaps most of those it names truly, and only after all
+    have had their turn any other.
     """
     overlap = _overlaps(answer_xyxy, truth_xyxy)  # (a, t)
     counts = ~np.asarray(ignored, bool) & (np.asarray(truth_nodes, np.int64) >= 0)

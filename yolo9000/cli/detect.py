@@ -45,12 +45,15 @@ FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"
 @click.option("--json-lines", "as_lines", is_flag=True, help="Print a line of JSON for each picture.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many frames of a film or camera.")
 @click.option(
-    "--threshold", type=_pictures.SHARE, help="Least objectness of a box.  [default: the model's, else 0.2]"
+    "--threshold",
+    "--conf",
+    type=_pictures.SHARE,
+    help="Least objectness of a box.  [default: the model's, else 0.2]",
 )
 @_pictures.rule_options
 @click.option("--score", type=click.Choice(SCORES), help="What boxes are ordered by.  [default: absolute]")
 @click.option("--nms", type=click.Choice(NMS), help="Which boxes suppress each other.  [default: related]")
-@click.option("--nms-iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: 0.4]")
+@click.option("--nms-iou", "--iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: 0.4]")
 @click.option(
     "--mapped",
     is_flag=True,
@@ -58,10 +61,17 @@ FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"
     help="Answer with the classes of the network's map only, as Darknet with a map.",
 )
 @click.option(
-    "--max", "max_detections", type=click.IntRange(1), help="Boxes a picture at most.  [default: 300]"
+    "--max",
+    "--max-det",
+    "max_detections",
+    type=click.IntRange(1),
+    help="Boxes a picture at most.  [default: 300]",
 )
 @click.option(
-    "--size", type=_pictures.Size(), help="Input of the network, 416 or 608x416.  [default: the model's]"
+    "--size",
+    "--imgsz",
+    type=_pictures.Size(),
+    help="Input of the network, 416 or 608x416.  [default: the model's]",
 )
 @click.option(
     "--precision",
