@@ -10,6 +10,7 @@ import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.store import Store
+from wordtree import WordTree
 
 # Edges of the histogram of box sides, in pixels; 32 and 96 are COCO's limits of small and medium.
 _SIDES = (0, 8, 16, 32, 64, 96, 192, 384, np.inf)
@@ -39,8 +40,9 @@ def box_sizes(store: Store, size: int = 0, sources: Sequence[str] = ()) -> np.nd
 
 def statistics(store: Store) -> dict:
     """Counts as a JSON-able dict: "pictures", "image_bytes", "sources", "levels" (depth in the tree -> boxes,
-    image labels and distinct nodes that end there), "box_sides" (histogram) and "nodes" (id -> name, boxes,
-    image labels)."""
+    image labels and distinct nodes that end there), "box_sides" (histogram) and "nodes" (id -> name, depth,
+    boxes, image_labels, and all_boxes, all_image_labels with those of every node below), in the order of an
+    outline: each before what lies below it, siblings by how many."""
     tree, n = store.tree, len(store)
     labels = store.image_label_counts
     sources = {}
@@ -73,12 +75,35 @@ def statistics(store: Store) -> dict:
         "sources": sources,
         "levels": levels,
         "box_sides": dict(zip(names, counts.tolist(), strict=True)),
-        "nodes": {
-            tree.ids[k]: {
-                "name": tree.names[k],
-                "boxes": int(boxes_at[k]),
-                "image_labels": int(labels_at[k]),
-            }
-            for k in np.flatnonzero(seen).tolist()
-        },
+        "nodes": _outline(tree, boxes_at, labels_at),
     }
+
+
+def _outline(tree: WordTree, boxes_at: np.ndarray, labels_at: np.ndarray) -> dict[str, dict]:
+    """Every node that has examples at it or below it, parents first, siblings by how many."""
+    boxes_below, labels_below = boxes_at.copy(), labels_at.copy()
+    for k in range(len(tree) - 1, -1, -1):  # children come after their parents
+        if tree.parents[k] >= 0:
+            boxes_below[tree.parents[k]] += boxes_below[k]
+            labels_below[tree.parents[k]] += labels_below[k]
+    examples = boxes_below + labels_below
+    found: dict[str, dict] = {}
+    waiting = _most_first(np.flatnonzero(tree.parents < 0), examples)
+    while waiting:
+        k = waiting.pop()
+        found[tree.ids[k]] = {
+            "name": tree.names[k],
+            "depth": int(tree.depths[k]),
+            "boxes": int(boxes_at[k]),
+            "image_labels": int(labels_at[k]),
+            "all_boxes": int(boxes_below[k]),
+            "all_image_labels": int(labels_below[k]),
+        }
+        waiting += _most_first(np.asarray(tree.children(k), np.int64), examples)
+    return found
+
+
+def _most_first(nodes: np.ndarray, examples: np.ndarray) -> list[int]:
+    """Those with examples, as a stack: the one with the most last, of equal ones the first."""
+    nodes = nodes[examples[nodes] > 0]
+    return nodes[np.argsort(-examples[nodes], kind="stable")][::-1].tolist()

@@ -8,6 +8,13 @@ import click
 @click.command(epilog="Example: data-prep stats packed.h5")
 @click.argument("stores", nargs=-1, required=True, metavar="PACKED.h5...")
 @click.option(
+    "--depth",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="List the tree's nodes down to this depth, 0 = the roots.",
+)
+@click.option(
     "--top", type=click.IntRange(0), default=10, show_default=True, help="Most frequent nodes to list."
 )
 @click.option(
@@ -16,8 +23,8 @@ import click
     help="Draw levels of the tree and box sizes into this .png file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the counts of all nodes.")
-def command(stores: tuple[str, ...], top: int, plot: str | None, as_json: bool) -> None:
-    """Count what is in packed files: pictures, boxes and labels by source, nodes by level of the tree, box
+def command(stores: tuple[str, ...], depth: int, top: int, plot: str | None, as_json: bool) -> None:
+    """Count what is in packed files: pictures, boxes and labels by source, nodes along the tree, box
     sizes."""
     from data_prep.statistics import statistics
     from data_prep.store import Store
@@ -52,7 +59,15 @@ def command(stores: tuple[str, ...], top: int, plot: str | None, as_json: bool) 
         click.echo("\nbox side (square root of its area) in pixels of the picture")
         for label, count in counts["box_sides"].items():
             click.echo(f"{label:>12} {count:9,}")
-        nodes = sorted(counts["nodes"].items(), key=lambda item: -item[1]["boxes"] - item[1]["image_labels"])
+        click.echo("\nalong the tree, with all below")
+        for node, row in counts["nodes"].items():
+            if row["depth"] <= depth:
+                shown = f"{'  ' * row['depth']}{row['name']}"[:42]
+                click.echo(
+                    f"  {node:12} {shown:42} {row['all_boxes']:9,} boxes {row['all_image_labels']:9,} labels"
+                )
+        own = [item for item in counts["nodes"].items() if item[1]["boxes"] + item[1]["image_labels"]]
+        nodes = sorted(own, key=lambda item: -item[1]["boxes"] - item[1]["image_labels"])
         click.echo(f"\n{len(nodes):,} nodes have examples; the most frequent:")
         for node, row in nodes[:top]:
             click.echo(

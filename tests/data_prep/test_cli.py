@@ -58,7 +58,8 @@ def test_anchors_and_stats_of_a_file(data, tree_file):
     assert "anchors" in run("anchors", data / "o.h5").output
     assert isinstance(run("anchors", data / "o.h5", "--source", "none").exception, DataError)
     counts = json.loads(run("stats", data / "o.h5", "--json").stdout)[str(data / "o.h5")]
-    assert counts["nodes"]["n00000004"] == {"name": "dog", "boxes": 2, "image_labels": 0}
+    dog = {"name": "dog", "depth": 1, "boxes": 2, "image_labels": 0, "all_boxes": 2, "all_image_labels": 0}
+    assert counts["nodes"]["n00000004"] == dog
     assert sum(row["boxes"] for row in counts["levels"].values()) == 3
     assert sum(counts["box_sides"].values()) == 2
     assert run("stats", data / "o.h5").exit_code == 0
