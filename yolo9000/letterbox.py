@@ -109,7 +109,8 @@ def scale(pixels: Tensor, size: tuple[int, int], resize: str = "darknet") -> Ten
     if resize == "smooth":
         # As bytes: 40 times as fast on a large photograph as in floating point, and rounded as in training.
         smooth = F.interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)[0]
-        return _unit(smooth).clamp_(0, 1)  # its weights add up to 1 only to rounding
+        # In floating point its weights add up to 1 only to rounding.
+        return _unit(smooth) if smooth.dtype == torch.uint8 else _unit(smooth).clamp_(0, 1)
     # Only the rows that are looked at become floating point: of a large photograph those are few.
     upper, lower, down = _samples(pixels.shape[1], height)
     rows = torch.lerp(_unit(pixels[:, upper]), _unit(pixels[:, lower]), down[:, None])  # (3, height, W)
