@@ -338,7 +338,9 @@ def main() -> None:
     many, compared = given.uploads, given.compared or given.uploads
     alone, served = [], []
     with server(*words) as (process, host, port):
+        fresh = memory(process.pid)
         load(host, port, pictures, wanted, 128, given.clients, 0)  # warm: threads and buffers are there
+        time.sleep(BODY_SECONDS + 3)  # what is free is given back when the server has nothing to do
         before = memory(process.pid)
         mixed = load(host, port, pictures, wanted, many, given.clients, 4)
         time.sleep(BODY_SECONDS + 3)  # until the last that hung up is forgotten
@@ -365,6 +367,7 @@ def main() -> None:
             "statuses": statuses,
             "wrong": wrong,
             "mixed_seconds": mixed.seconds,
+            "memory_fresh_mib": fresh,
             "memory_mib": [before, after_first, after],
             "plain_pictures_per_second": compared / alone_wall,
             "served_pictures_per_second": compared / served_wall,
@@ -381,6 +384,7 @@ def main() -> None:
             print(f"  {kind:<26} {status if status else '-':>4} {n:6}")
         print(f"wrong answers              {len(wrong):11}")
         print(f"memory before, after, after as many again  {before:.0f}, {after_first:.0f}, {after:.0f} MiB")
+        print(f"memory of a server that has seen nothing   {fresh:.0f} MiB")
         rows = ("plain batched", alone_wall, alone_work), ("served, good uploads", served_wall, served_work)
         for name, wall, work in rows:
             print(

@@ -4,8 +4,9 @@ is letterbox.py."""
 
 import io
 import math
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,31 @@ _BACKGROUND = (255, 255, 255)
 SPARE = 2
 
 _ORIENTATION = 0x0112  # EXIF's tag
+
+
+class _Quiet:
+    """No warnings within. For any threads: those that overlap would by warnings.catch_warnings alone restore
+    what others had set, and leave the program without its own filters."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: Any) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._before.__exit__()
+
+
+_quiet = _Quiet()
 
 # What white may be in samples whose type does not tell.
 _WHITES = (1.0, 255.0, 65535.0)
@@ -67,16 +93,17 @@ def read_reduced(
     picture: "str | Path | bytes | Image.Image | np.ndarray | torch.Tensor",
     network_size: tuple[int, int],
     max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] = FORMATS,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """As `read_image`, for a network that sees no more than `network_size` = (width, height): a JPEG file or
     its bytes that is much larger is decoded at a half, a quarter or an eighth of its size, which saves most
-    of the decoder's work.
+    of the decoder's work. formats: those of FORMATS that files and bytes may be in.
 
     Returns the pixels (H, W, 3), still at least `SPARE` times as wide and high as the picture fitted into
     the network's input, and (width, height) of the picture itself, upright.
     """
     if isinstance(picture, str | Path | bytes | bytearray | memoryview):
-        return _read(picture, max_pixels, network_size)
+        return _read(picture, max_pixels, network_size, formats)
     pixels = read_image(picture, max_pixels)
     return pixels, (pixels.shape[1], pixels.shape[0])
 
@@ -137,11 +164,15 @@ def _pictures_below(folder: Path) -> list[Path]:
 
 
 def _read(
-    picture: str | Path | bytes | bytearray | memoryview, max_pixels: int, fit: tuple[int, int] | None
+    picture: str | Path | bytes | bytearray | memoryview,
+    max_pixels: int,
+    fit: tuple[int, int] | None,
+    formats: Sequence[str] = FORMATS,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """A file or encoded bytes; fit: see read_reduced. Returns pixels and the (width, height) of the whole."""
     if not isinstance(picture, str | Path):
-        return _decode(io.BytesIO(bytes(picture)), f"picture of {len(picture)} bytes", max_pixels, fit)
+        data = io.BytesIO(bytes(picture))
+        return _decode(data, f"picture of {len(picture)} bytes", max_pixels, fit, formats)
     path = Path(picture)
     try:
         if path.is_dir():
@@ -149,7 +180,7 @@ def _read(
         if path.exists() and not path.is_file():  # reading a pipe or device may never end
             raise ImageError(f"{path}: not an ordinary file")
         with path.open("rb") as file:
-            return _decode(file, str(path), max_pixels, fit)
+            return _decode(file, str(path), max_pixels, fit, formats)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
@@ -157,7 +188,7 @@ def _read(
 
 
 def _decode(
-    file: Any, name: str, max_pixels: int, fit: tuple[int, int] | None
+    file: Any, name: str, max_pixels: int, fit: tuple[int, int] | None, formats: Sequence[str]
 ) -> tuple[np.ndarray, tuple[int, int]]:
     start = file.read(512)
     file.seek(0)
@@ -165,10 +196,10 @@ def _decode(
         raise ImageError(f"{name}: empty")
     Image.init()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large pictures and odd metadata; the limit below is ours
-            with Image.open(file, formats=[form for form in FORMATS if form in Image.OPEN]) as picture:
-                return _from_pil(picture, name, max_pixels, fit)
+        known = [form for form in formats if form in Image.OPEN]
+        # Pillow warns about large pictures and odd metadata; the limit on size is ours.
+        with _quiet, Image.open(file, formats=known) as picture:
+            return _from_pil(picture, name, max_pixels, fit)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit lies above the one here by default

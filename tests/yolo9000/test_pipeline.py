@@ -1,6 +1,7 @@
 """Many pictures: in order, equal to one at a time, bad ones told, few in memory, ended whole."""
 
 import threading
+import warnings
 import weakref
 
 import numpy as np
@@ -227,3 +228,15 @@ def test_work_behind_that_fails_is_told_and_the_rest_given_up():
             behind.put(work, k)
             list(behind.due())
     assert len(done) < 6
+
+
+def test_warnings_are_as_before_when_many_threads_have_read(detector, tmp_path):
+    """warnings.catch_warnings of several threads would restore each other's filters."""
+    files = [tmp_path / f"{k}.jpg" for k in range(24)]
+    for k, file in enumerate(files):
+        picture(k, 200, 150).save(file)
+    before = list(warnings.filters)
+    assert len(list(outcomes(detector, files, detector.options(), lanes=4))) == 24
+    assert warnings.filters == before
+    with pytest.warns(UserWarning, match="still heard"):
+        warnings.warn("still heard", UserWarning, stacklevel=1)

@@ -60,10 +60,16 @@ class Answerer:
         self.tree = self.detector.tree.fingerprint
         self._options: dict[tuple[tuple[str, Any], ...], Options] = {}
 
-    def fit(self, pixels: np.ndarray) -> tuple[torch.Tensor, Letterbox]:
-        """Pixels (H, W, 3) uint8 into the network's input. Any thread."""
-        detector = self.detector
-        return letterbox(pixels, detector.size, resize=detector.resize, darknet=detector.resize == "darknet")
+    @property
+    def reduced(self) -> tuple[int, int] | None:
+        """(width, height) up to which a picture is looked at, None where all of its pixels count."""
+        return None if self.detector.resize == "darknet" else self.detector.size
+
+    def fit(self, pixels: np.ndarray, image_size: tuple[int, int]) -> tuple[torch.Tensor, Letterbox]:
+        """Pixels (H, W, 3) uint8 of a picture of `image_size` = (width, height) into the network's input.
+        Any thread."""
+        size, darknet = self.detector.size, self.detector.resize == "darknet"
+        return letterbox(pixels, size, resize=self.detector.resize, darknet=darknet, image_size=image_size)
 
     def known_options(self, given: Mapping[str, Any]) -> "Options | None":
         """What `options` made of the same before, if it still has it. Any thread."""

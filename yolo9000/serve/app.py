@@ -50,7 +50,7 @@ def make_app(
     measured, held = metrics.Metrics(), Held()
     answerer = Answerer(detector, model or fingerprint(detector.net), limits.candidates)
     batcher = Batcher(answerer, limits, measured)
-    decode = Decoders(limits, decoders)
+    decode = Decoders(limits, decoders, answerer.reduced)
     finder = browsing.Finder(detector.tree)
     ready = False
     measured.gauge(

@@ -26,19 +26,21 @@ _START_SECONDS = 60.0
 
 
 class Decoders:
-    """`workers` processes that decode; each runs one picture at a time."""
+    """`workers` processes that decode; each runs one picture at a time. network_size: (width, height) of the
+    network's input, if large JPEGs may come reduced (images.read_reduced)."""
 
-    def __init__(self, limits: Limits, workers: int = 2) -> None:
+    def __init__(self, limits: Limits, workers: int = 2, network_size: tuple[int, int] | None = None) -> None:
         self.limits = limits
         self._idle: SimpleQueue[_Process] = SimpleQueue()
-        self._all = [_Process(limits) for _ in range(workers)]
+        self._all = [_Process(limits, network_size or ()) for _ in range(workers)]
         for process in self._all:
             self._idle.put(process)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decoding")
         self.restarts = 0
 
-    async def __call__(self, data: bytes, then: Callable[[np.ndarray], T]) -> T:
-        """`then` of the pixels (H, W, 3) uint8, made in the decoder's thread. Raises RequestError."""
+    async def __call__(self, data: bytes, then: Callable[[np.ndarray, tuple[int, int]], T]) -> T:
+        """`then` of the pixels (H, W, 3) uint8 and the (width, height) of the picture, made in the decoder's
+        thread. Raises RequestError."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, data, then)
 
     def start(self) -> None:
@@ -52,23 +54,24 @@ class Decoders:
             process.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, data: bytes, then: Callable[[np.ndarray], T]) -> T:
+    def _run(self, data: bytes, then: Callable[[np.ndarray, tuple[int, int]], T]) -> T:
         process = self._idle.get()
         try:
-            pixels = process.decode(data)
+            pixels, image_size = process.decode(data)
         except RequestError:
             self.restarts += not process.alive
             raise
         finally:
             self._idle.put(process)
-        return then(pixels)
+        return then(pixels, image_size)
 
 
 class _Process:
     """One decoding process, started when first needed and again after it was lost."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, network_size: tuple[int, ...]) -> None:
         self.limits = limits
+        self._settings = [str(number) for number in (limits.pixels, *network_size)]
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -88,7 +91,7 @@ class _Process:
             # the decoders themselves are as many as shall run.
             quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "yolo9000.serve.decoder", str(self.limits.pixels)],
+                [sys.executable, "-P", "-m", "yolo9000.serve.decoder", *self._settings],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | quiet,
@@ -99,8 +102,8 @@ class _Process:
             self._closed = True
             self._forget()
 
-    def decode(self, data: bytes) -> np.ndarray:
-        """Pixels (H, W, 3) uint8. Raises RequestError."""
+    def decode(self, data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+        """Pixels (H, W, 3) uint8, and (width, height) of the picture. Raises RequestError."""
         self.start()
         process = self._process
         if process is None:
@@ -113,7 +116,7 @@ class _Process:
             process.stdin.write(LENGTH.pack(len(data)))
             process.stdin.write(data)
             process.stdin.flush()
-            status, width, height, length = HEAD.unpack(_read(process.stdout, HEAD.size))
+            status, width, height, *image_size, length = HEAD.unpack(_read(process.stdout, HEAD.size))
             payload = _read(process.stdout, length)
         except (OSError, EOFError, ValueError):
             process.kill()
@@ -128,7 +131,8 @@ class _Process:
         self._fresh = False
         if status != 200:
             raise RequestError(status, payload.decode())
-        return np.frombuffer(payload, np.uint8).reshape(height, width, 3)  # (H*W*3,) -> (H, W, 3)
+        pixels = np.frombuffer(payload, np.uint8).reshape(height, width, 3)  # (H*W*3,) -> (H, W, 3)
+        return pixels, (image_size[0], image_size[1])
 
     def _forget(self) -> None:
         if self._process is not None:

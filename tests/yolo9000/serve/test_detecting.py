@@ -257,6 +257,16 @@ def test_who_hangs_up_costs_no_network(start):
     assert server.metric("yolo9000_body_bytes ") == 0
 
 
+@pytest.mark.parametrize("resize", ["smooth", "darknet"])
+def test_a_large_jpeg_is_reduced_as_the_detector_does(start, resize):
+    """As Darknet does it, all pixels count."""
+    detector = Detector(small_detector("stored"), precision="float32", resize=resize)
+    data = encode(picture(0, 1203, 801), "JPEG")
+    answer = start(detector).detect(data, threshold=0.05)
+    assert answer.json()["pictures"] == [expected(detector, data, threshold=0.05)]
+    assert answer.json()["pictures"][0]["detections"]
+
+
 def test_a_fault_of_the_network_fails_its_request_only(start, caplog):
     broken = Detector(small_detector("stored"), precision="float32")
     server = start(broken)

@@ -1,0 +1,95 @@
+"""Memory that is free goes back to the system when the server has nothing to do, and only then."""
+
+import ctypes
+import gc
+import platform
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import pytest
+
+from tests.browser import wait_for
+from tests.yolo9000.serve.running import png
+from yolo9000.serve import batching, memory
+
+
+@pytest.fixture
+def given_back(monkeypatch) -> list[float]:
+    """The times at which a server gave memory back, which it does after half a second here."""
+    times: list[float] = []
+    monkeypatch.setattr(batching, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(batching, "give_back", lambda: times.append(time.monotonic()))
+    return times
+
+
+def test_once_after_the_last_picture_of_a_busy_time(start, detector, given_back):
+    server = start(detector)
+    wait_for(lambda: len(given_back) == 1, "memory given back")  # what the start needed
+    for _ in range(8):
+        assert server.detect(png()).status_code == 200
+        time.sleep(0.1)  # shorter than the pause it waits for
+    last = time.monotonic()
+    assert len(given_back) == 1
+    wait_for(lambda: len(given_back) == 2, "memory given back")
+    assert given_back[1] - last > 0.3
+    time.sleep(1.2)  # nothing was used since
+    assert len(given_back) == 2
+    assert server.detect(png()).status_code == 200
+    wait_for(lambda: len(given_back) == 3, "memory given back")
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps arenas that can be trimmed")
+def test_what_lies_free_between_pieces_in_use_goes_back():
+    """Pieces of 64 KiB allocated in threads; every other is kept, so that no arena can shrink by itself."""
+    kept: list[bytearray] = []
+
+    def fill() -> None:
+        made = [bytearray(1 << 16) for _ in range(800)]
+        kept.extend(made[::8])
+
+    memory.give_back()
+    before = resident()
+    threads = [threading.Thread(target=fill) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+    held = sum(map(len, kept))
+    memory.give_back()
+    assert resident() - before < held + (16 << 20)
+    assert len(kept) == 400
+
+
+def test_circles_are_garbage_too():
+    class Node:
+        pass
+
+    node = Node()
+    node.itself = node
+    reference = weakref.ref(node)
+    gc.disable()
+    try:
+        del node
+        assert reference() is not None
+        memory.give_back()
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("library", [object(), OSError(), TypeError()])
+def test_without_glibc_nothing_happens(monkeypatch, library):
+    def open_library(name):
+        if isinstance(library, Exception):
+            raise library
+        return library
+
+    monkeypatch.setattr(ctypes, "CDLL", open_library)
+    memory.give_back()
