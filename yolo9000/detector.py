@@ -24,6 +24,7 @@ from yolo9000.errors import ImageError, ModelError
 from yolo9000.habits import translated
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
+from yolo9000.hub import Pretrained
 from yolo9000.images import read_image, read_reduced
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
 from yolo9000.names import tree_of
@@ -56,7 +57,7 @@ class Fitted:
     picture: np.ndarray | None
 
 
-class Detector:
+class Detector(Pretrained):
     """Finds objects on photographs with any network that ends in a region layer, over a tree or a flat list
     of classes.
 

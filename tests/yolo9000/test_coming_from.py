@@ -47,6 +47,7 @@ def place(tmp_path_factory) -> Path:
         (folder / "labels" / name).with_suffix(".txt").write_text("0 0.5 0.5 0.2 0.4\n1 0.3 0.3 0.2 0.2\n")
     (folder / "data.yaml").write_text("names:\n  0: blot\n  1: stain\n")
     save_model(small_detector("rows"), folder / "best.safetensors")
+    save_model(small_detector("rows"), folder / "models" / "mine" / "model.safetensors")
     net = small_detector("flat")
     darknet.save(net, folder / "small.weights")
     (folder / "small.cfg").write_text(cfg.format(net.spec))
