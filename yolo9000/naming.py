@@ -26,7 +26,8 @@ class Naming:
     which the node answered by the rule is the truth or above it, "answer_depth" its mean depth among those
     (roots: 0), "hierarchy" what hierarchical.py makes of the answers, of several labels the one nearest to
     the answer, where a box was found. A classifier: "top1" and "top5" by Pr(node) over the nodes that occur
-    as truth, and the two.
+    as truth, and the two. In a picture in which not everything was looked for (asked.py) a node that is no
+    truth, and was not verified to be absent either, counts neither way: "unasked" answers are left out.
     """
 
     def __init__(self, decision: Decision, settings: "EvalSettings", detector: bool):
@@ -34,6 +35,7 @@ class Naming:
         self.hierarchy = decision.hierarchy
         self.named: list[tuple[int, int | None, int]] = []  # picture, answer (None: no box), truth
         self.rows: list[dict[str, float]] = []
+        self.unasked = 0
         self.logits: list[tuple[Tensor, list[int]]] = []
         self.path = _paths_by_node(self.hierarchy)
 
@@ -49,7 +51,7 @@ class Naming:
         greedy, answer = self._walk(conditionals)
         for k, row in enumerate(chosen):
             seen = bool(best[k] > self.settings.threshold)
-            self._add(int(places[row]), greedy[k], answer[k], truth.labels[places[row]], seen)
+            self._add(truth, int(places[row]), greedy[k], answer[k], truth.labels[places[row]], seen)
 
     def add_logits(self, logits: Tensor, truth: Any, places: np.ndarray) -> None:
         for k, place in enumerate(places):
@@ -59,23 +61,35 @@ class Naming:
                 continue
             logs = self.hierarchy.log_conditionals(logits[k : k + 1])
             greedy, answer = self._walk(logs)
-            self._add(int(place), greedy[0], answer[0], labels, True)
+            self._add(truth, int(place), greedy[0], answer[0], labels, True)
             self.logits.append((self.hierarchy.log_probabilities(logs)[0].half(), labels))
 
     def _walk(self, conditionals: Any) -> tuple[list[int], list[int]]:
         greedy = descent.descend(self.hierarchy, conditionals, "greedy").nodes
         return greedy.tolist(), self.decision(conditionals).nodes.tolist()
 
-    def _add(self, place: int, greedy: int, answer: int, labels: list[int], seen: bool) -> None:
+    def _add(self, truth: Any, place: int, greedy: int, answer: int, labels: list[int], seen: bool) -> None:
         right = seen and any(label in self.path(greedy) for label in labels)
         above = seen and (answer < 0 or any(answer in self.path(label) for label in labels))
         if self.decision.options.rule in ("level", "vocabulary") and answer < 0:
             above = False  # -1 is no answer there; of "hedge" it is: "something"
         depth = float(self.hierarchy.depths[answer]) if above and answer >= 0 else np.nan
         said = answer if seen else None
-        self.named.append((place, said, self._nearest(answer, labels) if seen else labels[0]))
-        row = {"greedy": float(right), "answer": float(above), "answer_depth": depth}
+        unasked = seen and not above and self._unasked(truth, place, answer, labels)
+        self.unasked += unasked
+        if not unasked:
+            self.named.append((place, said, self._nearest(answer, labels) if seen else labels[0]))
+        row = {"greedy": float(right), "answer": np.nan if unasked else float(above), "answer_depth": depth}
+        if seen and not right and self._unasked(truth, place, greedy, labels):
+            row["greedy"] = np.nan
         self.rows.append(row | {"boxed": float(seen)} if self.detector else row)
+
+    def _unasked(self, truth: Any, place: int, node: int, labels: list[int]) -> bool:
+        """Whether nobody looked for a node that is no truth of the picture, and so may be there."""
+        if truth.asked.exhaustive[place] or node < 0:
+            return False
+        there = {int(above) for label in labels for above in self.path(label)}
+        return not set(truth.absent[place]).difference(there).intersection(self.path(node).tolist())
 
     def scores(self) -> dict[str, Any]:
         if not self.rows:
@@ -86,7 +100,7 @@ class Naming:
         pairs = [(answer, truth) for _, answer, truth in self.named if answer is not None]
         answers, truths = np.array(pairs, np.int64).reshape(-1, 2).T
         hierarchy = score_answers(self.hierarchy, answers, truths).summary()
-        result: dict[str, Any] = {"pictures": len(self.rows)}
+        result: dict[str, Any] = {"pictures": len(self.rows), "unasked": self.unasked}
         for key, values in columns.items():
             known = values[~np.isnan(values)]
             result[key] = float(known.mean()) if len(known) else None

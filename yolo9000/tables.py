@@ -20,6 +20,10 @@ def format_table(result: dict[str, Any]) -> str:
             lines.append(f"{name:{width}}  " + "".join(f"{entry[key]:8.3f}" for key in keys) + shown)
         if "nodes" in boxes:
             lines += _node_lines(boxes["nodes"])
+        if boxes.get("partial"):
+            lines.append(
+                f"{boxes['partial']} pictures were annotated for some classes only: nothing else counts there"
+            )
         if boxes["unknown"]:
             lines.append(f"{len(boxes['unknown'])} classes are not in the model's tree and count as 0")
     if "labels" in result:
@@ -33,6 +37,8 @@ def format_table(result: dict[str, Any]) -> str:
             "top5": "top-5",
         }
         lines.append(f"{labels['pictures']} labelled pictures")
+        if labels.get("unasked"):
+            lines.append(f"  {labels['unasked']} of the answers nobody looked for: they count neither way")
         for key, title in titles.items():
             if key in labels:
                 interval = labels.get(f"{key}_interval")

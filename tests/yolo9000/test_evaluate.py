@@ -152,6 +152,32 @@ def test_only_what_was_looked_for_counts(tmp_path: Path) -> None:
         assert levels == pytest.approx([above, wanted])
 
 
+def test_answers_that_nobody_looked_for_count_neither_way(tmp_path: Path) -> None:
+    """Pictures with labels only, named by the label's sibling: wrong, unless nothing is known of that one."""
+    lists = {
+        "all": {},
+        "absent": {"negative_labels": "sibling"},
+        "other absent": {"negative_labels": "cousin"},
+        "contradicted": {"negative_labels": "parent"},
+    }
+    for name, given in lists.items():
+        with StoreWriter(tmp_path / f"{name}.h5", toys.TREE) as writer:
+            for k in range(6):
+                one = toys.square_sample(k, 48, boxed=False)
+                label = int(one.image_labels[0])
+                nodes = {"sibling": label ^ 1, "cousin": 4 if label < 4 else 2, "parent": (label - 2) // 2}
+                changes = {what: np.array([nodes[which]]) for what, which in given.items()}
+                writer.add(dataclasses.replace(one, **changes))
+        store = Store(tmp_path / f"{name}.h5")
+        for wrong in (True, False):
+            result = evaluate(Oracle(samples(store), wrong=wrong), [store], QUICK)
+            labels = result["labels"]
+            left_out = 6 if wrong and name in ("other absent", "contradicted") else 0
+            assert labels["unasked"] == left_out and labels["hierarchy"]["answers"] == 6 - left_out
+            assert labels["answer"] == labels["greedy"] == (None if left_out else float(not wrong))
+            assert ("nobody looked for" in format_table(result)) == bool(left_out)
+
+
 def test_other_rules_name_pictures(store: Store) -> None:
     def scores(**given):
         settings = EvalSettings(workers=0, resamples=0, precision="float32", **given)
