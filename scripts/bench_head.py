@@ -85,12 +85,12 @@ class Step:
         """Seconds of one step: on the clock, and of the processor (all threads)."""
         self._wait()
         start, worked = time.perf_counter(), time.process_time()
+        self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             if self.dense:
                 parts = self.dense_loss(self.net(self.batch.images), self.batch.targets)
             else:
                 parts = self.task.loss(self.net, self.batch)
-        self.optimiser.zero_grad(set_to_none=True)
         parts["loss"].backward()
         torch.nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
         self.optimiser.step()

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yolo9000.rowbank import RowBank
+
 
 def apply_rows(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Logits (M, K) of features (M, D) by rows (K, D) and (K,).
@@ -48,6 +50,8 @@ class LazyOutput:
     expand: turns a cell's features (..., D0) into the (..., D) that rows are applied to, None where they are
     the same: layers without neighbours run only where someone asks; `features` then has D0 channels.
     classes: C. anchors: A. Everything is differentiable with respect to boxes, features, weight and bias.
+    bank: where `weight` and `bias` come from while they learn, (A or 1) x R rows of which theirs are the last
+    K of each R; a few classes' rows are then taken from it.
     """
 
     boxes: Tensor
@@ -58,6 +62,7 @@ class LazyOutput:
     classes: int
     anchors: int
     expand: Callable[[Tensor], Tensor] | None = None
+    bank: RowBank | None = None
 
     def dense(self) -> Tensor:
         """All channels, as `Network.forward` gives them: (N, A*(5+C), H, W), [anchor][x, y, w, h, objectness,
@@ -125,17 +130,25 @@ class LazyOutput:
         """The same without a gradient."""
         names = ("boxes", "features", "weight", "bias")
         expand = self.expand and (lambda features: self.expand(features).detach())
-        return replace(self, **{name: getattr(self, name).detach() for name in names}, expand=expand)
+        return replace(
+            self, **{name: getattr(self, name).detach() for name in names}, expand=expand, bank=None
+        )
 
     def _rows(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Rows of these classes: (A or 1, K', D), (A or 1, K'), and (K',) bool for which of them exist, None
         if all do.
         """
-        if self.stored is None:
-            return self.weight[:, nodes], self.bias[:, nodes], None
-        position = torch.searchsorted(self.stored, nodes).clamp_(max=len(self.stored) - 1)
-        known = self.stored[position] == nodes
-        return self.weight[:, position], self.bias[:, position], known
+        position, known = nodes, None
+        if self.stored is not None:
+            position = torch.searchsorted(self.stored, nodes).clamp_(max=len(self.stored) - 1)
+            known = self.stored[position] == nodes
+        if self.bank is None:
+            return self.weight[:, position], self.bias[:, position], known
+        sets, rows, _ = self.weight.shape
+        ends = torch.arange(1, sets + 1, device=nodes.device)[:, None] * (self.bank.rows // sets)
+        weight, bias = self.bank.take((ends - rows + position).flatten())  # (A or 1, K') -> ((A or 1) * K',)
+        shape = (sets, len(nodes))
+        return weight.unflatten(0, shape), bias.unflatten(0, shape), known
 
     def _everywhere(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Rows applied to every cell: (A or 1, K, D), (A or 1, K) -> (N, A, K, H, W)."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from yolo9000.blocks import ClassRows, ConvolutionUnit, LogSumExpUnit, RegionRows, activate, max_pool, reorg
 from yolo9000.errors import ModelError
 from yolo9000.head import LazyOutput
+from yolo9000.rowbank import RowBank
 from yolo9000.spec import (
     IMAGE,
     Add,
@@ -203,8 +204,10 @@ class Network(nn.Module):
         count = len(region.anchors)
         if region.features is not None:
             layer = self.feature_layer
+            rows = self.layers[-1].rows
+            bank = _bank(rows.weight.flatten(0, 1), rows.bias.flatten())  # (A or 1, K, D) -> (A*K, D)
             found = self.outputs(images, (region.boxes, layer))
-            return self.lazy_from(found[region.boxes], found[layer])
+            return replace(self.lazy_from(found[region.boxes], found[layer]), bank=bank)
         last = len(self.spec) - 2
         conv = self.spec.layers[last]
         wanted = {"size": 1, "stride": 1, "padding": 0, "groups": 1, "activation": "linear"}
@@ -214,13 +217,18 @@ class Network(nn.Module):
                 "a lazy output needs a linear 1x1 convolution without batch norm before the region layer"
             )
         source = self.spec.inputs(last)[0]
-        features = self.outputs(images, (source,))[source]
         weight, bias = self.layers[last].conv.weight, self.layers[last].conv.bias
+        bank = _bank(weight, bias)
         weight = weight[:, :, 0, 0].unflatten(0, (count, -1))  # (A*(5+C), D, 1, 1) -> (A, 5+C, D)
         bias = bias.unflatten(0, (count, -1))  # (A*(5+C),) -> (A, 5+C)
-        kernel = weight[:, :5].flatten(0, 1)[:, :, None, None]  # (A, 5, D) -> (A*5, D, 1, 1)
-        boxes = F.conv2d(features, kernel, bias[:, :5].flatten())
-        return LazyOutput(boxes, features, weight[:, 5:], bias[:, 5:], None, self.classes, count)
+        if bank is None:
+            kernel, offset = weight[:, :5].flatten(0, 1), bias[:, :5].flatten()  # (A, 5, D) -> (A*5, D)
+        else:
+            rows = torch.arange(len(bias.flatten()), device=bias.device).view(count, -1)  # (A, 5+C)
+            kernel, offset = bank.take(rows[:, :5].flatten())
+        features = self.outputs(images, (source,))[source]
+        boxes = F.conv2d(features, kernel[:, :, None, None], offset)
+        return LazyOutput(boxes, features, weight[:, 5:], bias[:, 5:], None, self.classes, count, bank=bank)
 
     def lazy_from(self, boxes: Tensor, features: Tensor) -> LazyOutput:
         """A `LazyOutput` of this network's own class rows, from its boxes layer and its `feature_layer`."""
@@ -334,6 +342,11 @@ class Network(nn.Module):
             height % self.stride or width % self.stride or not height or not width
         ):
             raise ModelError(f"image sides must be multiples of {self.stride}, not {width} x {height}")
+
+
+def _bank(weight: Tensor, bias: Tensor) -> RowBank | None:
+    """The rows of what learns, None where nothing does."""
+    return RowBank(weight, bias) if torch.is_grad_enabled() and weight.requires_grad else None
 
 
 def _check_fit(index: int, layer: Layer, inputs: list[Tensor]) -> None:

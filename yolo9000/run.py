@@ -129,13 +129,13 @@ class Run:
         """
         config = self.config.optimiser
         set_rate(self.optimiser, config.lr * rate_factor(self.config.schedule, self.done, self.total))
+        self.optimiser.zero_grad(set_to_none=True)  # first: gradients take no memory while features do
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
             parts = self.task.loss(self.net, batch)
         loss = parts["loss"]
         finite = bool(torch.isfinite(loss))
         if not finite and self.world.ranks == 1:
             self._stop(batch, "loss")
-        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         learning = [p for group in self.optimiser.param_groups for p in group["params"]]
         if self.world.ranks > 1:
