@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.yolo9000.test_loss import TREE as OTHER_TREE
 from wordtree import WordTree
 from yolo9000.batches import Batches, to_batch
 from yolo9000.config import AugmentConfig, ModelConfig, PartConfig, SizeConfig, TrainConfig
+from yolo9000.heldout import Truth
 from yolo9000.loss import RegionLoss
 
 # animal (cat, dog (husky, poodle)), thing (car, cup); ids like WordNet's, for the readers
@@ -214,3 +216,50 @@ def test_what_one_tile_of_a_mosaic_lacks_another_may_show(folder: Path) -> None:
         for name, target in zip(item["names"], item["targets"], strict=True):
             wanted = [CAR] if "b.jpg" in name else [CAR, HUSKY]
             assert target["negative_labels"].tolist() == wanted
+
+
+def test_the_same_lists_reach_scoring(folder: Path) -> None:
+    """Open Images' files and LVIS's, packed, as what was looked for in each picture."""
+    (folder / "b.csv").write_text(
+        f"ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,{IDS[CAT]},0.1,0.5,0.2,0.6,0\n"
+    )
+    (folder / "l.csv").write_text(
+        f"ImageID,Source,LabelName,Confidence\na,v,{IDS[DOG]},0\na,v,{IDS[CAR]},1\nb,v,{IDS[POODLE]},0\n"
+    )
+    content = {
+        "images": [
+            {"id": 1, "file_name": "a.jpg", "width": 64, "height": 64, "neg_category_ids": [2]},
+            {"id": 2, "file_name": "b.jpg", "width": 64, "height": 64, "not_exhaustive_category_ids": [1]},
+        ],
+        "categories": [{"id": 1, "name": IDS[CAT]}, {"id": 2, "name": IDS[HUSKY]}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [6, 6, 20, 30]}],
+    }
+    (folder / "lvis.json").write_text(json.dumps(content))
+    plain = content | {"images": [{k: image[k] for k in list(image)[:4]} for image in content["images"]]}
+    (folder / "coco.json").write_text(json.dumps(plain))
+    sources = {
+        "oi": Source("oi", "openimages", ".", "b.csv", image_labels="l.csv"),
+        "lvis": Source("lvis", "coco", ".", "lvis.json"),
+        "coco": Source("coco", "coco", ".", "coco.json"),
+    }
+    # All in one file: a source's lists say nothing of another's pictures.
+    pack(Recipe(tuple(sources.values()), "tree.json", root=folder), folder / "all.h5")
+    store = Store(folder / "all.h5")
+    where = np.array([(0, i) for i in range(len(store))])
+    truth = Truth([store], where, SimpleNamespace(tree=TREE, classes=len(TREE)), TREE)
+    place = {(one.source, one.name): k for k, one in enumerate(truth.samples)}
+    asked = truth.asked
+    partial = {key for key, k in place.items() if not asked.exhaustive[k]}
+    assert partial == {(source, name) for source in ("oi", "lvis") for name in ("a.jpg", "b.jpg")}
+
+    def pairs(images: np.ndarray, nodes: np.ndarray) -> set:
+        names = {k: key for key, k in place.items()}
+        return {(*names[int(k)], int(node)) for k, node in zip(images, nodes, strict=True)}
+
+    assert pairs(asked.absent_image, asked.absent_node) == {
+        ("oi", "a.jpg", DOG),
+        ("oi", "b.jpg", POODLE),
+        ("lvis", "a.jpg", HUSKY),
+    }
+    assert pairs(asked.seen_image, asked.seen_node) == {("oi", "a.jpg", CAR)}
+    assert pairs(asked.open_image, asked.open_node) == {("oi", "a.jpg", CAR), ("lvis", "b.jpg", CAT)}
