@@ -114,10 +114,8 @@ class Detector(Pretrained):
         self.precision = "bfloat16" if bfloat16 else "float32"
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
         self._decision: Decision | None = None
-        fused = net.fuse().to(self.device)
+        fused = part_rows(net).fuse().to(self.device)
         self.lazy = self._is_lazy(fused)
-        if self.lazy:
-            fused = part_rows(fused)
         if bfloat16:
             if fused.external is not None:
                 fused.external.to(torch.bfloat16)

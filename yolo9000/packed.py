@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo9000.blocks import ConvolutionUnit, max_pool
-from yolo9000.layers import Convolution, MaxPool
+from yolo9000.layers import Convolution, Layer, MaxPool
 
 if TYPE_CHECKING:
     from yolo9000.network import Network
@@ -40,14 +40,14 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 def part_rows(net: "Network") -> "Network":
-    """A detector with a lazy output whose last convolution makes boxes and classes -> the same with a
-    convolution for boxes alone and class rows that the region layer owns; any other as it is. Parameters are
-    those of `net`, not copies.
+    """A detector whose last convolution, linear and 1x1, makes boxes and classes -> the same with a
+    convolution for boxes alone and class rows that the region layer owns; any other as it is. Layers and
+    parameters are those of `net`, not copies: to be fused, which copies them.
     """
     from yolo9000.network import Network  # which does without this file
 
     spec, region, last = net.spec, net.spec.region, len(net.spec) - 2
-    if region.features is not None or last < 1:
+    if region.features is not None or last < 1 or not _is_rows(spec.layers[last]):
         return net
     count = len(region.anchors)
     boxes = replace(spec.layers[last], filters=5 * count)
@@ -66,7 +66,13 @@ def part_rows(net: "Network") -> "Network":
     rows.weight, rows.bias = nn.Parameter(weight[:, 5:, :, 0, 0]), nn.Parameter(bias[:, 5:])
     for name in ("class_map", "seen", "version", "names", "record", "defaults"):
         setattr(parted, name, getattr(net, name))
-    return parted.eval()
+    return parted
+
+
+def _is_rows(layer: Layer) -> bool:
+    if not isinstance(layer, Convolution) or layer.batch_normalize or layer.activation != "linear":
+        return False
+    return (layer.size, layer.stride, layer.padding, layer.groups) == (1, 1, 0, 1)
 
 
 def pack(net: "Network", size: tuple[int, int]) -> "Network":

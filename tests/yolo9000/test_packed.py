@@ -81,7 +81,7 @@ def test_a_value_that_is_none_stays_none_in_a_pool():
 @torch.inference_mode()
 def test_a_packed_network_equals_the_network(form, shape):
     net = small_detector(form)
-    ready = pack(part_rows(net.fuse()), (64, 64))
+    ready = pack(part_rows(net).fuse(), (64, 64))
     x = images(*shape, seed=3)
     assert torch.allclose(ready(x), net(x), rtol=1e-4, atol=1e-4)
     mine, plain = ready.lazy(x), net.lazy(x)
@@ -92,14 +92,17 @@ def test_a_packed_network_equals_the_network(form, shape):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_parted_rows_are_the_networks_own(form):
-    fused = small_detector(form).fuse()
-    parted = part_rows(fused)
-    assert parted.classes == fused.classes and torch.equal(parted.anchors, fused.anchors)
-    assert parted.tree is fused.tree and parted.stride == fused.stride
-    if form in ("darknet", "flat"):
-        assert parted.layers[-1].rows.weight.data_ptr() == fused.layers[-2].conv.weight[5].data_ptr()
-    else:
-        assert parted is fused
+    net = small_detector(form).train()
+    parted = part_rows(net)
+    assert net.training and all(layer.training for layer in net.layers)
+    if form not in ("darknet", "flat"):
+        assert parted is net
+        return
+    assert parted.tree is net.tree and parted.stride == net.stride and parted.classes == net.classes
+    assert torch.equal(parted.anchors, net.anchors)
+    rows, fused = parted.layers[-1].rows.weight, parted.fuse().layers[-1].rows.weight
+    assert rows.data_ptr() == net.layers[-2].conv.weight[5].data_ptr()
+    assert torch.equal(fused, rows) and fused.data_ptr() != rows.data_ptr() and fused.is_contiguous()
 
 
 @needs_onednn
