@@ -1,0 +1,111 @@
+"""`yolo9000 detect` on many pictures: results as they are done, in order, whole when it is interrupted."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.yolo9000.small import picture, small_detector
+from yolo9000.cli import detect
+from yolo9000.modelfile import save_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save_model(small_detector("stored"), path, defaults={"threshold": 0.3})
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """30 pictures, the tenth of which is none."""
+    made = tmp_path_factory.mktemp("pictures")
+    for k in range(30):
+        picture(k, 60 + k, 50).save(made / f"{k:02d}.png")
+    (made / "10.png").write_bytes(b"no picture")
+    return made
+
+
+def test_lines_and_json_say_the_same_in_the_order_of_the_files(run, model, folder, tmp_path):
+    status, lines, err = run("detect", folder, "--model", model, "--json-lines")
+    assert status == 1 and err.count("skipped: ") == 1
+    rows = [json.loads(line) for line in lines.splitlines()]
+    skipped = [row["skipped"] for row in rows if "skipped" in row]
+    found = [row for row in rows if "skipped" not in row]
+    assert [Path(row["source"]).name for row in found] == [f"{k:02d}.png" for k in range(30) if k != 10]
+    status, text, _ = run("detect", folder, "--model", model, "--json", "--out", tmp_path)
+    result = json.loads(text)
+    assert list(result) == ["pictures", "skipped"] and result["skipped"] == skipped
+    assert json.loads((tmp_path / detect.JSON_NAME).read_text()) == result
+    assert text == json.dumps(result, indent=2, ensure_ascii=False) + "\n"  # as if written at once
+    for row, one in zip(result["pictures"], found, strict=True):
+        assert row.pop("picture") == Path(row["source"]).name
+        assert row == one
+    assert len(list(tmp_path.glob("*.png"))) == 29
+
+
+def test_names_are_given_in_the_order_of_the_files(run, model, tmp_path):
+    for name in ("a/x.png", "b/x.png", "c/x.png"):
+        (tmp_path / name).parent.mkdir()
+        picture(ord(name[0])).save(tmp_path / name)
+    (tmp_path / "b" / "x.png").write_bytes(b"bad")  # a picture that is none takes no name
+    run("detect", tmp_path / "a", tmp_path / "b", tmp_path / "c", "--model", model, "--out", tmp_path / "out")
+    result = json.loads((tmp_path / "out" / detect.JSON_NAME).read_text())
+    assert [row["picture"] for row in result["pictures"]] == ["x.png", "x-2.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
+def test_ctrl_c_leaves_whole_lines_and_whole_files(model, folder, tmp_path):
+    many = tmp_path / "many"
+    many.mkdir()
+    for k in range(3000):
+        (many / f"{k:04d}.png").hardlink_to(folder / f"{k % 9:02d}.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / detect.JSON_NAME).write_text("older")
+    command = [
+        sys.executable,
+        "-m",
+        "yolo9000",
+        "detect",
+        many,
+        "--model",
+        model,
+        "--json-lines",
+        "--out",
+        out,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err.strip() == "interrupted"
+    rows = [json.loads(line) for line in (first + rest).splitlines()]
+    assert 0 < len(rows) < 3000
+    assert (out / detect.JSON_NAME).read_text() == "older"
+    names = {file.name for file in out.iterdir()} - {detect.JSON_NAME}
+    assert not [name for name in names if name.startswith(".")]
+    assert {row["picture"] for row in rows} <= names  # what was told of is there
+    for name in names:
+        with Image.open(out / name) as drawn:
+            drawn.load()
+
+
+def test_a_folder_that_fills_up_ends_the_command_with_a_line(run, model, folder, tmp_path, monkeypatch):
+    saved = []
+
+    def save(self, path):
+        if len(saved) == 5:
+            raise detect.ImageError(f"{path}: cannot be written (No space left on device)")
+        saved.append(path)
+        return path
+
+    monkeypatch.setattr("yolo9000.detections.Detections.save", save)
+    status, _, err = run("detect", folder, "--model", model, "--out", tmp_path)
+    assert status == 1 and err.startswith("error: ") and "No space left" in err and err.count("\n") == 1
+    assert not (tmp_path / detect.JSON_NAME).exists()
