@@ -1,0 +1,66 @@
+"""`data-prep predictions`."""
+
+import json
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(
+    epilog="Example: yolo9000 detect pictures/ --json > found.json  |  "
+    "data-prep predictions found.json --labelstudio tasks.json --config labels.xml  |  "
+    "(correct and export)  |  data-prep pack --labelstudio export.json --images pictures/ --map names more.h5"
+)
+@click.argument("found", type=click.Path(path_type=Path))
+@click.option("--fiftyone", type=_FILE, help="Write FiftyOne's labels.json here.")
+@click.option("--labelstudio", type=_FILE, help="Write tasks for Label Studio here.")
+@click.option("--config", type=_FILE, help="Write Label Studio's labelling configuration here.")
+@click.option(
+    "--prefix",
+    default="/data/local-files/?d=",
+    show_default=True,
+    help="Label Studio: what makes an address of a picture's name.",
+)
+@click.option("--least", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Least score.")
+@click.option("--ids", is_flag=True, help="Label boxes with ids of the tree, not with names.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    found: Path,
+    fiftyone: Path | None,
+    labelstudio: Path | None,
+    config: Path | None,
+    prefix: str,
+    least: float,
+    ids: bool,
+    as_json: bool,
+) -> None:
+    """What a detector found, to a tool in which people correct it.
+
+    FOUND is what `yolo9000 detect --json` or `--json-lines` printed, or the detections.json of --out. What
+    comes back goes to `data-prep pack --fiftyone` or `--labelstudio`.
+    """
+    from data_prep.errors import DataError
+    from data_prep.fiftyone import write_fiftyone
+    from data_prep.labelstudio import labelling_config, write_labelstudio
+    from data_prep.predictions import read_predictions
+    from wordtree.files import written_whole
+
+    if not (fiftyone or labelstudio or config):
+        raise click.UsageError("which tool? --fiftyone, --labelstudio, --config")
+    pictures = read_predictions(found, least)
+    if fiftyone:
+        write_fiftyone(fiftyone, pictures, names=not ids)
+    if labelstudio:
+        write_labelstudio(labelstudio, pictures, prefix, names=not ids)
+    if config:
+        labels = {one.path[-1] if ids and one.path else one.name for picture in pictures for one in picture}
+        with written_whole(config, DataError) as part:
+            part.write_text(labelling_config(sorted(labels)), encoding="utf-8")
+    files = [str(path) for path in (fiftyone, labelstudio, config) if path]
+    boxes = sum(len(picture.found) for picture in pictures)
+    if as_json:
+        click.echo(json.dumps({"pictures": len(pictures), "boxes": boxes, "files": files}))
+    else:
+        click.echo(f"{boxes:,} boxes of {len(pictures):,} pictures: {', '.join(files)}")
