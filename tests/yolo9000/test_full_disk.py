@@ -1,4 +1,4 @@
-"""A system that refuses to write a checkpoint to its end, with nothing simulated (the rest is test_best.py's)."""
+"""A system that refuses to write a checkpoint to its end, nothing simulated; the rest is test_best.py's."""
 
 import dataclasses
 import json
