@@ -20,6 +20,12 @@ from data_prep.sample import Sample
 from wordtree import TreeError, WordTree
 from wordtree.files import MOST_BYTES
 
+_OF_BOXES = ("boxes_cxcywh", "labels", "crowd", "difficult")
+
+# Without elements nobody can change them, and making new ones for each sample costs as much as reading it.
+_NO_LABELS = np.zeros(0, np.int64)
+_NO_BOXES = np.zeros((0, 4), np.float32), _NO_LABELS, np.zeros(0, bool), np.zeros(0, bool)
+
 
 class Store:
     """The samples of a packed file: `len(store)`, `store[i]` -> Sample, and columns over all samples without
@@ -125,10 +131,6 @@ class Store:
         newer = "image_quick" in columns
         self._quick = quick if newer else zlib.crc32
         self._quick_sums = self._views["image_quick" if newer else "image_crc32"]
-        self._any = {
-            what: bool(len(columns[what]))
-            for what in ("image_labels", "negative_labels", "not_exhaustive_labels")
-        }
 
     def _read_chunks(self, data: h5py.Dataset) -> None:
         """Where in the file each chunk of image bytes lies."""
@@ -265,25 +267,27 @@ class Store:
         return int(index) % self._length
 
     def _rows(self, what: str, index: int) -> np.ndarray:
-        if not self._any.get(what, True):
-            return np.zeros(0, np.int64)
         starts = self._views[RAGGED[what]]
-        return self._columns[what][starts[index] : starts[index + 1]].copy()
+        first, last = starts[index], starts[index + 1]
+        return self._columns[what][first:last].copy() if last > first else _NO_LABELS
 
     def _sample(self, index: int, with_image: bool) -> Sample:
         columns, views = self._columns, self._views
-        boxes = slice(views["box_starts"][index], views["box_starts"][index + 1])
+        first, last = views["box_starts"][index], views["box_starts"][index + 1]
+        boxes, labels, crowd, difficult = (
+            (columns[what][first:last].copy() for what in _OF_BOXES) if last > first else _NO_BOXES
+        )
         return Sample(
             name=self.name_of(index),
             image=self._image(index) if with_image else b"",
             width=views["width"][index],
             height=views["height"][index],
-            boxes_cxcywh=columns["boxes_cxcywh"][boxes].copy(),
-            labels=columns["labels"][boxes].copy(),
+            boxes_cxcywh=boxes,
+            labels=labels,
             image_labels=self._rows("image_labels", index),
             negative_labels=self._rows("negative_labels", index),
-            crowd=columns["crowd"][boxes].copy(),
-            difficult=columns["difficult"][boxes].copy(),
+            crowd=crowd,
+            difficult=difficult,
             source=self.sources[views["source"][index]],
             boxed=views["boxed"][index],
             not_exhaustive_labels=self._rows("not_exhaustive_labels", index),
