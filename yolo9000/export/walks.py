@@ -134,7 +134,8 @@ class Walker(nn.Module):
         while bool((above < self.classes).any()):
             jumps.append(above)
             above = above[above]
-        self.register_buffer("jumps", torch.stack(jumps) if jumps else above[None][:0], persistent=False)
+        # No empty table: torch.export cannot save one.
+        self.register_buffer("jumps", torch.stack(jumps) if jumps else None, persistent=False)
         by_depth = torch.tensor(self.temperatures)[hierarchy.depths]
         self.register_buffer("temperature_of", by_depth, persistent=False)
 
@@ -149,7 +150,7 @@ class Walker(nn.Module):
         totals = none.scatter_add(1, groups, values.exp())
         conditionals = torch.where(rows >= 0, values - totals.gather(1, groups).log(), NEVER)
         logs = torch.cat((conditionals, torch.zeros_like(conditionals[:, :1])), 1)  # (M, C + 1)
-        for jump in self.jumps:
+        for jump in () if self.jumps is None else self.jumps:
             logs = logs + logs.index_select(1, jump)
         logs = logs[:, : self.classes]
         leaves = torch.where(self.leaf, logs, 4 * NEVER * self.levels)  # below any sum
