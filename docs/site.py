@@ -1,4 +1,4 @@
-"""A hook of mkdocs.yml: on the site a link to a file outside docs/ is that file's name, for it is no page there."""
+"""A hook of mkdocs.yml: a link to a file outside docs/ becomes that name, for on the site it is no page."""
 
 import re
 
