@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-THREADS = 2
 NMS_IOU = 0.4
 PEERS = ("opencv", "onnxruntime", "openvino", "openvino-bf16")
 Found = list[tuple[list[float], float, str, tuple[str, ...]]]  # box in pixels, score, name, path of ids
@@ -41,10 +40,10 @@ class Watch:
 class Peer:
     """The dense network under another runtime, and plain post-processing."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, threads: int) -> None:
         import cv2
 
-        cv2.setNumThreads(THREADS)
+        cv2.setNumThreads(threads)
         self.cv2 = cv2
         facts = json.loads((folder / "facts.json").read_text())
         self.size, self.threshold = facts["size"], facts["threshold"]
@@ -52,7 +51,7 @@ class Peer:
         tree = np.load(folder / "tree.npz")
         self.anchors, self.parents = tree["anchors"], tree["parents"]
         self.starts, self.child_group = tree["group_starts"].tolist(), tree["child_group"].tolist()
-        self.network = _network(name, folder / "dense.onnx")
+        self.network = _network(name, folder / "dense.onnx", threads)
 
     def detect(self, data: bytes, watch: Watch) -> Found:
         cv2 = self.cv2
@@ -113,7 +112,7 @@ class Peer:
         return path
 
 
-def _network(name: str, file: Path) -> Callable[[np.ndarray], np.ndarray]:
+def _network(name: str, file: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """(1, 3, H, W) float32 -> (1, A*(5+C), H/32, W/32)."""
     if name == "opencv":
         import cv2
@@ -129,14 +128,14 @@ def _network(name: str, file: Path) -> Callable[[np.ndarray], np.ndarray]:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = THREADS
+        options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         return lambda image: session.run(None, {"images": image})[0]
     import openvino
 
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if name.endswith("bf16") else "f32",
-        "INFERENCE_NUM_THREADS": THREADS,
+        "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
     core = openvino.Core()
@@ -147,7 +146,7 @@ def _network(name: str, file: Path) -> Callable[[np.ndarray], np.ndarray]:
 class Ours:
     """This package's detector of the same network, read from a model file."""
 
-    def __init__(self, folder: Path, precision: str) -> None:
+    def __init__(self, folder: Path, precision: str, threads: int) -> None:
         import torch
 
         from yolo9000 import Detector
@@ -155,7 +154,7 @@ class Ours:
         from yolo9000.letterbox import letterbox
 
         self.read, self.letterbox = read_reduced, letterbox
-        torch.set_num_threads(THREADS)
+        torch.set_num_threads(threads)
         self.torch = torch
         facts = json.loads((folder / "facts.json").read_text())
         self.detector = Detector.load(folder / "model.safetensors", precision=precision)
@@ -225,9 +224,9 @@ def answer(contender: Any, request: dict[str, Any], pictures: dict[str, bytes]) 
         case "detect":
             data, stages, found = pictures[request["picture"]], [], []
             for _ in range(runs + 1):
-                watch = Watch()
+                watch, worked = Watch(), time.process_time()
                 found = contender.detect(data, watch)
-                stages.append(watch.seconds)
+                stages.append({**watch.seconds, "cpu": time.process_time() - worked})
             return {"stages": stages[1:], "names": [name for _, _, name, _ in found]}
         case "whole":
             data = pictures[request["picture"]]
@@ -244,12 +243,13 @@ def main() -> None:
     )
     parser.add_argument("name", choices=(*PEERS, "ours", "ours-float32"))
     parser.add_argument("folder", type=Path, help="what bench_detect.py prepared")
+    parser.add_argument("threads", type=int)
     given = parser.parse_args()
     if given.name.startswith("ours"):
         precision = "float32" if given.name.endswith("float32") else "auto"
-        contender: Any = Ours(given.folder, precision)
+        contender: Any = Ours(given.folder, precision, given.threads)
     else:
-        contender = Peer(given.name, given.folder)
+        contender = Peer(given.name, given.folder, given.threads)
     pictures = {path.stem: path.read_bytes() for path in given.folder.glob("*.jpg")}
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
