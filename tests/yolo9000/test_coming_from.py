@@ -21,7 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "coming_from.md"
 _ROW = re.compile(r"^\| (.*?) \| `([^`]+)` \| (.*)\|$")
 # Packages of rows that need one which may not be installed.
 _OPTIONAL = {"to_pandas": "pandas", "to_supervision": "supervision", "from_supervision": "supervision"}
-_OPTIONAL |= {"--source 0": "cv2"}
+_OPTIONAL |= {"--source 0": "cv2", "best.onnx": "onnxscript"}
 
 
 def rows() -> list[str]:

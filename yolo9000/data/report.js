@@ -187,6 +187,10 @@ function confusions() {
   if (data.boxed) {
     parts.push(make("p", {}, `Boxes at IoU 0.5: ${count(missed)} missed, ${count(invented)} answers where nothing is, ${count(again)} answers for a box that has one.`));
   }
+  if (!data.flat && Object.keys(distances).length) {
+    const legend = Object.keys(data.relations).map((what) => make("span", { class: `what-${what}`, title: data.relations[what] }, `■ ${WORDS[what]}`));
+    parts.push(make("p", { class: "tools" }, ...legend));
+  }
   for (const [kind, rows] of data.flat ? [] : Object.entries(distances)) {
     const total = (row) => Object.keys(data.relations).reduce((sum, what) => sum + (row[what] || 0), 0);
     const most = Math.max(...rows.map(total));
