@@ -21,7 +21,7 @@ from yolo9000.decision import Decision
 from yolo9000.detections import SOMETHING, Detections
 from yolo9000.device import find_device, has_bfloat16
 from yolo9000.errors import ImageError, ModelError
-from yolo9000.habits import translated
+from yolo9000.habits import spoken, translated
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.hub import Pretrained
@@ -279,6 +279,8 @@ class Detector(Pretrained):
         """
         from yolo9000.pipeline import outcomes
 
+        options = spoken({"pictures": pictures, "size": size, **options})
+        pictures, size = options.pop("pictures"), options.pop("size")
         found = outcomes(self, pictures, self.options(**options), size=self._size(size), batch=batch)
         return (outcome.found for outcome in found if outcome.told(on_error))
 

@@ -32,6 +32,13 @@ ELSEWHERE = {
 }
 
 
+def spoken(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords in either language in ours. Raises TypeError as `translated`."""
+    theirs = {word: value for word, value in words.items() if word in SAME or word in ELSEWHERE}
+    ours = {word: value for word, value in words.items() if word not in theirs}
+    return ours | translated(theirs, ours)
+
+
 def translated(habits: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Our keywords for theirs.
 

@@ -52,6 +52,17 @@ def test_words_that_mean_something_else_say_where_it_is(detector, word):
         detector(picture(), **{word: True})
 
 
+def test_a_stream_takes_the_same_words(detector):
+    pictures = [picture(1), picture(2)]
+    theirs = list(detector.stream(pictures, conf=0.5, imgsz=96, max_det=3))
+    ours = detector(pictures, 0.5, size=96, max_detections=3)
+    assert len(ours[0]) and all(equal(a, b) for a, b in zip(theirs, ours, strict=True))
+    with pytest.raises(TypeError, match="another word"):
+        detector.stream(pictures, size=96, imgsz=96)
+    with pytest.raises(TypeError, match="verbose"):
+        detector.stream(pictures, verbose=False)
+
+
 def test_refusals(detector):
     with pytest.raises(TypeError, match=r"'confidence'.*help"):
         detector(picture(), confidence=0.3)
