@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ PICTURES = {"640x480": (640, 480), "12MP": (4000, 3000)}
 SURVIVORS = 10  # boxes above the threshold before suppression: a busy photograph's
 THRESHOLD = 0.2  # the detector's own
 NOISE = 6  # standard deviation, of 255: an enlarged photograph alone has smaller files than a camera's
+STREAMED = 12  # pictures at a time by Detector.stream; enough to fill its pipeline
 RUNS = 3  # of each contender in each of its turns, after one that warms the caches it shares with others
 STAGES = ("decode", "letterbox", "network", "head", "suppression", "naming")
 MATMULS = (1024, 2048, 3072)  # sides; the fastest counts as the peak
@@ -140,7 +143,7 @@ def measure(workers: dict[str, Worker], rounds: int, size: int, progress: Any) -
     """Milliseconds: of each contender on each picture by round, total and stages; of the body and of the
     one call that a user makes, beside them; and of the matrix products."""
     found: dict[str, Any] = {name: {p: [] for p in PICTURES} for name in workers}
-    more: dict[str, Any] = {name: {"body": [], **{p: [] for p in PICTURES}} for name in workers}
+    more: dict[str, Any] = {name: defaultdict(list) for name in workers}
     products: dict[int, list[float]] = {side: [] for side in MATMULS}
     boxes: dict[str, int] = {}
     for turn in progress(range(rounds)):
@@ -156,6 +159,8 @@ def measure(workers: dict[str, Worker], rounds: int, size: int, progress: Any) -
                 if name.startswith(OURS):
                     seconds = workers[name].ask("whole", picture=picture)["seconds"]
                     more[name][picture].append(1e3 * statistics.median(seconds))
+                    streamed = workers[name].ask("stream", runs=1, picture=picture, count=STREAMED)
+                    more[name][f"{picture} stream"].append(1e3 * streamed["seconds"][0])
         for name in names:
             if name.startswith(OURS):
                 seconds = workers[name].ask("body", size=size)["seconds"]
@@ -189,6 +194,9 @@ def summary(measured: dict[str, Any], workers: dict[str, Worker], gflop: float) 
                 row["one_call"] = statistics.median(more[name][picture])
                 row["body"] = statistics.median(body)
                 row["whole_by_body"] = statistics.median(a / b for a, b in pairs)
+                pairs = list(zip(body, more[name][f"{picture} stream"], strict=True))
+                row["stream"] = statistics.median(b for _, b in pairs)
+                row["stream_by_body"] = statistics.median(a / b for a, b in pairs)
                 around = [stage for stage in STAGES if stage not in ("network", "head")]
                 row["around"] = statistics.median(sum(r[s] for s in around) / r["total"] for r in rounds)
             rows[name] = row
@@ -216,9 +224,10 @@ def show(result: dict[str, Any], skipped: dict[str, str]) -> None:
         for name in (OURS, "ours-float32"):
             if (row := result[picture].get(name)) is not None:
                 click.echo(
-                    f"{name}: one call {row['one_call']:.2f} ms; the body alone {row['body']:.2f} ms, "
-                    f"{row['whole_by_body']:.3f} of whose pictures a second the whole does; decoding, "
-                    f"letterbox, suppression and naming {100 * row['around']:.1f}% of the total"
+                    f"{name}: the body alone {row['body']:.2f} ms; one call {row['one_call']:.2f} ms, "
+                    f"{row['whole_by_body']:.3f} of the body's pictures a second; {STREAMED} streamed "
+                    f"{row['stream']:.2f} ms each, {row['stream_by_body']:.3f}; decoding, letterbox, "
+                    f"suppression and naming {100 * row['around']:.1f}% of the total"
                 )
     if "body" in result:
         b = result["body"]
@@ -271,7 +280,7 @@ def main(
         "size": size,
         "rounds": rounds,
         **{f"{name} bytes": weight for name, weight in weights.items()},
-        **_versions(wanted),
+        **_versions(),
     }
     click.echo(", ".join(f"{name} {value}" for name, value in facts.items()))
     show(result, skipped)
@@ -291,11 +300,14 @@ def _processor() -> str:
     return f"{names[0] if names else platform.processor()} ({found})"
 
 
-def _versions(names: list[str]) -> dict[str, str]:
-    from importlib.metadata import version
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
 
-    packages = {"onnxruntime": "onnxruntime", "openvino": "openvino", "opencv": "opencv-python-headless"}
-    return {"torch": version("torch")} | {name: version(p) for name, p in packages.items() if name in names}
+    found = {}
+    for package in ("torch", "Pillow", "opencv-python-headless", "onnxruntime", "openvino"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 if __name__ == "__main__":

@@ -158,9 +158,9 @@ class Ours:
         self.torch = torch
         facts = json.loads((folder / "facts.json").read_text())
         self.detector = Detector.load(folder / "model.safetensors", precision=precision)
-        self.options = self.detector.options(
-            threshold=facts["threshold"], rule="greedy", nms="class", nms_iou=NMS_IOU, score="objectness"
-        )
+        self.given = {"threshold": facts["threshold"], "rule": "greedy", "nms": "class", "nms_iou": NMS_IOU}
+        self.given["score"] = "objectness"
+        self.options = self.detector.options(**self.given)
 
     def detect(self, data: bytes, watch: Watch) -> Found:
         detector, options = self.detector, self.options
@@ -179,6 +179,10 @@ class Ours:
     def whole(self, data: bytes) -> Any:
         """The one call that a user makes."""
         return self.detector.find(data, self.options)
+
+    def stream(self, data: bytes, count: int) -> Any:
+        """So many pictures by the call that a user makes for many."""
+        return list(self.detector.stream([data] * count, **self.given))
 
     def body(self, size: int) -> Callable[[], Any]:
         """The network alone up to the features that class rows are applied to."""
@@ -231,6 +235,9 @@ def answer(contender: Any, request: dict[str, Any], pictures: dict[str, bytes]) 
         case "whole":
             data = pictures[request["picture"]]
             return {"seconds": [seconds(lambda: contender.whole(data)) for _ in range(runs + 1)][1:]}
+        case "stream":
+            data, count = pictures[request["picture"]], request["count"]
+            return {"seconds": [seconds(lambda: contender.stream(data, count)) / count for _ in range(runs)]}
         case "body" | "matmul" as what:
             work = getattr(contender, what)(request["size"])
             return {"seconds": [seconds(work) for _ in range(runs + 1)][1:]}
