@@ -287,3 +287,40 @@ def test_the_page_in_a_browser(driver, store, tmp_path, kind):
         assert browser.fits(driver)
     assert browser.complaints(driver) == []
     assert browser.asked_elsewhere(driver, "file:") == []
+
+
+@pytest.mark.slow
+def test_every_node_of_the_default_tree_is_as_quick(driver, store, tmp_path):
+    """9,418 nodes with curves: rows are made when their part of the tree is opened."""
+    data, _, _ = gathered(Oracle(samples(store), wrong=True), [store])
+    tree = WordTree.default()
+    curve = list(range(1000, -1, -10))
+    node = {"boxes": 5, "AP": 0.1, "AP50": 0.5, "AP75": 0.1, "curve": curve}
+    data["nodes"] = [
+        {"id": i, "name": name, "parent": int(parent), **node}
+        for i, name, parent in zip(tree.ids, tree.names, tree.parents, strict=True)
+    ]
+    shared = {"known": True, "boxes": 5, "AP50": 0.5, "curve": curve, "became": {"right": 5}}
+    data["classes"] = [{"id": tree.ids[k], "name": tree.names[k], **shared} for k in tree.leaves]
+    report.write_report(tmp_path / "r.html", data)
+    assert (tmp_path / "r.html").stat().st_size < 10e6
+    driver.get((tmp_path / "r.html").as_uri())
+    script = """
+    const times = {}, page = globalThis.report;
+    const measure = (what, run) => {
+      const began = performance.now();
+      run();
+      times[what] = performance.now() - began;
+    };
+    times.loaded = performance.timing.loadEventEnd - performance.timing.navigationStart;
+    measure("order", () => page.tree.redraw());
+    measure("open", () => document.querySelectorAll("#rows details").forEach((one) => { one.open = true; }));
+    measure("find", () => { page.curves.filter.value = "dog"; page.curves.offer(); });
+    return [times, document.querySelectorAll(".node").length];
+    """
+    times, drawn = driver.execute_script(script)
+    assert max(times.values()) < 5000, (
+        times
+    )  # far above an idle machine's, far below drawing every row at once
+    assert drawn < 2000
+    assert browser.complaints(driver) == []
