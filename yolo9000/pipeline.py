@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from yolo9000.detector import Detector, Fitted, Picture
     from yolo9000.options import Options
 
-# Pictures that run together: on a CPU one alone stays within a core's cache, on a GPU many fill it.
-_CPU_BATCH, _GPU_BATCH = 1, 16
+# Pictures that run together: on a CPU two stay within a core's cache and share the many small steps of the
+# descent, on a GPU many fill it.
+_CPU_BATCH, _GPU_BATCH = 2, 16
 
 # Threads that read for a GPU; more than so many have no use for one that runs some hundred pictures a second.
 _MOST_READERS = 16
@@ -64,21 +65,25 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """One `Outcome` a picture, in the order of `pictures`.
 
-    size: (width, height) of the network's input, by default the detector's. batch: pictures run at a time.
-    lanes: threads that run the network, by default torch's number of threads on a CPU, or fewer for a few
-    pictures. depth: batches a lane that are begun before their results are taken; `pictures` is asked for no
-    more than these, from the thread that takes the results.
+    size: (width, height) of the network's input, by default the detector's. batch: pictures run at a time,
+    by default what suits the device. lanes: threads that run the network, by default torch's number of
+    threads on a CPU, or fewer for a few pictures. depth: batches a lane that are begun before their results
+    are taken; `pictures` is asked for no more than these, from the thread that takes the results.
 
     Closing the generator, or Ctrl-C, gives up what has not begun and waits for what has. An error that
     `pictures` raises comes after the results of those before it. Raises ValueError for a batch, lanes or
     depth below 1.
     """
     cpu = detector.device.type == "cpu"
-    batch = (_CPU_BATCH if cpu else _GPU_BATCH) if batch is None else batch
+    count = len(pictures) if isinstance(pictures, Sized) else None
     if lanes is None:
+        threads = torch.get_num_threads() if cpu else 1
         # With fewer pictures than threads the threads share the pictures.
-        known = len(pictures) if isinstance(pictures, Sized) else torch.get_num_threads()
-        lanes = max(1, min(known, torch.get_num_threads())) if cpu else 1
+        lanes = threads if count is None else max(1, min(count, threads))
+    if batch is None:
+        batch = _CPU_BATCH if cpu else _GPU_BATCH
+        if cpu and count is not None and count < batch * lanes:  # no lane waits while another has several
+            batch = 1
     if min(batch, lanes, depth) < 1:
         raise ValueError(f"batch, lanes and depth are at least 1, not {batch}, {lanes} and {depth}")
 
