@@ -71,6 +71,6 @@ FAULTS = {
     "grow": _grow,
     "talk": _talk,
     "death": lambda: os._exit(9),
-    "hang": lambda: time.sleep(60),
+    "hang": lambda: time.sleep(600),
 }
 READERS = tuple(_reader(name, fault) for name, fault in FAULTS.items())
