@@ -191,7 +191,7 @@ def measure(
     "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
 )
 @click.option("--rounds", type=click.IntRange(1), default=15, show_default=True, help="The median counts.")
-@click.option("--no-memory", is_flag=True, help="Time only.")
+@click.option("--no-memory", is_flag=True, help="Time only; else memory at the most boxes.")
 @click.option("--form", "forms", type=click.Choice(list(FORMS)), multiple=True, help="Only these.")
 @click.option("--memory-of", type=click.Choice(list(FORMS)), hidden=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -215,7 +215,10 @@ def main(
         return
     chosen = [form for form in FORMS if not forms or form in forms or form == next(iter(FORMS))]
     results = [
-        {**asdict(setting), "forms": measure(setting, chosen, rounds, not no_memory)}
+        {
+            **asdict(setting),
+            "forms": measure(setting, chosen, rounds, not no_memory and setting.survivors == max(survivors)),
+        }
         for setting in tqdm(settings, desc="settings", leave=False)
     ]
     facts = {

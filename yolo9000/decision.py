@@ -8,7 +8,7 @@ boxes.
 
 Before any of them, temperatures (one for each depth) may soften the conditionals: temperature.py. All are
 pure functions of (tree, conditionals), lazy where they can be: the walks look at the groups on their way
-only, the others at all."""
+only, hedging at those that may hold its answer, the others at all."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -88,6 +88,9 @@ class Decision:
         if options.rule in WALKS:
             walk = descend(self.hierarchy, conditionals, options.rule, options.tree_threshold)
             return Answer(walk.nodes, walk.log_path, step_of_path(walk.log_path))
+        if options.rule == "hedge" and not isinstance(conditionals, DenseConditionals):
+            nodes, path = hedging.hedge_walk(self.hierarchy, conditionals, options.chosen_lambda)
+            return Answer(nodes, path, step_of_path(path))
         logs = self.hierarchy.log_probabilities(conditionals.all(self.hierarchy).float())  # (M, C)
         given = None
         if options.rule == "hedge":

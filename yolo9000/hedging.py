@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from yolo9000.descent import Conditionals
     from yolo9000.hierarchy import Hierarchy
 
 # Beyond this every answer whose probability is not 1 in float32 has become the virtual root.
@@ -59,6 +60,72 @@ def hedge(hierarchy: "Hierarchy", log_probabilities: Tensor, lambda_: float) -> 
         0, box, node.where(value == best[box], -1), "amax"
     )
     return torch.where(best < lambda_, -1, place)
+
+
+def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: float) -> tuple[Tensor, Tensor]:
+    """As `hedge`, from conditionals that are computed as asked: no node is more probable than its parent, so
+    nothing is looked at below one whose probability times the largest reward is less than the best so far.
+
+    Returns nodes (M,), and log Pr of the nodes on the path to each, root first: (M, L), NaN beyond its end.
+    """
+    _check_lambda(lambda_)
+    count, device = conditionals.count, conditionals.device
+    weight = rewards(hierarchy).to(device) + lambda_  # (n,)
+    most = weight.max() / _ROUGHLY  # with room for rounding
+    starts, child_group = hierarchy.group_starts.tolist(), hierarchy.child_group.to(device)
+    best = torch.full((count,), -torch.inf, dtype=torch.float64, device=device)
+    place = torch.full((count,), -1, dtype=torch.long, device=device)
+    levels = []  # of each: boxes (m,), nodes (m,) that were opened, their log Pr (m,)
+    boxes, above = torch.arange(count, device=device), torch.zeros(count, device=device)
+    groups = torch.zeros_like(boxes)  # group 0 holds the roots
+    last = torch.zeros(count, device=device)  # log Pr of the best node
+    while len(boxes):
+        parts = []
+        for group in groups.unique().tolist():
+            here = (groups == group).nonzero().squeeze(1)
+            start, end, who = starts[group], starts[group + 1], boxes[here]
+            logs = above[here, None] + conditionals.group(start, end, who).float()  # (m, members)
+            value = (logs.double().exp() * weight[start:end]).masked_fill(logs == -torch.inf, -torch.inf)
+            highest, back = value.flip(1).max(dim=1)  # the last of equal ones
+            node = end - 1 - back
+            better = (highest > best[who]) | ((highest == best[who]) & (node > place[who]))
+            mine = who[better]
+            best[mine], place[mine] = highest[better], node[better]
+            last[mine] = logs[better, node[better] - start]
+            parts.append((who, start, logs))
+        opened = []
+        for who, start, logs in parts:
+            own = slice(start, start + logs.shape[1])
+            worth = logs.double().exp() * most >= best[who].clamp(min=lambda_)[:, None]
+            row, column = (worth & (logs > -torch.inf) & (child_group[own] >= 0)).nonzero(as_tuple=True)
+            opened.append((who[row], start + column, logs[row, column]))
+        boxes, nodes, above = (torch.cat(part) for part in zip(*opened, strict=True))
+        groups = child_group[nodes]
+        levels.append((boxes, nodes, above))
+    nodes = torch.where(best < lambda_, -1, place)
+    return nodes, _walked_paths(hierarchy, nodes, last, levels)
+
+
+def _walked_paths(
+    hierarchy: "Hierarchy", nodes: Tensor, last: Tensor, levels: list[tuple[Tensor, Tensor, Tensor]]
+) -> Tensor:
+    """(M, L) log Pr along the paths to nodes (M,), -1 for an empty one. last: (M,) log Pr of the nodes; of
+    what lies above them the levels of the walk know it, each (boxes, nodes, log Pr)."""
+    answered = (nodes >= 0).nonzero().squeeze(1)
+    path, which = hierarchy.paths(nodes[answered])
+    depth = hierarchy.depths[path]
+    longest = int(depth.max()) + 1 if len(depth) else 1
+    values = last.new_full((len(nodes), longest), torch.nan)
+    for level, (boxes, opened, logs) in enumerate(levels[: longest - 1]):
+        here = (depth == level).nonzero().squeeze(1)
+        table = boxes * hierarchy.nodes + opened
+        order = table.argsort()
+        wanted = answered[which[here]] * hierarchy.nodes + path[here]
+        found = torch.searchsorted(table[order], wanted).clamp(max=max(0, len(table) - 1))
+        if len(table):  # the node at a path's end may not have been opened; it has its own value below
+            values[answered[which[here]], level] = logs[order[found]]
+    values[answered, hierarchy.depths[nodes[answered]]] = last[answered]
+    return values
 
 
 @dataclass(frozen=True)

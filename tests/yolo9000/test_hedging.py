@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.yolo9000.trees import absolute, random_conditionals, random_tree
 from wordtree import WordTree
-from yolo9000.hedging import Frontier, fit_lambda, hedge, is_right, rewards, share_right
+from yolo9000.descent import DenseConditionals, path_log_probabilities
+from yolo9000.hedging import Frontier, fit_lambda, hedge, hedge_walk, is_right, rewards, share_right
 from yolo9000.hierarchy import Hierarchy
 
 LAMBDAS = (0.0, 0.1, 1.0, 7.0, 300.0, 1e9)
@@ -144,3 +145,40 @@ def test_an_accuracy_that_cannot_be_had():
             fit_lambda(frontier, right, bad)
     with pytest.raises(ValueError, match="without"):
         fit_lambda(Frontier.of(hierarchy, logs[:0]), right[:0], 0.9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.integers(0, 30),
+    st.sampled_from([0.0, 0.5, 4.0, 1e6]),
+    st.sampled_from([0.0, 0.4]),
+)
+def test_the_walk_answers_what_the_whole_says(seed, groups, lambda_, missing):
+    random = np.random.default_rng(seed)
+    tree = random_tree(random, groups)
+    hierarchy, conditionals = random_conditionals(random, tree, 6, missing)
+    logs = hierarchy.log_probabilities(conditionals)
+    nodes, path = hedge_walk(hierarchy, DenseConditionals(conditionals), lambda_)
+    assert torch.equal(nodes, hedge(hierarchy, logs, lambda_))
+    expected = path_log_probabilities(hierarchy, logs, nodes.clamp(min=0))
+    expected = expected.masked_fill((nodes < 0)[:, None], torch.nan)[:, : path.shape[1]]
+    torch.testing.assert_close(path, expected, equal_nan=True)
+
+
+def test_the_walk_leaves_out_what_cannot_win():
+    """A certain root's other side is never asked for; no boxes, no questions."""
+    tree = WordTree([f"k{i}" for i in range(6)], [-1, -1, 0, 0, 1, 1])
+    logits = torch.tensor([[9.0, -9, 9, -9, 0, 0]])
+    hierarchy = Hierarchy(tree)
+    asked = []
+
+    class Asked(DenseConditionals):
+        def group(self, start, end, boxes):
+            asked.append(start)
+            return super().group(start, end, boxes)
+
+    nodes, _ = hedge_walk(hierarchy, Asked(hierarchy.log_conditionals(logits)), 1.0)
+    assert nodes.tolist() == [2] and asked == [0, 2]
+    nodes, path = hedge_walk(hierarchy, Asked(torch.zeros(0, 6)), 1.0)
+    assert nodes.shape == (0,) and path.shape == (0, 1) and len(asked) == 2
