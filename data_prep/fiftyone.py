@@ -7,7 +7,7 @@ of a FiftyOneImageDetectionDataset or FiftyOneImageClassificationDataset; the se
 import json
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -65,15 +65,14 @@ def write_fiftyone(path: Path | str, detections: Iterable[Any], names: bool = Tr
 
     detections: yolo9000.Detections with a `source`, one a picture. names: label boxes with display names,
     else with ids. In FiftyOne: `Dataset.from_dir(data_path="pictures/", labels_path=path,
-    dataset_type=FiftyOneImageDetectionDataset, label_field="predictions")`; pictures are found by the last
-    part of their name without its ending. Raises DataError for a picture without a name, two pictures of one,
-    and what the file system refuses.
+    dataset_type=FiftyOneImageDetectionDataset, label_field="predictions")`, where `pictures/` is the folder
+    that all pictures have in common: names are relative to it, without their endings. Raises DataError for a
+    picture without a name, two of one name, and what the file system refuses.
     """
+    detections = list(detections)
+    keys = _keys([found.source for found in detections])
     labels: dict[str, list[dict[str, Any]]] = {}
-    for found in detections:
-        if not found.source:
-            raise DataError("detections without a source: FiftyOne finds pictures by their names")
-        key = stem_of(tidy(found.source)).rpartition("/")[2]
+    for found, key in zip(detections, keys, strict=True):
         if key in labels:
             raise DataError(f"two pictures are called {key!r}; FiftyOne tells them apart by their names only")
         width, height = found.image_size
@@ -91,6 +90,17 @@ def write_fiftyone(path: Path | str, detections: Iterable[Any], names: bool = Tr
         )
         part.write_bytes(text.encode("utf-8", "backslashreplace"))
     return sum(map(len, labels.values()))
+
+
+def _keys(sources: list[str | None]) -> list[str]:
+    """Names relative to the folder that all have in common, without endings."""
+    if not all(sources):
+        raise DataError("detections without a source: FiftyOne finds pictures by their names")
+    parts = [PurePosixPath(stem_of(source.replace("\\", "/"))).parts for source in sources]
+    common = 0
+    while all(len(p) > common + 1 and p[common] == parts[0][common] for p in parts) and parts:
+        common += 1
+    return ["/".join(p[common:]) for p in parts]
 
 
 def _of_samples(path: Path, samples: list, field: str | None) -> Iterator[tuple[str, Any]]:

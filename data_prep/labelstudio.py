@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -96,7 +96,7 @@ def write_labelstudio(
         count += len(results)
         score = max((result["score"] for result in results), default=0.0)
         prediction = {"model_version": model, "score": score, "result": results}
-        tasks.append({"data": {"image": prefix + tidy(found.source)}, "predictions": [prediction]})
+        tasks.append({"data": {"image": prefix + _quoted(found.source)}, "predictions": [prediction]})
     with written_whole(path, DataError) as part:
         text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
         part.write_bytes(text.encode("utf-8", "backslashreplace"))
@@ -111,6 +111,10 @@ def labelling_config(names: Iterable[str]) -> str:
         f'<View>\n  <Image name="{_TO}" value="$image"/>\n'
         f'  <RectangleLabels name="{_FROM}" toName="{_TO}">\n{labels}\n  </RectangleLabels>\n</View>\n'
     )
+
+
+def _quoted(source: str) -> str:
+    return quote(tidy(source), safe="/", errors="surrogateescape")
 
 
 def _said(task: dict, field: str) -> list | None:

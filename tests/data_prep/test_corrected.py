@@ -63,7 +63,7 @@ def test_predictions_come_back(tool, tmp_path_factory, rows):
         One((min(a, c), min(b, d), max(a, c), max(b, d)), label, ("root", f"id {label}"), 0.25)
         for (a, b, c, d), label in rows
     ]
-    found = [Found("pictures/a.jpg", (100, 200), ones), Found("b.jpg", (7, 9), [])]
+    found = [Found("pictures/a.jpg", (100, 200), ones), Found("pictures/b.jpg", (7, 9), [])]
     assert WRITERS[tool](folder / "p.json", found) == len(rows)
     more = {"field": "predictions"} if tool == "labelstudio" else {}
     records = READERS[tool](folder / "p.json", PICTURES, **more)
@@ -84,8 +84,32 @@ def test_what_cannot_be_written(tool, tmp_path):
         WRITERS[tool](tmp_path, [])
     if tool == "fiftyone":
         with pytest.raises(DataError, match="two pictures are called 'a'"):
-            write_fiftyone(tmp_path / "p.json", [Found("x/a.jpg", (5, 5), []), Found("a.png", (5, 5), [])])
+            write_fiftyone(tmp_path / "p.json", [Found("x/a.jpg", (5, 5), []), Found("x/a.png", (5, 5), [])])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "keys"),
+    [
+        (["/at/home/a.jpg", "/at/home/b.png"], ["a", "b"]),
+        (["p/dog/a.jpg", "p/cat/a.jpg", "p/b.jpg"], ["dog/a", "cat/a", "b"]),
+        (["a.jpg"], ["a"]),
+        (["p\\a.jpg", "p\\q\\a.jpg"], ["a", "q/a"]),
+        ([], []),
+    ],
+)
+def test_fiftyone_names_are_relative_to_the_common_folder(sources, keys, tmp_path):
+    write_fiftyone(tmp_path / "p.json", [Found(source, (5, 5), []) for source in sources])
+    assert list(json.loads((tmp_path / "p.json").read_text())["labels"]) == keys
+
+
+def test_labelstudio_addresses_are_quoted(tmp_path):
+    name = "of &#? ä.jpg"
+    write_labelstudio(tmp_path / "p.json", [Found(f"x/{name}", (5, 5), [])])
+    address = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))[0]["data"]["image"]
+    assert address == "/data/local-files/?d=x/of%20%26%23%3F%20%C3%A4.jpg"
+    records = read_labelstudio(tmp_path / "p.json", Lookup([name]), "predictions")
+    assert [record.name for record in records.records] == [name]
 
 
 def test_the_labelling_configuration_is_xml():
@@ -181,138 +205,6 @@ def test_fiftyone_detections_that_are_none(tmp_path, detection):
     records = read_fiftyone(written(tmp_path / "s.json", content), PICTURES)
     assert [f.kind for f in records.faults] == ["malformed annotation"]
     assert not len(records.records[0].categories)
-
-
-# Label Studio
-
-
-def task(image: str, *annotations, **more) -> dict:
-    return {"id": 1, "data": {"image": image}, "annotations": list(annotations), **more}
-
-
-def region(label: str = "cat", x=10, y=20, width=30, height=40, rotation=0, size=(200, 100), **more) -> dict:
-    value = {
-        "x": x,
-        "y": y,
-        "width": width,
-        "height": height,
-        "rotation": rotation,
-        "rectanglelabels": [label],
-    }
-    row = {"type": "rectanglelabels", "original_width": size[0], "original_height": size[1], "value": value}
-    return {**row, **more}
-
-
-def choice(*names) -> dict:
-    return {"type": "choices", "value": {"choices": list(names)}}
-
-
-def test_labelstudio_annotations(tmp_path):
-    content = [
-        task(
-            "/data/local-files/?d=pictures/a.jpg",
-            {"result": [region("no")]},
-            {"result": [region(), region("dog")]},
-        ),
-        task("/data/upload/3/1a2b3c4d-b.jpg", {"result": [], "was_cancelled": False}),
-        task("https://x.example/deep/c.png?token=1", predictions=[{"result": [region("cup")]}]),
-    ]
-    records = read_labelstudio(written(tmp_path / "export.json", content), PICTURES)
-    a, b = records.records
-    assert (a.name, b.name) == ("a.jpg", "b.jpg") and a.categories == ("cat", "dog") and a.size == (200, 100)
-    np.testing.assert_allclose(a.boxes_xyxy, [[0.1, 0.2, 0.4, 0.6]] * 2)
-    assert b.boxed and not len(b.categories)
-    assert [(f.kind, f.picture) for f in records.faults] == [("missing labels", "deep/c.png")]
-    said = read_labelstudio(tmp_path / "export.json", PICTURES, "predictions")
-    assert [(r.name, r.categories) for r in said.records] == [("deep/c.png", ("cup",))]
-
-
-def test_labelstudio_which_annotation_counts(tmp_path):
-    def label(*annotations) -> tuple:
-        path = written(tmp_path / "e.json", [task("a.jpg", *annotations)])
-        records = read_labelstudio(path, PICTURES)
-        return records.records[0].categories if records.records else None
-
-    one, two = {"result": [region("one")]}, {"result": [region("two")]}
-    assert label(one, two) == ("two",)
-    assert label({**one, "ground_truth": True}, two) == ("one",)
-    assert label(one, {**two, "was_cancelled": True}) == ("one",)
-    assert label({**one, "was_cancelled": True}) is None
-    assert label() is None
-
-
-def test_labelstudio_choices_and_shapes(tmp_path):
-    only = [task("a.jpg", {"result": [choice("cat")]}), task("b.jpg", {"result": []})]
-    records = read_labelstudio(written(tmp_path / "c.json", only), PICTURES)
-    assert [r.image_categories for r in records.records] == [("cat",), ()]
-    assert not any(r.boxed for r in records.records)
-    polygon = {
-        "type": "polygonlabels",
-        "value": {"points": [[10, 20], [50, 5], [30, 60]], "polygonlabels": ["p"]},
-    }
-    both = [task("a.jpg", {"result": [choice("cat"), polygon, {"type": "relation"}]})]
-    found = read_labelstudio(written(tmp_path / "d.json", both), PICTURES).records[0]
-    np.testing.assert_allclose(found.boxes_xyxy, [[0.1, 0.05, 0.5, 0.6]])
-    assert found.boxed and found.image_categories == ("cat",) and found.categories == ("p",)
-
-
-def test_labelstudio_json_min(tmp_path):
-    value = region()["value"] | {"original_width": 200, "original_height": 100}
-    content = [
-        {"id": 1, "image": "/data/upload/1/00000000-a.jpg", "label": [value], "annotator": 1},
-        {"id": 2, "image": "b.jpg", "label": [value], "choice": {"choices": ["x", "y"]}},
-        {"id": 3, "image": "deep/c.png", "label": [value], "choice": "x"},
-    ]
-    records = read_labelstudio(written(tmp_path / "min.json", content), PICTURES)
-    assert [r.categories for r in records.records] == [("cat",)] * 3
-    assert [r.image_categories for r in records.records] == [(), ("x", "y"), ("x",)]
-    np.testing.assert_allclose(records.records[0].boxes_xyxy, [[0.1, 0.2, 0.4, 0.6]])
-    assert records.records[0].size == (200, 100)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.floats(-360, 360), st.integers(1, 400), st.integers(1, 400))
-def test_labelstudio_turned_boxes(tmp_path_factory, turn, width, height):
-    """The upright box about corners turned one by one, as complex numbers."""
-    path = tmp_path_factory.mktemp("f") / "t.json"
-    content = [task("a.jpg", {"result": [region(rotation=turn, size=(width, height))]})]
-    (found,) = boxes(read_labelstudio(written(path, content), PICTURES), "a.jpg")
-    corner = complex(0.1 * width, 0.2 * height)
-    sides = [complex(0.3 * a * width, 0.4 * b * height) for a in (0, 1) for b in (0, 1)]
-    turned = [corner + side * np.exp(1j * np.radians(turn)) for side in sides]
-    xs, ys = [z.real / width for z in turned], [z.imag / height for z in turned]
-    np.testing.assert_allclose(found, [min(xs), min(ys), max(xs), max(ys)], atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        region(image_rotation=90),
-        region(rotation=30, size=(None, None)),
-        region(x="10"),
-        region(x=True),
-        region(label=""),
-        {"type": "keypointlabels", "value": {"x": 1, "y": 2, "keypointlabels": ["eye"]}},
-        {"type": "brushlabels", "value": {"format": "rle", "rle": [1], "brushlabels": ["cat"]}},
-        {"type": "polygonlabels", "value": {"points": [[1, 2], [3]], "polygonlabels": ["p"]}},
-        {"type": "rectanglelabels"},
-        {"value": 5},
-        7,
-    ],
-)
-def test_labelstudio_regions_that_are_no_boxes(tmp_path, row):
-    content = [task("a.jpg", {"result": [row, region()]})]
-    records = read_labelstudio(written(tmp_path / "e.json", content), PICTURES)
-    assert [f.kind for f in records.faults] == ["malformed annotation"]
-    assert records.records[0].categories == ("cat",)
-
-
-@pytest.mark.parametrize(
-    "address", ["http://[", "", "/data/local-files/?d=", "file://%zz", "C:\\x\\y.jpg", "\0"]
-)
-def test_labelstudio_addresses_of_nothing(tmp_path, address):
-    records = read_labelstudio(written(tmp_path / "e.json", [task(address, {"result": []})]), PICTURES)
-    assert len(records.records) + len(records.faults) == 1  # of a picture that will be missing, or of none
 
 
 # Both

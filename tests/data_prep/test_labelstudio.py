@@ -1,0 +1,151 @@
+"""Label Studio's exports as its documentation has them; writing is test_corrected.py's."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.labelstudio import read_labelstudio
+from data_prep.lookup import Lookup
+
+PICTURES = Lookup(["a.jpg", "b.jpg", "deep/c.png"])
+
+
+def written(path, content) -> object:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def boxes(records, name) -> list:
+    return next(r for r in records.records if r.name == name).boxes_xyxy.tolist()
+
+
+def task(image: str, *annotations, **more) -> dict:
+    return {"id": 1, "data": {"image": image}, "annotations": list(annotations), **more}
+
+
+def region(label: str = "cat", x=10, y=20, width=30, height=40, rotation=0, size=(200, 100), **more) -> dict:
+    value = {
+        "x": x,
+        "y": y,
+        "width": width,
+        "height": height,
+        "rotation": rotation,
+        "rectanglelabels": [label],
+    }
+    row = {"type": "rectanglelabels", "original_width": size[0], "original_height": size[1], "value": value}
+    return {**row, **more}
+
+
+def choice(*names) -> dict:
+    return {"type": "choices", "value": {"choices": list(names)}}
+
+
+def test_labelstudio_annotations(tmp_path):
+    content = [
+        task(
+            "/data/local-files/?d=pictures/a.jpg",
+            {"result": [region("no")]},
+            {"result": [region(), region("dog")]},
+        ),
+        task("/data/upload/3/1a2b3c4d-b.jpg", {"result": [], "was_cancelled": False}),
+        task("https://x.example/deep/c.png?token=1", predictions=[{"result": [region("cup")]}]),
+    ]
+    records = read_labelstudio(written(tmp_path / "export.json", content), PICTURES)
+    a, b = records.records
+    assert (a.name, b.name) == ("a.jpg", "b.jpg") and a.categories == ("cat", "dog") and a.size == (200, 100)
+    np.testing.assert_allclose(a.boxes_xyxy, [[0.1, 0.2, 0.4, 0.6]] * 2)
+    assert b.boxed and not len(b.categories)
+    assert [(f.kind, f.picture) for f in records.faults] == [("missing labels", "deep/c.png")]
+    said = read_labelstudio(tmp_path / "export.json", PICTURES, "predictions")
+    assert [(r.name, r.categories) for r in said.records] == [("deep/c.png", ("cup",))]
+
+
+def test_labelstudio_which_annotation_counts(tmp_path):
+    def label(*annotations) -> tuple:
+        path = written(tmp_path / "e.json", [task("a.jpg", *annotations)])
+        records = read_labelstudio(path, PICTURES)
+        return records.records[0].categories if records.records else None
+
+    one, two = {"result": [region("one")]}, {"result": [region("two")]}
+    assert label(one, two) == ("two",)
+    assert label({**one, "ground_truth": True}, two) == ("one",)
+    assert label(one, {**two, "was_cancelled": True}) == ("one",)
+    assert label({**one, "was_cancelled": True}) is None
+    assert label() is None
+
+
+def test_labelstudio_choices_and_shapes(tmp_path):
+    only = [task("a.jpg", {"result": [choice("cat")]}), task("b.jpg", {"result": []})]
+    records = read_labelstudio(written(tmp_path / "c.json", only), PICTURES)
+    assert [r.image_categories for r in records.records] == [("cat",), ()]
+    assert not any(r.boxed for r in records.records)
+    polygon = {
+        "type": "polygonlabels",
+        "value": {"points": [[10, 20], [50, 5], [30, 60]], "polygonlabels": ["p"]},
+    }
+    both = [task("a.jpg", {"result": [choice("cat"), polygon, {"type": "relation"}]})]
+    found = read_labelstudio(written(tmp_path / "d.json", both), PICTURES).records[0]
+    np.testing.assert_allclose(found.boxes_xyxy, [[0.1, 0.05, 0.5, 0.6]])
+    assert found.boxed and found.image_categories == ("cat",) and found.categories == ("p",)
+
+
+def test_labelstudio_json_min(tmp_path):
+    value = region()["value"] | {"original_width": 200, "original_height": 100}
+    content = [
+        {"id": 1, "image": "/data/upload/1/00000000-a.jpg", "label": [value], "annotator": 1},
+        {"id": 2, "image": "b.jpg", "label": [value], "choice": {"choices": ["x", "y"]}},
+        {"id": 3, "image": "deep/c.png", "label": [value], "choice": "x"},
+    ]
+    records = read_labelstudio(written(tmp_path / "min.json", content), PICTURES)
+    assert [r.categories for r in records.records] == [("cat",)] * 3
+    assert [r.image_categories for r in records.records] == [(), ("x", "y"), ("x",)]
+    np.testing.assert_allclose(records.records[0].boxes_xyxy, [[0.1, 0.2, 0.4, 0.6]])
+    assert records.records[0].size == (200, 100)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(-360, 360), st.integers(1, 400), st.integers(1, 400))
+def test_labelstudio_turned_boxes(tmp_path_factory, turn, width, height):
+    """The upright box about corners turned one by one, as complex numbers."""
+    path = tmp_path_factory.mktemp("f") / "t.json"
+    content = [task("a.jpg", {"result": [region(rotation=turn, size=(width, height))]})]
+    (found,) = boxes(read_labelstudio(written(path, content), PICTURES), "a.jpg")
+    corner = complex(0.1 * width, 0.2 * height)
+    sides = [complex(0.3 * a * width, 0.4 * b * height) for a in (0, 1) for b in (0, 1)]
+    turned = [corner + side * np.exp(1j * np.radians(turn)) for side in sides]
+    xs, ys = [z.real / width for z in turned], [z.imag / height for z in turned]
+    np.testing.assert_allclose(found, [min(xs), min(ys), max(xs), max(ys)], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        region(image_rotation=90),
+        region(rotation=30, size=(None, None)),
+        region(x="10"),
+        region(x=True),
+        region(label=""),
+        {"type": "keypointlabels", "value": {"x": 1, "y": 2, "keypointlabels": ["eye"]}},
+        {"type": "brushlabels", "value": {"format": "rle", "rle": [1], "brushlabels": ["cat"]}},
+        {"type": "polygonlabels", "value": {"points": [[1, 2], [3]], "polygonlabels": ["p"]}},
+        {"type": "rectanglelabels"},
+        {"value": 5},
+        7,
+    ],
+)
+def test_labelstudio_regions_that_are_no_boxes(tmp_path, row):
+    content = [task("a.jpg", {"result": [row, region()]})]
+    records = read_labelstudio(written(tmp_path / "e.json", content), PICTURES)
+    assert [f.kind for f in records.faults] == ["malformed annotation"]
+    assert records.records[0].categories == ("cat",)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[", "", "/data/local-files/?d=", "file://%zz", "C:\\x\\y.jpg", "\0"]
+)
+def test_labelstudio_addresses_of_nothing(tmp_path, address):
+    records = read_labelstudio(written(tmp_path / "e.json", [task(address, {"result": []})]), PICTURES)
+    assert len(records.records) + len(records.faults) == 1  # of a picture that will be missing, or of none
