@@ -106,6 +106,14 @@ def test_labelstudio_json_min(tmp_path):
     assert records.records[0].size == (200, 100)
 
 
+def test_labelstudio_turns_in_pixels(tmp_path):
+    """Their issue 2293: 300 x 100 pixels at (200, 100) turned by 90 degrees, on 1000 x 500."""
+    row = region(x=20, y=20, width=30, height=20, rotation=90, size=(1000, 500))
+    records = read_labelstudio(written(tmp_path / "t.json", [task("a.jpg", {"result": [row]})]), PICTURES)
+    # 100 wide and 300 high, to the left of the corner: in YOLO's form 0.15 0.5 0.1 0.6.
+    np.testing.assert_allclose(boxes(records, "a.jpg"), [[0.1, 0.2, 0.2, 0.8]], atol=1e-9)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.floats(-360, 360), st.integers(1, 400), st.integers(1, 400))
 def test_labelstudio_turned_boxes(tmp_path_factory, turn, width, height):
