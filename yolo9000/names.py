@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wordtree import WordTree, class_map
+from wordtree import TreeError, WordTree, class_map
 from yolo9000.errors import ModelError
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def tree_of(net: "Network", names: Sequence[str] | str | Path | None = None) -> 
     seen: dict[str, int] = {}
     for name in names:
         seen[name] = seen.get(name, 0) + 1
-    return WordTree.flat(
-        names, [name if seen[name] == 1 else f"{name} ({k})" for k, name in enumerate(names)]
-    )
+    ids = [name if seen[name] == 1 else f"{name} ({k})" for k, name in enumerate(names)]
+    try:
+        return WordTree.flat(names, ids)
+    except TreeError as error:
+        raise ModelError(f"the classes cannot be called so: {error}") from error

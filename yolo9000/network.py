@@ -127,7 +127,13 @@ class Network(nn.Module):
         """A classifier's values before the softmax: images (N, 3, H, W) -> (N, C)."""
         if self.spec.softmax is None:
             raise ModelError("logits are a classifier's; this network does not end in a softmax")
-        return self.features(images, len(self.spec) - 2).flatten(1)
+        logits = self.features(images, len(self.spec) - 2).flatten(1)
+        if logits.shape[1] != self.classes:
+            raise ModelError(
+                f"the softmax has {logits.shape[1]} values for {self.classes} classes: it stands over a grid of "
+                "several cells; put a global average pool before it"
+            )
+        return logits
 
     def features(self, images: Tensor, layer: int) -> Tensor:
         """The output of layer `layer` (negative: from the end), (N, C, H, W) or (N, C); later ones rest."""

@@ -5,6 +5,7 @@ needs. Outputs are the same but for rounding. No folding of batch norm (network.
 (detector.py).
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,8 @@ def pack(net: "Network", size: tuple[int, int]) -> "Network":
             source = net.spec.inputs(index)[0]
             stride = net.spec.outputs[source].stride if source >= 0 else 1
             width, height = (max(1, int(side / stride)) for side in size)
-            net.layers[index] = PackedConvolution(unit, (height, width))
+            with suppress(RuntimeError):  # a window larger than its grid: running it says so in words
+                net.layers[index] = PackedConvolution(unit, (height, width))
     return net
 
 

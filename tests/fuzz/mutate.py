@@ -147,9 +147,8 @@ def edit_value(random: Random, value: Any) -> Any:
     elif kind == 4 and isinstance(here, list):
         here.insert(key, here[key])
     elif isinstance(here[key], int | float) and not isinstance(here[key], bool):
-        here[key] = random.choice(
-            (-here[key], here[key] + 1, here[key] * 1000, here[key] + 0.5, str(here[key]))
-        )
+        old = here[key] if -1e300 < here[key] < 1e300 else 0  # Python cannot add 0.5 to 10**400, or print it
+        here[key] = random.choice((-old, old + 1, old * 1000, old + 0.5, str(old)))
     else:
         here[key] = [here[key]]
     return copy

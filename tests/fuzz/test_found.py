@@ -26,7 +26,7 @@ from yolo9000.errors import ImageError, ModelError
 from yolo9000.images import read_image
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
-from yolo9000.spec import Convolution, NetworkSpec, Region
+from yolo9000.spec import Convolution, NetworkSpec, Region, Softmax
 
 
 def written(folder: Path, name: str, data: bytes | str) -> Path:
@@ -255,3 +255,29 @@ def test_boxes_and_features_of_other_grids():
     net = small.randomise(Network(spec, small.TREE), 0)
     with pytest.raises(ModelError, match="different sizes"):
         net.lazy(torch.zeros(1, 3, 64, 64))
+
+
+def test_a_softmax_over_a_grid_is_no_classifier():
+    layers = (Convolution(4, 3, 2, activation="relu", batch_normalize=False), Softmax())
+    net = small.randomise(Network(NetworkSpec(32, 32, layers)), 0)
+    with pytest.raises(ModelError, match="16 values for 4 classes: it stands over a grid"):
+        net(torch.zeros(1, 3, 8, 8))
+    assert net(torch.zeros(1, 3, 2, 2)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("name", ["", "\0"])
+def test_names_that_nothing_can_be_called(tmp_path, name):
+    net = load_model(model_with(tmp_path, names=["a", "b", name, "d", "e", "f"]))
+    with pytest.raises(ModelError, match="the classes cannot be called so: node 2"):
+        Detector(net, precision="float32")
+
+
+def test_a_window_larger_than_its_grid_is_told_in_words():
+    layers = [*small.trunk(), Convolution(8, 3, dilation=64, padding=1)]
+    layers += [
+        Convolution(14, 1, activation="linear", batch_normalize=False),
+        Region(((1.0, 1.0), (2.0, 2.0)), 2),
+    ]
+    detector = Detector(small.randomise(Network(NetworkSpec(64, 64, tuple(layers))), 0), precision="float32")
+    with pytest.raises(ModelError, match="wanted at least 127 a side"):
+        detector(small.picture())
