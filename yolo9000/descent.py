@@ -165,7 +165,6 @@ def leaf(hierarchy: "Hierarchy", log_conditionals: Tensor, threshold: float = 0.
 
 def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_threshold: float) -> Descent:
     count, device = conditionals.count, conditionals.device
-    starts = hierarchy.group_starts.tolist()
     child_group = hierarchy.child_group.to(device)
     nodes = torch.zeros(count, dtype=torch.long, device=device)
     log_probability = torch.zeros(count, device=device)  # of the node reached
@@ -176,9 +175,8 @@ def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_thr
     while len(walking):
         step = torch.empty(len(walking), device=device)
         child = torch.empty_like(walking)
-        for group in groups.unique().tolist():
+        for group, start, end in hierarchy.spans(groups.unique()):
             here = (groups == group).nonzero().squeeze(1)
-            start, end = starts[group], starts[group + 1]
             step[here], best = conditionals.group(start, end, walking[here]).float().max(dim=1)
             child[here] = best + start
         reached = log_probability[walking] + step

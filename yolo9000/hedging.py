@@ -72,7 +72,7 @@ def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: fl
     count, device = conditionals.count, conditionals.device
     weight = rewards(hierarchy).to(device) + lambda_  # (n,)
     most = weight.max() / _ROUGHLY  # with room for rounding
-    starts, child_group = hierarchy.group_starts.tolist(), hierarchy.child_group.to(device)
+    child_group = hierarchy.child_group.to(device)
     best = torch.full((count,), -torch.inf, dtype=torch.float64, device=device)
     place = torch.full((count,), -1, dtype=torch.long, device=device)
     levels = []  # of each: boxes (m,), nodes (m,) that were opened, their log Pr (m,)
@@ -81,9 +81,9 @@ def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: fl
     last = torch.zeros(count, device=device)  # log Pr of the best node
     while len(boxes):
         parts = []
-        for group in groups.unique().tolist():
+        for group, start, end in hierarchy.spans(groups.unique()):
             here = (groups == group).nonzero().squeeze(1)
-            start, end, who = starts[group], starts[group + 1], boxes[here]
+            who = boxes[here]
             logs = above[here, None] + conditionals.group(start, end, who).float()  # (m, members)
             value = (logs.double().exp() * weight[start:end]).masked_fill(logs == -torch.inf, -torch.inf)
             highest, back = value.flip(1).max(dim=1)  # the last of equal ones
