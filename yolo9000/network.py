@@ -130,8 +130,8 @@ class Network(nn.Module):
         logits = self.features(images, len(self.spec) - 2).flatten(1)
         if logits.shape[1] != self.classes:
             raise ModelError(
-                f"the softmax has {logits.shape[1]} values for {self.classes} classes: it stands over a grid of "
-                "several cells; put a global average pool before it"
+                f"the softmax has {logits.shape[1]} values for {self.classes} classes: it stands over a grid "
+                "of several cells; put a global average pool before it"
             )
         return logits
 
