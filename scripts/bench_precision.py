@@ -4,18 +4,21 @@
 On photographs: detections that have a partner of the same node in the other precision, one to one, best
 overlap first, and how far their scores and boxes lie apart. On packed data with boxes: the same, and average
 precision from the outputs of the detector itself, with batch norm folded and convolutions packed as it runs,
-scored as `yolo9000 eval` does.
+scored as `yolo9000 eval` does. Beside it, what reading large JPEGs at reduced size changes.
 """
 
+import io
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,9 +28,10 @@ from yolo9000.detections import Detections
 from yolo9000.detector import Detector
 from yolo9000.evaluate import EvalSettings, evaluate
 from yolo9000.head import LazyOutput
-from yolo9000.images import find_images
+from yolo9000.images import find_images, read_image
 
 PRECISIONS = ("float32", "bfloat16")
+CAMERA = 4000  # pixels, the longer side of 12 megapixels
 OVERLAP = 0.5  # least of a pair; the mean is given, too
 _AP = ("AP", "AP50", "AP75")
 
@@ -61,18 +65,18 @@ def pairs(a: Detections, b: Detections) -> list[tuple[int, int, float]]:
 
 
 def compare(
-    detectors: dict[str, Detector], pictures: Iterable[Any], count: int, **options: Any
+    ways: dict[str, Callable[[Any], Detections]], pictures: Iterable[Any], count: int
 ) -> dict[str, Any]:
-    """Detections of both and how they agree, over pictures."""
-    totals = dict.fromkeys((*PRECISIONS, "matched"), 0)
+    """Detections of the same pictures in two ways, and how they agree."""
+    totals = dict.fromkeys((*ways, "matched"), 0)
     differences: list[float] = []
     overlaps: list[float] = []
     objectness: list[float] = []
     for picture in tqdm(pictures, total=count, unit="img", leave=False):
-        a, b = (detectors[precision](picture, **options) for precision in PRECISIONS)
+        a, b = (way(picture) for way in ways.values())
         found = pairs(a, b)
-        for precision, of in zip(PRECISIONS, (a, b), strict=True):
-            totals[precision] += len(of)
+        for name, of in zip(ways, (a, b), strict=True):
+            totals[name] += len(of)
         totals["matched"] += len(found)
         overlaps += [overlap for _, _, overlap in found]
         differences += [abs(float(a.scores[i] - b.scores[j])) for i, j, _ in found]
@@ -80,12 +84,22 @@ def compare(
     return {
         "pictures": count,
         **totals,
-        "matched_share": 2 * totals["matched"] / max(1, totals["float32"] + totals["bfloat16"]),
+        "matched_share": 2 * totals["matched"] / max(1, sum(totals[name] for name in ways)),
         "mean_overlap": statistics.fmean(overlaps or [1.0]),
         "score_difference_mean": statistics.fmean(differences or [0.0]),
         "score_difference_most": max(differences, default=0.0),
         "objectness_difference_mean": statistics.fmean(objectness or [0.0]),
     }
+
+
+def enlarged(file: Path) -> bytes:
+    """A photograph as a camera's JPEG of some 12 megapixels."""
+    picture = Image.fromarray(read_image(file))
+    factor = CAMERA / max(picture.size)
+    buffer = io.BytesIO()
+    size = tuple(round(side * factor) for side in picture.size)
+    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def score(detector: Detector, data: Path, size: int, limit: int) -> dict[str, float]:
@@ -126,14 +140,22 @@ def main(
     files, complaints = find_images([photos])
     for complaint in complaints:
         click.echo(complaint, err=True)
+    ways = {name: partial(detector, threshold=threshold) for name, detector in detectors.items()}
     if files:
-        result["photos"] = {"detections": compare(detectors, files, len(files), threshold=threshold)}
+        result["photos"] = {"detections": compare(ways, files, len(files))}
+        exact = ways["float32"]
+        reading = {"whole": lambda data: exact(read_image(data)), "reduced": exact}
+        large = (enlarged(file) for file in files)
+        result["photos of 12 megapixels, float32"] = {"detections": compare(reading, large, len(files))}
     for path in data:
         store = open_store(path)
         count = min(len(store), compared)
         pictures = (store[k].image for k in range(count))
-        given = {"threshold": threshold, "size": size or None}
-        found = {"detections": compare(detectors, pictures, count, **given)}
+        ways = {
+            name: partial(detector, threshold=threshold, size=size or None)
+            for name, detector in detectors.items()
+        }
+        found = {"detections": compare(ways, pictures, count)}
         found["pictures"] = min(len(store), limit or len(store))
         found["scores"] = {p: score(detector, path, size, limit) for p, detector in detectors.items()}
         result[path.stem] = found

@@ -241,8 +241,11 @@ def _from_pil(
         if fit is not None:
             scale = SPARE * min(fit[0] / width, fit[1] / height)
             wanted = tuple(math.ceil(side * scale) for side in picture.size)
-            # Of the least power of two, up to 8, that keeps so many; formats other than JPEG take no notice.
+            stored = picture.size
+            # By the largest power of two up to 8 that keeps so many; formats but JPEG take no notice.
             picture.draft(picture.mode, wanted)
+            picture.load()
+            picture = _without_rest(picture, stored)
         picture.load()
         if orientation != 1:
             picture = _upright(picture)
@@ -251,6 +254,14 @@ def _from_pil(
         raise
     except Exception as error:  # see _decode
         raise ImageError(f"{name}: damaged ({str(error) or type(error).__name__})") from error
+
+
+def _without_rest(picture: Image.Image, stored: tuple[int, int]) -> Image.Image:
+    """A reduced picture without a last column or row of which less than half was in the whole, (width,
+    height) `stored`: it would stretch what is seen."""
+    power = round(stored[0] / picture.width)
+    sides = tuple(max(1, round(side / power)) for side in stored)
+    return picture if sides == picture.size else picture.crop((0, 0, *sides))
 
 
 def _pixels(picture: Image.Image, name: str) -> np.ndarray:
