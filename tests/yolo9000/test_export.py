@@ -1,7 +1,9 @@
 """Exported files, each run by its own runtime, against the detector; the command; what is refused."""
 
+import errno
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,6 +229,22 @@ def test_an_older_file_stays_whole_where_making_the_new_one_fails(format, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         export(detector, path, tell=stop)
     assert [file.name for file in tmp_path.iterdir()] == [path.name] and path.read_text() == "old"
+
+
+@pytest.mark.parametrize("format", EACH)
+def test_a_full_disk_is_one_line_and_leaves_nothing(format, run, tmp_path, monkeypatch):
+    needs(format)
+    modelfile.save_model(small_detector("rows"), tmp_path / "m.safetensors")
+    (tmp_path / "out").mkdir()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(files_module.shutil, "copyfile", full)
+    status, out, err = run("export", tmp_path / "m.safetensors", "--out", tmp_path / f"out/x{SUFFIX[format]}")
+    assert (status, out) == (1, "") and "cannot be written (No space left" in err and err.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_what_cannot_be_traced_is_a_model_error(tmp_path):

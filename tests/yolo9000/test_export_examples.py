@@ -108,3 +108,18 @@ def test_examples_scale_as_the_model_wants(format, resize, run, tmp_path):
         "detect", *files, "--model", tmp_path / "m.safetensors", "--json", "--precision", "float32"
     )
     assert_example_finds(run_example(format, model, files), json.loads(out)["pictures"])
+
+
+@pytest.mark.slow
+@pytest.mark.reference
+@pytest.mark.parametrize("format", FORMATS)
+def test_examples_with_a_real_model_of_darknets(format, shared, run, tmp_path):
+    needs(format)
+    folder = shared / "weights" / "yolo-lite"
+    words = ["--cfg", folder / "tiny-yolov2-trial3.cfg", "--weights", folder / "tiny-yolov2-trial3.weights"]
+    words += ["--names", "voc", "--threshold", 0.3]
+    model = tmp_path / f"voc{SUFFIX[format]}"
+    assert run("export", *words, "--out", model)[0] == 0
+    files = [shared / "photos" / f"{name}.jpg" for name in PHOTOGRAPHS]
+    _, out, _ = run("detect", *files, *words, "--json")
+    assert_example_finds(run_example(format, model, files), json.loads(out)["pictures"])

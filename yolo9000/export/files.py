@@ -2,6 +2,7 @@
 
 What the graph computes is graph.py's, what the file says of itself description.py's."""
 
+import io
 import logging
 import shutil
 import tempfile
@@ -93,8 +94,10 @@ def export(
         model = None if format == "pt2" else _to_onnx(program, path, text, raw)
         tell("writing")
         if format == "pt2":
-            with _quiet(), parts[0].open("wb") as file:
-                torch.export.save(program, file, extra_files={KEY: text})
+            saved = io.BytesIO()  # so that a full disk is an OSError, not its writer's own
+            with _quiet():
+                torch.export.save(program, saved, extra_files={KEY: text})
+            parts[0].write_bytes(saved.getbuffer())
         elif format == "onnx":
             parts[0].write_bytes(model.SerializeToString())
         else:
@@ -183,14 +186,14 @@ def _write_openvino(model: "onnx.ModelProto", text: str, graph: Path, weights: P
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.onnx"
         source.write_bytes(model.SerializeToString())
+        made = Path(folder) / "model.xml"  # it takes no other suffix
         try:
             converted = openvino.convert_model(source)
+            converted.set_rt_info(text, [KEY])
+            openvino.save_model(converted, made, compress_to_fp16=False)
         except Exception as error:  # whatever its converter meets; it has no class of its own
             reason = str(error).strip().partition("\n")[0]
             raise ModelError(f"OpenVINO cannot convert this network: {reason}") from error
-        converted.set_rt_info(text, [KEY])
-        made = Path(folder) / "model.xml"  # it takes no other suffix
-        openvino.save_model(converted, made, compress_to_fp16=False)
         shutil.copyfile(made, graph)
         shutil.copyfile(made.with_suffix(".bin"), weights)
 
