@@ -69,7 +69,12 @@ def names() -> dict:
     return space
 
 
-@pytest.mark.parametrize("code", rows())
+def marked(code: str) -> object:
+    """Exporting to ONNX takes some ten seconds."""
+    return pytest.param(code, marks=pytest.mark.slow) if code.startswith("yolo9000 export") else code
+
+
+@pytest.mark.parametrize("code", [marked(code) for code in rows()])
 def test_a_row(code, place, names, monkeypatch):
     monkeypatch.chdir(place)
     for word, package in _OPTIONAL.items():
