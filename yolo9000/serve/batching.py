@@ -11,11 +11,7 @@ from typing import Any
 
 from yolo9000.serve.answers import Answerer, Question
 from yolo9000.serve.limits import Limits, RequestError
-from yolo9000.serve.memory import give_back
 from yolo9000.serve.metrics import Metrics
-
-# Seconds without a picture after which memory is given back: longer than the pauses within a busy time.
-IDLE_SECONDS = 2.0
 
 
 class Batcher:
@@ -27,7 +23,6 @@ class Batcher:
         self._waiting: asyncio.Queue[tuple[Question, asyncio.Future]] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._task: asyncio.Task | None = None
-        self._used = False  # since memory was last given back
 
     @contextmanager
     def admit(self, pictures: int) -> Iterator[None]:
@@ -58,25 +53,15 @@ class Batcher:
         self._waiting.put_nowait((question, future))
         return await future
 
-    async def _next(self) -> tuple[Question, asyncio.Future]:
-        """The next in the queue. When none comes for a while, what the last ones needed is given back."""
-        if self._waiting.empty() and self._used:
-            try:
-                return await asyncio.wait_for(self._waiting.get(), IDLE_SECONDS)
-            except TimeoutError:
-                self._used = False
-                await self.in_thread(give_back)
-        return await self._waiting.get()
-
     async def _run(self) -> None:
         while True:
-            batch = [await self._next()]
+            batch = [await self._waiting.get()]
             while len(batch) < self.limits.batch and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             batch = [entry for entry in batch if not entry[1].done()]
             if not batch:
                 continue
-            began, count, self._used = time.perf_counter(), len(batch), True
+            began, count = time.perf_counter(), len(batch)
             try:
                 answers = await self.in_thread(self.answerer, [question for question, _ in batch])
             except Exception as error:  # a bug or a full memory: these requests fail, the server stands

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yolo9000.serve.bodies import Held, LimitedBody
 from yolo9000.serve.limits import Limits, RequestError
+from yolo9000.serve.memory import Idle
 from yolo9000.serve.metrics import Metrics
 
 # Nothing is loaded but from this server, and nothing inline runs: a name that became markup could do nothing.
@@ -71,6 +72,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, access: Access, limits: Limits, metrics: Metrics, held: Held) -> None:
         self.app, self.access, self.limits, self.metrics, self.held = app, access, limits, metrics, held
+        self.idle = Idle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # start and end of the server
@@ -111,6 +113,8 @@ class Guard:
                 await refuse(RequestError(500, FAULT), answer)
         finally:
             body.release()
+            if scope["method"] == "POST":  # others take little, and probes ask for ever
+                self.idle.touch()
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.add(route, str(status))
             self.metrics.request_seconds.observe(time.perf_counter() - began)
