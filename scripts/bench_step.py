@@ -128,7 +128,7 @@ class Trainer:
         with phase("loss"):
             parts = self.loss(replace(out, boxes=boxes, features=features), batch.targets, batch.seen)
         with phase("loss back"):  # to where the network ends, and to the class rows
-            parts["loss"].backward()
+            parts["loss"].backward(retain_graph=True)  # box channels may share the rows' parameter
         ends = [(of, at.grad) for of, at in ((out.boxes, boxes), (out.features, features))]
         ends = [(of, gradient) for of, gradient in ends if gradient is not None]
         with phase("backward"):
