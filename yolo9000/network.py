@@ -213,6 +213,7 @@ class Network(nn.Module):
             rows = self.layers[-1].rows
             bank = _bank(rows.weight.flatten(0, 1), rows.bias.flatten())  # (A or 1, K, D) -> (A*K, D)
             found = self.outputs(images, (region.boxes, layer))
+            _check_fit(len(self.spec) - 1, region, [found[region.boxes], found[layer]])
             return replace(self.lazy_from(found[region.boxes], found[layer]), bank=bank)
         last = len(self.spec) - 2
         conv = self.spec.layers[last]
@@ -241,7 +242,6 @@ class Network(nn.Module):
         region = self.spec.region
         if region is None or region.features is None:
             raise ModelError("only a region layer that owns class rows makes a lazy output by itself")
-        _check_fit(len(self.spec) - 1, region, [boxes, features])
         rows = self.layers[-1].rows
         count = len(region.anchors)
         expand = None if self.feature_layer == region.features else self._expand
