@@ -257,6 +257,10 @@ class Store:
     def __getitem__(self, index: int) -> Sample:
         return self._sample(self._position(index), with_image=True)
 
+    def image(self, index: int) -> bytes:
+        """The encoded picture of sample `index` alone, without what is known of it."""
+        return self._image(self._position(index))
+
     def annotation(self, index: int) -> Sample:
         """Sample `index` with empty `image`: all that is known of it, at the cost of no reading."""
         return self._sample(self._position(index), with_image=False)
