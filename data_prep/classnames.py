@@ -85,7 +85,7 @@ def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:
         content = _plain(line)
         if not content:
             continue
-        item = re.fullmatch(r"(\s*)-\s+(.+)", content) or re.fullmatch(r"\s+(\d{1,9})\s*:\s*(.+)", content)
+        item = re.fullmatch(r"(\s*)-\s+(.+)", content) or re.fullmatch(r"\s+([0-9]{1,9})\s*:\s+(.+)", content)
         if item is None:
             if not content[0].isspace() and content[0] != "-":
                 break  # the next key

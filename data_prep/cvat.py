@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.lookup import Lookup, number, side
+from data_prep.lookup import Lookup, number, side, span
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.xmlfile import read_xml, text_of
 
@@ -101,5 +101,5 @@ def _around(shape: Element) -> list[float] | None:
     points = [[number(v) for v in point.split(",")] for point in shape.get("points", "").split(";")]
     if any(len(point) != 2 or None in point for point in points):
         return None
-    xs, ys = zip(*points, strict=True)
-    return [min(xs), min(ys), max(xs), max(ys)]
+    (left, right), (top, bottom) = map(span, zip(*points, strict=True))
+    return [left, top, right, bottom]

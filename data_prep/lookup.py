@@ -4,7 +4,7 @@ Also here: small conversions that readers of text share. No picture is opened.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from data_prep.pictures import SUFFIXES
 
@@ -59,9 +59,16 @@ def stem_of(name: str) -> str:
 def number(text: str) -> float | None:
     """A number as data files write it, NaN and infinity among them; None where it is none."""
     try:
-        return None if "_" in text else float(text)
+        # Python would also take 1_0, and the digits of other scripts.
+        return None if "_" in text or not text.isascii() else float(text)
     except ValueError:
         return None
+
+
+def span(values: Sequence[float]) -> tuple[float, float]:
+    """The least and the largest; NaN twice if one is NaN, which min and max would pass over or not by its
+    place."""
+    return (math.nan, math.nan) if any(map(math.isnan, values)) else (min(values), max(values))
 
 
 def side(text: str) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.classnames import beside, read_class_names, read_data_file
 from data_prep.errors import DataError
-from data_prep.lookup import Lookup, number, stem_of, tidy
+from data_prep.lookup import Lookup, number, span, stem_of, tidy
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.textfile import read_text
 
@@ -154,7 +154,7 @@ class _Reader:
             where = f"{file}: line {position}"
             values = [number(field) for field in fields[1:]]
             # Some tools write class numbers as 3.0.
-            whole = re.fullmatch(r"(\d{1,9})(\.0*)?", fields[0])
+            whole = re.fullmatch(r"([0-9]{1,9})(\.0*)?", fields[0])
             if whole is None or None in values or int(whole[1]) >= _MOST_CLASSES:
                 self._fault(name, f"{where}: wanted `class cx cy w h`, found {' '.join(fields)[:60]!r}")
             elif marks and values == [0, 0, 0, 0]:
@@ -222,8 +222,8 @@ def _box(values: list[float]) -> list[float] | None:
         x, y, w, h = values
         return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
     if len(values) >= 6 and len(values) % 2 == 0:
-        xs, ys = values[::2], values[1::2]
-        return [min(xs), min(ys), max(xs), max(ys)]
+        (left, right), (top, bottom) = span(values[::2]), span(values[1::2])
+        return [left, top, right, bottom]
     return None
 
 
@@ -231,7 +231,7 @@ def _numbers(path: Path) -> list[int]:
     """Darknet's .map file."""
     found = []
     for line_number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
-        if not re.fullmatch(r"\d{1,9}", line.strip()):
+        if not re.fullmatch(r"[0-9]{1,9}", line.strip()):
             raise DataError(f"{path}: line {line_number}: wanted the number of a node, found {line[:60]!r}")
         found.append(int(line))
     return found

@@ -185,7 +185,7 @@ def _text(element: ElementTree.Element | None) -> str:
 
 def _parsed(text: str | None) -> float | None:
     try:
-        return None if text is None or "_" in text else float(text)
+        return None if text is None or "_" in text or not text.isascii() else float(text)
     except ValueError:
         return None
 
@@ -301,7 +301,8 @@ def _yolo_rows(data: bytes, classes: int) -> list[tuple]:
             x, y, w, h = values
             box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
         else:
-            box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+            corners = np.array(values).reshape(-1, 2)
+            box = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
         rows.append((repr(int(float(fields[0]))), tuple(map(repr, box)), False, False))
     return sorted(rows)
 

@@ -14,8 +14,11 @@ from PIL import Image
 from data_prep import DataError, Store
 from data_prep.classnames import read_class_names
 from data_prep.coco import read_coco
+from data_prep.cvat import read_cvat
 from data_prep.layout import COLUMNS
+from data_prep.lookup import Lookup
 from data_prep.pictures import inspect
+from data_prep.yolo import read_yolo
 from tests.fuzz.networks import CFG
 from tests.fuzz.stores import _stores
 from tests.yolo9000 import small
@@ -94,6 +97,30 @@ def test_coco_keeps_a_size_that_no_float_holds(tmp_path):
     image = {"id": 1, "file_name": "a.jpg", "width": 10**30, "height": 5}
     content = {"images": [image], "annotations": [], "categories": []}
     assert read_coco(written(tmp_path, "x.json", json.dumps(content))).records[0].size == (10**30, 5)
+
+
+@pytest.mark.parametrize("points", ["1,1;5,nan;5,5", "nan,1;5,1;5,5", "1,1;5,1;5,nan"])
+def test_a_corner_that_is_no_number_makes_no_box(tmp_path, points):
+    text = f'<annotations><image name="a.jpg"><polygon label="x" points="{points}"/></image></annotations>'
+    (record,) = read_cvat(written(tmp_path, "x.xml", text), Lookup(["a.jpg"])).records
+    assert np.isnan(record.boxes_xyxy).any()
+    (tmp_path / "labels").mkdir()
+    written(tmp_path, "labels/a.txt", f"0 {points.replace(';', ' ').replace(',', ' ')}\n")
+    (record,) = read_yolo(tmp_path / "labels", ["a.jpg"], Lookup(["a.jpg"])).records
+    assert np.isnan(record.boxes_xyxy).any()
+
+
+@pytest.mark.parametrize("line", ["0\uff11 0.5 0.5 0.2 0.2", "0 0.\u0665 0.5 0.2 0.2"])
+def test_digits_of_other_scripts_are_no_labels(tmp_path, line):
+    (tmp_path / "labels").mkdir()
+    written(tmp_path, "labels/a.txt", f"{line}\n")
+    found = read_yolo(tmp_path / "labels", ["a.jpg"], Lookup(["a.jpg"]))
+    assert not found.records[0].categories and found.faults[0].kind == "malformed annotation"
+
+
+def test_a_key_of_yaml_is_a_number_and_a_colon(tmp_path):
+    with pytest.raises(DataError, match="line 2"):
+        read_class_names(written(tmp_path, "x.yaml", "names:\n  0:: cat\n"))
 
 
 # Pictures
