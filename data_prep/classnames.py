@@ -90,6 +90,8 @@ def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:
             if not content[0].isspace() and content[0] != "-":
                 break  # the next key
             raise DataError(f"{path}: line {number}: wanted `- name` or `number: name`, found {line[:60]!r}")
+        if item[2][0] in "'\"" and (len(item[2]) < 2 or item[2][-1] != item[2][0]):
+            raise DataError(f"{path}: line {number}: a quoted name ends on its own line; found {line[:60]!r}")
         if item[1].strip() and int(item[1]) != len(numbered):
             raise DataError(f"{path}: line {number}: class {item[1]} where {len(numbered)} is due")
         numbered.append((f"line {number}", _unquoted(item[2])))

@@ -123,6 +123,11 @@ def test_a_key_of_yaml_is_a_number_and_a_colon(tmp_path):
         read_class_names(written(tmp_path, "x.yaml", "names:\n  0:: cat\n"))
 
 
+def test_a_quoted_name_ends_on_its_line(tmp_path):
+    with pytest.raises(DataError, match="line 3: a quoted name"):
+        read_class_names(written(tmp_path, "x.yaml", "names:\n  0: cat\n  1: '\n'\n  2: dog\n"))
+
+
 # Pictures
 
 
