@@ -139,14 +139,18 @@ def _products(net: Any, layers: int, size: int) -> float:
     return total
 
 
-def measure(workers: dict[str, Worker], rounds: int, size: int, progress: Any) -> dict[str, Any]:
+def measure(workers: dict[str, Worker], rounds: int, size: int, progress: Any, most: float) -> dict[str, Any]:
     """Milliseconds: of each contender on each picture by round, total and stages; of the body and of the
-    one call that a user makes, beside them; and of the matrix products."""
+    one call that a user makes, beside them; and of the matrix products. most: seconds after which no further
+    round begins."""
+    began = time.perf_counter()
     found: dict[str, Any] = {name: {p: [] for p in PICTURES} for name in workers}
     more: dict[str, Any] = {name: defaultdict(list) for name in workers}
     products: dict[int, list[float]] = {side: [] for side in MATMULS}
     boxes: dict[str, int] = {}
     for turn in progress(range(rounds)):
+        if turn and time.perf_counter() - began > most:
+            break
         names = list(workers)[:: 1 if turn % 2 else -1]
         for picture in PICTURES:
             for name in names:
@@ -240,12 +244,19 @@ def show(result: dict[str, Any], skipped: dict[str, str]) -> None:
 @click.command(epilog="Example: scripts/bench_detect.py --rounds 15 --json detect.json")
 @click.option("--size", type=click.IntRange(32), default=416, show_default=True, help="Pixels a side.")
 @click.option("--rounds", type=click.IntRange(1), default=11, show_default=True, help="The median counts.")
+@click.option("--seconds", default=150, show_default=True, help="No further round begins after these.")
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Of each contender.")
 @click.option("--only", type=click.Choice(CONTENDERS), multiple=True, help="These alone; repeatable.")
 @click.option("--photo", type=click.Path(exists=True, path_type=Path), default=PHOTO, help="What they see.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures there.")
 def main(
-    size: int, rounds: int, threads: int, only: tuple[str, ...], photo: Path, json_file: Path | None
+    size: int,
+    rounds: int,
+    seconds: int,
+    threads: int,
+    only: tuple[str, ...],
+    photo: Path,
+    json_file: Path | None,
 ) -> None:
     """Time and peak memory from JPEG to named boxes, ours beside other runtimes."""
     if size % 32:
@@ -269,7 +280,7 @@ def main(
         workers = {name: Worker(name, folder, threads) for name in tqdm(wanted, desc="start", leave=False)}
         try:
             progress = lambda turns: tqdm(turns, desc="rounds", leave=False)  # noqa: E731
-            measured = measure(workers, rounds, size, progress)
+            measured = measure(workers, rounds, size, progress, seconds)
             result = summary(measured, workers, gflop)
         finally:
             for worker in workers.values():
@@ -278,7 +289,7 @@ def main(
         "processor": _processor(),
         "threads": threads,
         "size": size,
-        "rounds": rounds,
+        "rounds": len(next(iter(measured["found"].values()))["640x480"]),
         **{f"{name} bytes": weight for name, weight in weights.items()},
         **_versions(),
     }
