@@ -7,11 +7,17 @@ the mode:
     "agnostic"  any two boxes
     "none"      nothing is suppressed
 
-NumPy only, one row of overlaps at a time: memory grows with the boxes, not with their square."""
+NumPy only. Few boxes are compared all at once, many a row of overlaps at a time: memory grows with the boxes,
+not with their square."""
+
+from collections.abc import Callable
 
 import numpy as np
 
 MODES = ("related", "class", "agnostic", "none")
+
+# Boxes up to which all pairs are compared at once: 256 x 256 overlaps in float64, half a MiB, lie in a cache.
+_AT_ONCE = 256
 
 
 def nms(
@@ -46,7 +52,7 @@ def nms(
     boxes = np.asarray(boxes_xyxy, dtype=np.float64)[order]
     # Few distinct nodes, whatever the tree's size.
     kinds, kind = np.unique(np.asarray(nodes)[order], return_inverse=True)
-    rivals = _rivals(kinds, mode, parents)  # (kinds, kinds) bool
+    overlapped = _overlaps(boxes, kind, _rivals(kinds, mode, parents), iou)
     standing = np.ones(len(order), dtype=bool)
     waiting = np.ones(len(order), dtype=bool)  # neither kept nor suppressed
     depths = None
@@ -58,25 +64,40 @@ def nms(
         if not waiting[i]:
             continue
         best = i
-        rival = _overlapped(best, boxes, waiting & rivals[kind[best], kind], iou)
-        while depths is not None:
+        rival = np.flatnonzero(overlapped(best) & waiting)
+        while depths is not None and len(rival):
             lower = rival[depths[rival] > depths[best]]
             lower = lower[evidence[lower, 1 + depths[best]] >= scores[best]]
             if not len(lower):
                 break
             waiting[best] = standing[best] = False
             best = lower[0]  # of several the one of highest score
-            rival = _overlapped(best, boxes, waiting & rivals[kind[best], kind], iou)
+            rival = np.flatnonzero(overlapped(best) & waiting)
         waiting[best] = False
         waiting[rival] = standing[rival] = False
     return order[standing]
 
 
-def _overlapped(i: int, boxes: np.ndarray, rivals: np.ndarray, iou: float) -> np.ndarray:
-    """Those of the rivals (n,) bool, but for i itself, that overlap box i by more than `iou`: indices."""
-    others = np.flatnonzero(rivals)
-    others = others[others != i]
-    return others[_iou(boxes[i], boxes[others]) > iou]
+def _overlaps(
+    boxes: np.ndarray, kind: np.ndarray, rivals: np.ndarray, iou: float
+) -> Callable[[int], np.ndarray]:
+    """For the index of a box: which of the others (n,) bool it overlaps by more than `iou` and may suppress.
+
+    boxes (n, 4), kind (n,) in 0..k-1, rivals (k, k) bool.
+    """
+    if len(boxes) <= _AT_ONCE:
+        found = (_iou(boxes[:, None], boxes) > iou) & rivals[kind[:, None], kind]  # (n, n)
+        np.fill_diagonal(found, False)
+        return found.__getitem__
+
+    def row(i: int) -> np.ndarray:
+        found = rivals[kind[i], kind]
+        found[i] = False
+        others = np.flatnonzero(found)
+        found[others] = _iou(boxes[i], boxes[others]) > iou
+        return found
+
+    return row
 
 
 def _depths(kinds: np.ndarray, parents: np.ndarray) -> np.ndarray:
@@ -111,9 +132,10 @@ def _rivals(kinds: np.ndarray, mode: str, parents: np.ndarray | None) -> np.ndar
 
 
 def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Overlaps (n,) of one box (4,) with boxes (n, 4), float64; 0 where the union has no area."""
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[2:], boxes[:, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=1)
-    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - common
+    """Overlaps of boxes (..., 4) with boxes that broadcast, float64; 0 where the union has no area."""
+    low = np.maximum(box[..., :2], boxes[..., :2])
+    high = np.minimum(box[..., 2:], boxes[..., 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=-1)
+    areas = np.prod(box[..., 2:] - box[..., :2], axis=-1) + np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
+    union = areas - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wordtree import WordTree
+from yolo9000 import suppression
 from yolo9000.suppression import MODES, nms
 
 # 0 animal: 1 horse (3 wild horse), 2 dog; 4 vehicle
@@ -54,6 +55,20 @@ def test_equals_the_definition(n, mode, iou, seed):
     assert nms(boxes, scores, nodes, iou, mode, TREE.parents).tolist() == by_definition(
         boxes, scores, nodes, iou, mode
     )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_many_boxes_row_by_row_as_few_all_at_once(mode, monkeypatch):
+    random = np.random.default_rng(0)
+    for n in (0, 1, 2, 60):
+        corners = random.uniform(0, 12, (n, 2, 2))
+        boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        scores, nodes, evidence = random.random(n), random.integers(0, 5, n), random.random((n, 4))
+        found = []
+        for at_once in (0, 60):
+            monkeypatch.setattr(suppression, "_AT_ONCE", at_once)
+            found.append(nms(boxes, scores, nodes, 0.2, mode, TREE.parents, evidence).tolist())
+        assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
