@@ -39,17 +39,18 @@ def make_app(
     limits: Limits | None = None,
     access: Access | None = None,
     decoders: int = 2,
+    lanes: int | None = None,
 ) -> ASGIApp:
     """The whole server but for its socket.
 
-    detector: asked by one thread at a time. model: fingerprint of its file; by default one is made of its
-    weights. decoders: processes that decode pictures. Decoders run from the start of the application to its
-    end. The FastAPI application is `.app` of what is returned.
+    detector: asked by several threads. model: fingerprint of its file; by default one is made of its
+    weights. decoders: processes that decode pictures, from the start of the application to its end. lanes:
+    threads that run the network, see Batcher. The FastAPI application is `.app` of what is returned.
     """
     limits, access = limits or Limits(), access or Access()
     measured, held = metrics.Metrics(), Held()
     answerer = Answerer(detector, model or fingerprint(detector.net), limits.candidates)
-    batcher = Batcher(answerer, limits, measured)
+    batcher = Batcher(answerer, limits, measured, lanes)
     decode = Decoders(limits, decoders, answerer.reduced)
     finder = browsing.Finder(detector.tree)
     ready = False

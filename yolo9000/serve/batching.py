@@ -1,13 +1,17 @@
 """Pictures that arrive together go through the network together, and no more wait than the queue holds.
 
-While one batch runs, the next gathers; nothing waits for company. What is computed is answers.py's."""
+While batches run, the next gathers; nothing waits for company. On a CPU there is a lane for each of torch's
+threads, as in pipeline.py, which says why; on a GPU one. What is computed is answers.py's."""
 
 import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
+
+import torch
 
 from yolo9000.serve.answers import Answerer, Question
 from yolo9000.serve.limits import Limits, RequestError
@@ -15,14 +19,22 @@ from yolo9000.serve.metrics import Metrics
 
 
 class Batcher:
-    """The one thread that runs the network, and the queue before it."""
+    """The threads that run the network, and the queue before them. lanes: how many, by default what suits
+    the device."""
 
-    def __init__(self, answerer: Answerer, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, answerer: Answerer, limits: Limits, metrics: Metrics, lanes: int | None = None
+    ) -> None:
         self.answerer, self.limits, self.metrics = answerer, limits, metrics
+        cpu = answerer.detector.device.type == "cpu"
+        self._torch_threads = torch.get_num_threads()
+        self._lanes = lanes or (self._torch_threads if cpu else 1)
         self.inside = 0  # pictures admitted and not yet answered
         self._waiting: asyncio.Queue[tuple[Question, asyncio.Future]] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
-        self._task: asyncio.Task | None = None
+        alone = partial(torch.set_num_threads, 1) if cpu and self._lanes > 1 else None
+        self._threads = ThreadPoolExecutor(self._lanes, "network", alone)
+        self._thread = ThreadPoolExecutor(1, "options")
+        self._tasks: list[asyncio.Task] = []
 
     @contextmanager
     def admit(self, pictures: int) -> Iterator[None]:
@@ -36,15 +48,18 @@ class Batcher:
             self.inside -= pictures
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._run()) for _ in range(self._lanes)]
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        self._thread.shutdown(wait=True)
+        for task in self._tasks:
+            task.cancel()
+        for pool in (self._threads, self._thread):
+            pool.shutdown(wait=True)
+        torch.set_num_threads(self._torch_threads)  # what new threads begin with is one number for all
 
     async def in_thread(self, function, *arguments) -> Any:
-        """Run something in the network's thread: a detector is not for several threads at once."""
+        """Run something in a thread that runs one thing at a time, such as what fills a cache."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     async def __call__(self, question: Question) -> dict[str, Any]:
@@ -62,13 +77,16 @@ class Batcher:
             if not batch:
                 continue
             began, count = time.perf_counter(), len(batch)
+            questions = [question for question, _ in batch]
             try:
-                answers = await self.in_thread(self.answerer, [question for question, _ in batch])
+                answers = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self.answerer, questions
+                )
             except Exception as error:  # a bug or a full memory: these requests fail, the server stands
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
-                del batch
+                del batch, questions
                 continue
             finally:
                 self.metrics.batch_size.observe(count)
@@ -76,4 +94,4 @@ class Batcher:
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
-            del batch, answers  # the pictures must not stay while the next is waited for
+            del batch, questions, answers  # the pictures must not stay while the next is waited for

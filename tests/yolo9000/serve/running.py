@@ -45,10 +45,14 @@ class Running:
 
 @contextmanager
 def running(
-    detector: Detector, limits: Limits | None = None, access: Access | None = None, decoders: int = 1
+    detector: Detector,
+    limits: Limits | None = None,
+    access: Access | None = None,
+    decoders: int = 1,
+    lanes: int | None = None,
 ) -> Iterator[Running]:
     limits = limits or Limits()
-    app = make_app(detector, "a-model", limits=limits, access=access, decoders=decoders)
+    app = make_app(detector, "a-model", limits=limits, access=access, decoders=decoders, lanes=lanes)
     bound = server.bind("127.0.0.1", 0)
     host, port = bound.getsockname()
     main = uvicorn.Server(server.config(app, limits))

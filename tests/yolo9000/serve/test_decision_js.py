@@ -145,7 +145,7 @@ def test_the_page_answers_what_the_detector_answers(form, seed, defaults):
     detector = Detector(net, precision="float32")
     answerer = Answerer(detector, "m", 1000)
     pixels = np.asarray(picture(seed, 90, 60))
-    image, box = answerer.fit(pixels)
+    image, box = answerer.fit(pixels, (90, 60))
     floor = 0.1
     record = answerer([Question(image, box, detector.options(threshold=0.3), floor)])[0]
     choices = [c for c in CHOICES if form != "flat" or max(c.get("vocabulary", (0,))) < 6]

@@ -222,7 +222,7 @@ def test_a_full_queue_says_when_to_come_again_and_recovers(start):
 
 def test_who_hangs_up_costs_no_network(start):
     held = Detector(small_detector("stored"), precision="float32")
-    server = start(held, Limits(batch=1))
+    server = start(held, Limits(batch=1), lanes=1)
     entered, let_go, run, runs = threading.Event(), threading.Event(), held.run, []
 
     def waiting(images):
