@@ -108,11 +108,16 @@ def test_the_script_ends_on_an_interrupt_with_what_it_has():
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell's background job inherits it ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert run.stderr.readline() == "seed 7\n"
-    time.sleep(2)
-    run.send_signal(signal.SIGINT)
-    out, _ = run.communicate(timeout=30)
+    try:
+        assert run.stderr.readline() == "seed 7\n"
+        time.sleep(2)
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=30)
+    finally:
+        run.kill()
     assert run.returncode == 130
     told = json.loads(out)
     assert told["interrupted"] and told["readers"][0]["cases"] < 10_000_000
