@@ -80,10 +80,16 @@ def test_ctrl_c_leaves_whole_lines_and_whole_files(model, folder, tmp_path):
         "--out",
         out,
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    first = process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=60)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a background job ignores it
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
+    try:
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and err.strip() == "interrupted"
     rows = [json.loads(line) for line in (first + rest).splitlines()]
     assert 0 < len(rows) < 3000
