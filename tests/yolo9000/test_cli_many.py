@@ -87,7 +87,9 @@ def test_ctrl_c_leaves_whole_lines_and_whole_files(model, folder, tmp_path):
     try:
         first = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        rest, err = process.communicate(timeout=60)
+        # Not communicate(), which knows nothing of what readline() has read beyond its line.
+        rest, err = process.stdout.read(), process.stderr.read()
+        process.wait(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130 and err.strip() == "interrupted"
