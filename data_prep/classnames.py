@@ -99,11 +99,16 @@ def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:
 
 
 def _flow_list(path: Path, start: int, lines: list[str]) -> list[str]:
-    joined = " ".join(_plain(line) for line in lines[start:]).partition(":")[2].strip()
+    joined = "\n".join(_plain(line) for line in lines[start:]).partition(":")[2].strip()
     inside = re.match(r"\[((?:'[^']*'|\"[^\"]*\"|[^\[\]])*)\]", joined)
     if inside is None:
         raise DataError(f"{path}: line {start + 1}: wanted names: [a, b, ...] or a name a line")
     items = re.findall(r"\s*(?:'[^']*'|\"[^\"]*\"|[^,]+)", inside[1])
+    for item in items:  # YAML would fold the break into a blank or a line feed, by rules of its own
+        if "\n" in item.strip():
+            raise DataError(
+                f"{path}: names from line {start + 1}: a name ends on its own line; found {item.strip()[:60]!r}"
+            )
     return [name for item in items if (name := _unquoted(item)) or item.strip()]
 
 

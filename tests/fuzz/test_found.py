@@ -128,6 +128,14 @@ def test_a_quoted_name_ends_on_its_line(tmp_path):
         read_class_names(written(tmp_path, "x.yaml", "names:\n  0: cat\n  1: '\n'\n  2: dog\n"))
 
 
+@pytest.mark.parametrize("broken", ["'hot\n  dog'", '"hot\n\n  dog"', "hot\n  dog", "dog\n  'hot'"])
+def test_a_name_of_a_list_ends_on_its_line(tmp_path, broken):
+    with pytest.raises(DataError, match="line 2: a name ends on its own line"):
+        read_class_names(written(tmp_path, "x.yaml", f"nc: 3\nnames: [cat,\n  {broken},\n  fox]\n"))
+    kept = f"nc: 3\nnames: [cat,\n  {broken.replace(chr(10), '')},\n  fox]\n"
+    assert read_class_names(written(tmp_path, "y.yaml", kept))[::2] == ["cat", "fox"]
+
+
 # Pictures
 
 
