@@ -106,9 +106,8 @@ def _flow_list(path: Path, start: int, lines: list[str]) -> list[str]:
     items = re.findall(r"\s*(?:'[^']*'|\"[^\"]*\"|[^,]+)", inside[1])
     for item in items:  # YAML would fold the break into a blank or a line feed, by rules of its own
         if "\n" in item.strip():
-            raise DataError(
-                f"{path}: names from line {start + 1}: a name ends on its own line; found {item.strip()[:60]!r}"
-            )
+            found = item.strip()[:60]
+            raise DataError(f"{path}: line {start + 1}: a name ends on its own line; found {found!r}")
     return [name for item in items if (name := _unquoted(item)) or item.strip()]
 
 
