@@ -29,7 +29,7 @@ from yolo9000.images import read_image, read_reduced
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
 from yolo9000.names import tree_of
 from yolo9000.options import Options, asked_rule, check_defaults
-from yolo9000.packed import pack, part_rows
+from yolo9000.packed import fuse, pack
 from yolo9000.suppression import nms
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Detector(Pretrained):
         resize: str | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        """net: a network that ends in a region layer; a fused copy of it runs. names: display names of its
+        """net: a network that ends in a region layer. A fused copy of it runs, but with its own class rows where
+        it is in evaluation mode: if those change later, `run` raises ModelError. names: display names of its
         classes, a sequence or a file. precision: "float32", "bfloat16", or "auto": bfloat16 where the
         processor has instructions for it. resize: how pictures are scaled down: "smooth", averaging as in
         training here, or "darknet"; by default what the model says, else "smooth".
@@ -114,7 +115,7 @@ class Detector(Pretrained):
         self.precision = "bfloat16" if bfloat16 else "float32"
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
         self._decision: Decision | None = None
-        fused = part_rows(net).fuse().to(self.device)
+        fused, self._loan = fuse(net, self.device)
         self.lazy = self._is_lazy(fused)
         if bfloat16:
             if fused.external is not None:
@@ -231,6 +232,8 @@ class Detector(Pretrained):
     def run(self, images: Tensor) -> LazyOutput | Tensor:
         """The network's output for letterboxed pictures (N, 3, H, W) in 0..1: box channels float32; lazy
         where the network can be."""
+        if self._loan is not None:
+            self._loan.check()
         images = images.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             if not self.lazy:

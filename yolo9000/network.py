@@ -145,9 +145,10 @@ class Network(nn.Module):
             return self.forward(images)
         return self.outputs(images, (index,))[index]
 
-    def fuse(self, layers: int | None = None) -> Network:
+    def fuse(self, layers: int | None = None, share_rows: bool = False) -> Network:
         """A copy in evaluation mode with batch norm folded into the convolutions before it; outputs agree to
-        rounding. layers: fold only in the first so many layers, as for a trunk that stays frozen.
+        rounding. layers: fold only in the first so many layers, as for a trunk that stays frozen. share_rows:
+        the class rows that a region layer owns are no copy but this network's.
         """
         end = len(self.spec) if layers is None else self._first(layers, "fold")
         folded = [
@@ -162,7 +163,9 @@ class Network(nn.Module):
                 if i < end and isinstance(ours, ConvolutionUnit) and ours.norm is not None:
                     theirs.conv.weight, theirs.conv.bias = map(nn.Parameter, ours.folded())
                 else:
-                    state = {key: value.clone() for key, value in ours.state_dict().items()}
+                    state = ours.state_dict()
+                    if not (share_rows and isinstance(ours, RegionRows)):
+                        state = {key: value.clone() for key, value in state.items()}
                     theirs.load_state_dict(state, assign=True)
         copy.stored = self.stored
         for name in ("class_map", "seen", "version", "names", "record", "defaults"):
@@ -211,7 +214,7 @@ class Network(nn.Module):
         if region.features is not None:
             layer = self.feature_layer
             rows = self.layers[-1].rows
-            bank = _bank(rows.weight.flatten(0, 1), rows.bias.flatten())  # (A or 1, K, D) -> (A*K, D)
+            bank = _bank(rows.weight, rows.bias, 2)
             found = self.outputs(images, (region.boxes, layer))
             _check_fit(len(self.spec) - 1, region, [found[region.boxes], found[layer]])
             return replace(self.lazy_from(found[region.boxes], found[layer]), bank=bank)
@@ -225,7 +228,7 @@ class Network(nn.Module):
             )
         source = self.spec.inputs(last)[0]
         weight, bias = self.layers[last].conv.weight, self.layers[last].conv.bias
-        bank = _bank(weight, bias)
+        bank = _bank(weight, bias, 1)
         weight = weight[:, :, 0, 0].unflatten(0, (count, -1))  # (A*(5+C), D, 1, 1) -> (A, 5+C, D)
         bias = bias.unflatten(0, (count, -1))  # (A*(5+C),) -> (A, 5+C)
         if bank is None:
@@ -350,9 +353,11 @@ class Network(nn.Module):
             raise ModelError(f"image sides must be multiples of {self.stride}, not {width} x {height}")
 
 
-def _bank(weight: Tensor, bias: Tensor) -> RowBank | None:
-    """The rows of what learns, None where nothing does."""
-    return RowBank(weight, bias) if torch.is_grad_enabled() and weight.requires_grad else None
+def _bank(weight: Tensor, bias: Tensor, dims: int) -> RowBank | None:
+    """The rows of what learns, numbered by the first `dims` dimensions; None where nothing learns."""
+    if not (torch.is_grad_enabled() and weight.requires_grad):
+        return None
+    return RowBank(weight.flatten(0, dims - 1), bias.flatten())  # (A or 1, K, D) -> (A*K, D)
 
 
 def _check_fit(index: int, layer: Layer, inputs: list[Tensor]) -> None:

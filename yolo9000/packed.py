@@ -1,8 +1,8 @@
-"""A fused network made ready for inference. `part_rows`: class rows apart from the box channels, so that
-they need not take part. `pack`, for a processor: convolutions by oneDNN, which PyTorch carries, with weights
-laid out once as its kernels read them and activations inside, pools without the indices that only training
-needs. Outputs are the same but for rounding. No folding of batch norm (network.py) and no choice of precision
-(detector.py).
+"""A network made ready for inference. `part_rows`: class rows apart from the box channels, so that they need
+not take part; `fuse`: the same without a second copy of them. `pack`, for a processor: convolutions by
+oneDNN, which PyTorch carries, with weights laid out once as its kernels read them and activations inside,
+pools without the indices that only training needs. Outputs are the same but for rounding. No folding of batch
+norm (network.py) and no choice of precision (detector.py).
 """
 
 from contextlib import suppress
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo9000.blocks import ConvolutionUnit, max_pool
+from yolo9000.errors import ModelError
 from yolo9000.layers import Convolution, Layer, MaxPool
 
 if TYPE_CHECKING:
@@ -74,6 +75,36 @@ def _is_rows(layer: Layer) -> bool:
     if not isinstance(layer, Convolution) or layer.batch_normalize or layer.activation != "linear":
         return False
     return (layer.size, layer.stride, layer.padding, layer.groups) == (1, 1, 0, 1)
+
+
+class Loan:
+    """Class rows that another network owns, and whether it has changed them since: as far as PyTorch counts
+    changes, which is all in-place operations and steps of SGD, but no steps of a fused AdamW.
+    """
+
+    def __init__(self, *rows: Tensor) -> None:
+        self._rows = rows
+        self._versions = [values._version for values in rows]
+
+    def check(self) -> None:
+        """Raises ModelError if the rows are no longer what was lent."""
+        if [values._version for values in self._rows] != self._versions:
+            raise ModelError("the class rows of the network have changed since this detector was made of it")
+
+    def __reduce__(self) -> tuple[type, tuple[Tensor, ...]]:  # a copy's count starts anew
+        return Loan, self._rows
+
+
+def fuse(net: "Network", device: torch.device) -> tuple["Network", Loan | None]:
+    """A detector's `part_rows`, fused and on the device. Class rows are those of `net` itself, lent, unless
+    it is being trained, lies on another device, or is made of tensors whose changes nobody counts.
+    """
+    parted = part_rows(net)
+    rows = getattr(parted.layers[-1], "rows", None)
+    if rows is None or net.training or rows.weight.device != device or rows.weight.is_inference():
+        return parted.fuse().to(device), None
+    fused = parted.fuse(share_rows=True).to(device)
+    return fused, Loan(*fused.layers[-1].rows.parameters())
 
 
 def pack(net: "Network", size: tuple[int, int]) -> "Network":

@@ -1,5 +1,7 @@
 """Packed networks give what the networks they were made of give."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from yolo9000 import packed
 from yolo9000.blocks import ConvolutionUnit, max_pool
 from yolo9000.detector import Detector
 from yolo9000.device import has_bfloat16
+from yolo9000.errors import ModelError
 from yolo9000.layers import Convolution, MaxPool
 from yolo9000.network import Network
 from yolo9000.packed import PackedConvolution, PackedMaxPool, can_pack, pack, part_rows
@@ -146,3 +149,69 @@ def test_a_processor_without_fast_bfloat16_computes_in_float32(instructions, mon
     assert detector.precision == wanted
     assert detector.run(images(1, 3, 64, 64)).features.dtype == getattr(torch, wanted)
     assert Detector(small_detector("darknet"), precision="bfloat16").precision == "bfloat16"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_class_rows_are_held_once(form):
+    net = small_detector(form)
+    detector = Detector(net)
+    held = {values.untyped_storage().data_ptr() for values in net.parameters()}
+    rows = detector._running.layers[-1].rows
+    assert all(values.untyped_storage().data_ptr() in held for values in rows.parameters())
+    x = images(1, 3, 64, 64)
+    copied = Detector(net.train())  # a network that learns keeps its own
+    assert all(v.untyped_storage().data_ptr() not in held for v in copied._running.layers[-1].parameters())
+    mine, other = detector.run(x), copied.run(x)
+    nodes = torch.arange(net.classes)
+    assert torch.equal(mine.logits_of(nodes), other.logits_of(nodes))
+    assert torch.equal(mine.boxes, other.boxes)
+    state = {name: values.clone() for name, values in net.state_dict().items()}
+    net.half().float()  # a network that goes elsewhere takes nothing along
+    assert torch.equal(detector.run(x).weight, mine.weight)
+    assert state.keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize("form", ["darknet", "shared"])
+@pytest.mark.parametrize("change", ["in place", "sgd", "load"])
+def test_lent_rows_that_change_are_noticed(form, change):
+    net = small_detector(form)
+    lender, learner = Detector(net), Detector(net.train())
+    x = images(1, 3, 64, 64)
+    expected = learner.run(x).dense()
+    assert torch.equal(lender.run(x).dense(), expected)
+    values = (net.layers[-1].rows if hasattr(net.layers[-1], "rows") else net.layers[-2].conv).weight
+    if change == "in place":
+        with torch.no_grad():
+            values.add_(1)
+    elif change == "sgd":
+        values.grad = torch.ones_like(values)
+        torch.optim.SGD([values], lr=0.1).step()
+    else:
+        net.load_state_dict({name: values + 1 for name, values in net.state_dict().items()})
+    with pytest.raises(ModelError, match="changed"):
+        lender.run(x)
+    assert torch.equal(learner.run(x).dense(), expected)
+    assert not torch.equal(Detector(net.eval()).run(x).dense(), expected)
+
+
+def test_rows_whose_changes_nobody_counts_are_copied():
+    with torch.inference_mode():
+        net = small_detector("shared").double().float()
+    assert net.layers[-1].rows.weight.is_inference()
+    detector = Detector(net)
+    assert detector._loan is None and detector.run(images(1, 3, 64, 64)).weight.dtype == torch.float32
+
+
+def test_a_copied_loan_goes_by_its_own_rows():
+    rows = torch.zeros(2)
+    rows += 1
+    loan = packed.Loan(rows)
+    mine, copied = copy.deepcopy((rows, loan))
+    copied.check()
+    rows += 1
+    copied.check()
+    with pytest.raises(ModelError):
+        loan.check()
+    mine += 1
+    with pytest.raises(ModelError):
+        copied.check()
