@@ -75,9 +75,9 @@ class Detector(Pretrained):
         resize: str | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        """net: a network that ends in a region layer. A fused copy of it runs, but with its own class rows where
-        it is in evaluation mode: if those change later, `run` raises ModelError. names: display names of its
-        classes, a sequence or a file. precision: "float32", "bfloat16", or "auto": bfloat16 where the
+        """net: a network that ends in a region layer. A fused copy of it runs, but with its own class rows if
+        it is in evaluation mode: when those change later, `run` raises ModelError. names: display names of
+        its classes, a sequence or a file. precision: "float32", "bfloat16", or "auto": bfloat16 where the
         processor has instructions for it. resize: how pictures are scaled down: "smooth", averaging as in
         training here, or "darknet"; by default what the model says, else "smooth".
 
@@ -127,12 +127,13 @@ class Detector(Pretrained):
         self._running = pack(fused.to(memory_format=torch.channels_last).eval(), self.size)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, **options: Any) -> "Detector":
-        """The detector of a model file, by default the model in the package. options: as Detector(...).
-        Raises ModelError."""
+    def load(cls, path: str | Path | None = None, *, mapped: bool = False, **options: Any) -> "Detector":
+        """The detector of a model file, by default the model in the package. mapped: float32 class rows stay
+        in the file, which must not be written into, see load_model. options: as Detector(...). Raises
+        ModelError."""
         from yolo9000.modelfile import load_model
 
-        return cls(load_model(path), **options)
+        return cls(load_model(path, mapped=mapped), **options)
 
     @classmethod
     def from_darknet(

@@ -127,9 +127,14 @@ def save_model(
     return digest
 
 
-def load_model(path: str | Path | None = None) -> Network:
+def load_model(path: str | Path | None = None, *, mapped: bool = False) -> Network:
     """The network of a model file, float32, in evaluation mode, with .tree, .names, .class_map, .seen,
     .version, .record and .defaults set. None: the model in the package.
+
+    mapped: what is float32 in the file stays there and comes into memory where it is looked at, as the few
+    class rows that a walk down the tree asks for. The weights may still change, which does not change the
+    file. The file may be deleted or replaced by another; who writes into it or cuts it off meanwhile changes
+    the weights or ends the process.
 
     Raises ModelError for a file that is missing, no model file, of a newer version, damaged (its SHA-256 is
     checked), or whose parts do not fit one another; for a tree that is not in the file and not this
@@ -152,7 +157,10 @@ def load_model(path: str | Path | None = None) -> Network:
     _check_state(path, state, tensors)
     net = Network(info.network, info.tree, init=False)
     values = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}
-    net.load_state_dict(values)
+    if mapped:  # opened anew, for checking has brought all of it into memory
+        del tensors, values
+        values = _map(path, state)
+    net.load_state_dict(values, assign=mapped)
     net.class_map = None if info.class_map is None else torch.tensor(info.class_map)
     net.seen, net.version = info.seen, info.version
     net.names, net.record, net.defaults = info.names, info.record, info.defaults
@@ -204,6 +212,18 @@ def _read(path: Path, weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
     if weights and _digest(text, tensors) != digest:
         raise ModelError(f"{path}: damaged or changed: its content does not give its SHA-256; fetch it again")
     return _info(path, text, digest, size, shapes), tensors
+
+
+def _map(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file that has been checked, of the shapes and types of `state`."""
+    try:
+        with safe_open(path, "pt") as file:
+            values = {name: file.get_tensor(name).to(wanted.dtype) for name, wanted in state.items()}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: changed while it was read ({error})") from error
+    if any(values[name].shape != wanted.shape for name, wanted in state.items()):
+        raise ModelError(f"{path}: changed while it was read")
+    return values
 
 
 def _info(

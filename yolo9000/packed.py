@@ -102,8 +102,8 @@ def fuse(net: "Network", device: torch.device) -> tuple["Network", Loan | None]:
     parted = part_rows(net)
     rows = getattr(parted.layers[-1], "rows", None)
     if rows is None or net.training or rows.weight.device != device or rows.weight.is_inference():
-        return parted.fuse().to(device), None
-    fused = parted.fuse(share_rows=True).to(device)
+        return parted.fuse().to(device).requires_grad_(False), None
+    fused = parted.fuse(share_rows=True).requires_grad_(False)  # of its own; the network's still learn
     return fused, Loan(*fused.layers[-1].rows.parameters())
 
 

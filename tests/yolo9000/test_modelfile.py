@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tests.yolo9000.small import FORMS, TREE, small_classifier, small_detector
 from wordtree import WordTree
 from yolo9000 import modelfile
+from yolo9000.detector import Detector
 from yolo9000.errors import ModelError
 from yolo9000.modelfile import load_model, read_info, save_model
 
@@ -51,6 +52,55 @@ def test_classifiers_too(tmp_path):
         net = small_classifier(tree)
         save_model(net, tmp_path / "x.safetensors")
         assert same_weights(net, load_model(tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_mapped_weights_are_the_files(form, dtype, tmp_path):
+    path = tmp_path / "m.safetensors"
+    net = small_detector(form)
+    net.names = tuple("abcdef") if form == "flat" else None
+    save_model(net, path, {"x": 1}, dtype=dtype)
+    mapped, plain = load_model(path, mapped=True), load_model(path)
+    assert same_weights(mapped, plain) and not mapped.training
+    assert mapped.record == plain.record == {"x": 1} and mapped.names == plain.names
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for precision in ("float32", "bfloat16"):
+        one, other = (Detector(one, precision=precision).run(x).dense() for one in (mapped, plain))
+        assert torch.equal(one, other)
+    # What learns changes the memory of this process and not the file; and the file may be replaced.
+    before = path.read_bytes()
+    with torch.no_grad():
+        for parameter in mapped.parameters():
+            parameter.add_(1)
+    assert path.read_bytes() == before and same_weights(load_model(path, mapped=True), plain)
+    save_model(mapped, path)
+    assert same_weights(load_model(path), mapped)
+    path.unlink()
+    assert not same_weights(mapped, plain)
+
+
+def test_a_mapped_file_is_checked_first_and_must_not_change_meanwhile(tmp_path, monkeypatch):
+    path, other = tmp_path / "m.safetensors", tmp_path / "other.safetensors"
+    save_model(small_detector("rows"), path)
+    save_model(small_classifier(), other)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] + bytes(100))
+    with pytest.raises(ModelError, match="damaged"):
+        load_model(path, mapped=True)
+    check = modelfile._check_state
+    for content in (other.read_bytes(), whole[:-1], b"", None):
+        path.write_bytes(whole)
+
+        def swap(*given, content=content):
+            check(*given)
+            path.unlink()
+            if content is not None:
+                path.write_bytes(content)
+
+        monkeypatch.setattr(modelfile, "_check_state", swap)
+        with pytest.raises(ModelError, match="changed while"):
+            load_model(path, mapped=True)
 
 
 def test_float16_is_half_the_size_and_keeps_small_vectors(tmp_path):
