@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from yolo9000.cli import _pictures
+from yolo9000.cli import _bulk, _pictures
 from yolo9000.cli._answers import Answers, json_file, table
 from yolo9000.errors import ImageError
 
@@ -31,6 +31,7 @@ FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"
     epilog="Examples: yolo9000 detect photo.jpg --out found/  |  "
     "yolo9000 detect holiday/ 'more/*.png' --json  |  yolo9000 detect film.mp4 --out film_out.mp4  |  "
     "yolo9000 detect --source 0  |  "
+    "yolo9000 detect --engine ray --input photos/ --output found.parquet  |  "
     "yolo9000 detect dog.jpg --cfg yolo9000.cfg --weights yolo9000.weights --data-root darknet/"
 )
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
@@ -79,6 +80,7 @@ FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"
     help="auto: bfloat16 where the processor has it.  [default: auto; float32 for Darknet's files]",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@_bulk.options
 def command(
     pictures: tuple[Path, ...],
     source: str | None,
@@ -94,6 +96,11 @@ def command(
     size: tuple[int, int] | None,
     precision: str | None,
     device: str,
+    engine: str | None,
+    input_: Path | None,
+    output: Path | None,
+    workers: int | None,
+    part_size: int | None,
     **options: Any,
 ) -> None:
     """Find objects on photographs and name them as exactly as the model is sure of.
@@ -104,10 +111,19 @@ def command(
 
     A picture that cannot be read is reported and passed over; the exit status is then 1. A camera's newest
     frame is looked at whenever the last one is done, until Ctrl-C; the others are dropped.
+
+    With --engine a folder or Parquet of any size becomes a folder of Parquet parts, a row a picture; killed
+    at any moment, the same command goes on where it was (docs/scale.md).
     """
     _pictures.check_model_options(model, cfg, weights, data_root)
     if as_json and as_lines:
         raise click.UsageError("either --json or --json-lines")
+    if any(said is not None for said in (engine, input_, output, workers, part_size)):
+        words = {"model": model, "cfg": cfg, "weights": weights, "data_root": data_root, "names": names}
+        words |= {"size": size, "precision": precision, "device": device, **options}
+        typed = {"pictures": pictures, "source": source, "out": out, "as_lines": as_lines, "frames": frames}
+        _bulk.detect(engine, input_, output, workers, part_size, words, as_json, typed)
+        return
     form = "json" if as_json else "lines" if as_lines else "table"
     film = _film(pictures, source)
     skipped = _pictures.Skipped()
