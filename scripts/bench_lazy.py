@@ -7,8 +7,9 @@ all conditionals) beside it. The networks differ in nothing but their class rows
 the same, random ones with batch norm fitted to noise, and the threshold lets exactly so many boxes through.
 Random rows send the boxes down different paths, which costs more than a picture's few objects would. All
 forms take turns in one process; a ratio is the median over the rounds, of seconds on the clock and of
-processor time. Memory is that of a fresh process, the most it ever held, less what it held before the first
-picture ("working"), and in all.
+processor time. Memory is that of fresh processes that read a model file, the median of a few: the most held
+while pictures ran, less what was held before the first ("working") and in all ("peak"), and what was held
+afterwards that no file holds ("private"); and all that with the file mapped (`load_model(mapped=True)`).
 """
 
 import gc
@@ -17,6 +18,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,9 +34,11 @@ from wordtree import WordTree
 from yolo9000.boxes import decode
 from yolo9000.classrows import row_parameters, view_rows
 from yolo9000.detector import Detector
+from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.options import Options
 
+MEMORY_ROUNDS = 5  # processes; what the allocator holds back differs by some percent
 HEDGE_LAMBDA = 5.0  # any does: the work is the same
 # Name of a form: classes, rule, whether lazy. The first is what the others are measured by.
 FORMS = {
@@ -44,7 +48,13 @@ FORMS = {
     "100000 greedy": (100_000, "greedy", True),
     "9418 dense": (9418, "greedy", False),
 }
-_COLUMNS = ("ms", "ratio", "cpu_ms", "cpu_ratio", "working_mib", "peak_mib", "peak_ratio")
+_MEMORY = ("working", "peak", "private")
+_TITLES = {
+    **{"ms": "ms", "ratio": "ratio", "cpu_ms": "CPU ms", "cpu_ratio": "ratio", "working_mib": "working MiB"},
+    **{"peak_mib": "peak MiB", "peak_ratio": "ratio", "private_mib": "private MiB", "private_ratio": "ratio"},
+    **{"mapped_peak_mib": "mapped, peak", "mapped_peak_ratio": "ratio"},
+    **{"mapped_private_mib": "private", "mapped_private_ratio": "ratio"},
+}
 
 
 @dataclass(frozen=True)
@@ -61,16 +71,9 @@ class Setting:
 class Scene:
     """One form's detector, picture and options."""
 
-    def __init__(self, form: str, setting: Setting):
-        classes, rule, self.lazy = FORMS[form]
-        tree = None
-        if classes != 20:
-            tree = WordTree.default() if classes == 9418 else random_tree(classes)
-        torch.manual_seed(0)
-        net = Network(network_spec(classes, setting), tree)
-        same_boxes(net)
+    def __init__(self, form: str, setting: Setting, net: Network):
+        _, rule, self.lazy = FORMS[form]
         self.detector = Detector(net, precision=setting.precision)
-        del net
         self.image, threshold = self.picture(setting)
         self.options = Options(threshold=threshold, rule=rule, hedge_lambda=hedge_of(rule))
 
@@ -100,6 +103,16 @@ def hedge_of(rule: str) -> float | None:
     return HEDGE_LAMBDA if rule == "hedge" else None
 
 
+def make_network(form: str, setting: Setting) -> Network:
+    classes, tree = FORMS[form][0], None
+    if classes != 20:
+        tree = WordTree.default() if classes == 9418 else random_tree(classes)
+    torch.manual_seed(0)
+    net = Network(network_spec(classes, setting), tree)
+    same_boxes(net)
+    return net
+
+
 @torch.no_grad()
 def same_boxes(net: Network) -> None:
     """The same trunk and box channels whatever the classes; batch norm fitted to noise, so that random
@@ -123,14 +136,16 @@ def same_boxes(net: Network) -> None:
     net.eval()
 
 
-def memory(scene: Scene) -> tuple[int, int]:
-    """Bytes: what the process holds before a picture, and the most that it holds meanwhile. Linux only."""
+def memory(scene: Scene) -> tuple[int, int, int]:
+    """Bytes, of `_MEMORY`: what pictures add at most, the most that the process holds meanwhile, and what it
+    holds afterwards that no file does. Linux only."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _of_status("VmRSS")
     for _ in range(3):
         scene()
-    return before, _of_status("VmHWM")
+    most = _of_status("VmHWM")
+    return most - before, most, _of_status("RssAnon")
 
 
 def _of_status(name: str) -> int:
@@ -138,26 +153,37 @@ def _of_status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
-def measure_memory(form: str, setting: Setting) -> tuple[int, int] | None:
-    """`memory` of a fresh process; None where the system does not tell."""
+def measure_memory(form: str, setting: Setting) -> dict[str, float]:
+    """MiB of `memory` in fresh processes that read a model file, mapped and not; nothing where the system
+    does not tell."""
+    found: dict[str, float] = {}
     if not Path("/proc/self/clear_refs").exists():
-        return None
+        return found
     words = [f"--{name}={getattr(setting, name)}" for name in ("size", "survivors", "head", "precision")]
-    command = [sys.executable, __file__, *words, "--memory-of", form]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise click.ClickException(f"the process that measures memory ended with {done.returncode}: {last}")
-    before, most = done.stdout.split()
-    return int(before), int(most)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        save_model(make_network(form, setting), file)
+        for prefix, more in (("", []), ("mapped_", ["--mapped"])):
+            command = [sys.executable, __file__, *words, "--memory-of", form, "--model", str(file), *more]
+            told = []
+            for _ in range(MEMORY_ROUNDS):
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+                    raise click.ClickException(f"the process that measures memory failed: {last}")
+                told.append([int(value) / 2**20 for value in done.stdout.split()])
+            for name, values in zip(_MEMORY, zip(*told, strict=True), strict=True):
+                found[f"{prefix}{name}_mib"] = statistics.median(values)
+    return found
 
 
 def measure(
     setting: Setting, forms: list[str], rounds: int, with_memory: bool
 ) -> dict[str, dict[str, float]]:
-    scenes = {form: Scene(form, setting) for form in forms}
+    scenes = {form: Scene(form, setting, make_network(form, setting)) for form in forms if rounds}
     seconds: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
-    for turn in tqdm(range(rounds + 2), desc=f"{setting.size} px", unit="round", leave=False):
+    turns = range(rounds + 2 if rounds else 0)
+    for turn in tqdm(turns, desc=f"{setting.size} px", unit="round", leave=False):
         for form in forms if turn % 2 else forms[::-1]:
             found = scenes[form]()
             if turn > 1:  # the first two warm up
@@ -166,14 +192,15 @@ def measure(
     rows = {}
     for form in forms:
         row: dict[str, float] = {}
-        for clock, name in enumerate(("", "cpu_")):
+        for clock, name in enumerate(("", "cpu_") if rounds else ()):
             mine, base = ([pair[clock] for pair in seconds[of]] for of in (form, forms[0]))
             row[f"{name}ms"] = statistics.median(mine) * 1e3
             row[f"{name}ratio"] = statistics.median(a / b for a, b in zip(mine, base, strict=True))
-        if with_memory and (found := measure_memory(form, setting)):
-            row["working_mib"], row["peak_mib"] = (found[1] - found[0]) / 2**20, found[1] / 2**20
-            row["peak_ratio"] = row["peak_mib"] / (rows[forms[0]] if rows else row)["peak_mib"]
+        if with_memory:
+            row |= measure_memory(form, setting)
         rows[form] = row
+        for name in [name for name in row if name.endswith("_mib")]:
+            row[name.replace("_mib", "_ratio")] = row[name] / rows[forms[0]][name]
     return rows
 
 
@@ -193,7 +220,10 @@ def measure(
 @click.option("--rounds", type=click.IntRange(1), default=15, show_default=True, help="The median counts.")
 @click.option("--no-memory", is_flag=True, help="Time only; else memory at the most boxes.")
 @click.option("--form", "forms", type=click.Choice(list(FORMS)), multiple=True, help="Only these.")
+@click.option("--no-time", is_flag=True, help="Memory only.")
 @click.option("--memory-of", type=click.Choice(list(FORMS)), hidden=True)
+@click.option("--model", type=click.Path(path_type=Path), hidden=True)
+@click.option("--mapped", is_flag=True, hidden=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
     size: tuple[int, ...],
@@ -202,8 +232,11 @@ def main(
     precision: str,
     rounds: int,
     no_memory: bool,
+    no_time: bool,
     forms: tuple[str, ...],
     memory_of: str | None,
+    model: Path | None,
+    mapped: bool,
     as_json: bool,
 ) -> None:
     """Time and memory of a detection at 9,418 classes against 20, by the lazy head."""
@@ -211,8 +244,11 @@ def main(
     if any(side % 32 for side in size):
         raise click.UsageError("--size is a multiple of the stride, 32")
     if memory_of:
-        click.echo(" ".join(map(str, memory(Scene(memory_of, settings[0])))))
+        scene = Scene(memory_of, settings[0], load_model(model, mapped=mapped))
+        click.echo(" ".join(map(str, memory(scene))))
         return
+    if no_time:
+        rounds = 0
     chosen = [form for form in FORMS if not forms or form in forms or form == next(iter(FORMS))]
     results = [
         {
@@ -232,11 +268,12 @@ def main(
         return
     click.echo(", ".join(f"{name} {value}" for name, value in {**facts, "head": head}.items()))
     for result in results:
+        rows = result["forms"]
+        shown = [key for key in _TITLES if key in rows[chosen[0]]]
         title = f"{result['size']} px, {result['survivors']} boxes"
-        click.echo(f"{title:20}" + "".join(f"{name:>13}" for name in _COLUMNS))
-        for form, row in result["forms"].items():
-            cells = (f"{row[key]:13.3f}" if key in row else f"{'-':>13}" for key in _COLUMNS)
-            click.echo(f"  {form:18}" + "".join(cells))
+        click.echo(f"{title:20}" + "".join(f"{_TITLES[key]:>13}" for key in shown))
+        for form, row in rows.items():
+            click.echo(f"  {form:18}" + "".join(f"{row[key]:13.3f}" for key in shown))
 
 
 if __name__ == "__main__":
