@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from yolo9000.head import LazyOutput
@@ -73,7 +74,7 @@ class LazyConditionals:
         self._at = (image, anchor, row, column)
         self._output = output
         self._features = output.at(image, row, column).float()  # (M, D)
-        self._anchor = anchor if len(output.weight) > 1 else torch.zeros_like(anchor)
+        self._anchor = anchor if len(output.weight) > 1 else None
         self._place = None  # (C,) the row of each node, -1 without one; None: row k is node k
         if output.stored is not None:
             self._place = torch.full((output.classes,), -1, dtype=torch.long, device=self._features.device)
@@ -81,25 +82,31 @@ class LazyConditionals:
         self.count, self.device = len(image), self._features.device
 
     def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
-        logits = self._features.new_full((len(boxes), end - start), -math.inf)
         if self._place is None:
-            nodes, rows = slice(None), slice(start, end)
-        else:
-            place = self._place[start:end]
-            nodes = (place >= 0).nonzero().squeeze(1)
-            if not len(nodes):
-                return logits
-            rows = place[nodes]
-        anchors = self._anchor[boxes]
-        for a in anchors.unique().tolist() if len(self._output.weight) > 1 else [0]:
+            return self._logits(slice(start, end), boxes).log_softmax(dim=1)
+        place = self._place[start:end]
+        nodes = (place >= 0).nonzero().squeeze(1)
+        logs = self._features.new_full((len(boxes), end - start), -math.inf)
+        if len(nodes):
+            logs[:, nodes] = self._logits(place[nodes], boxes).log_softmax(dim=1)
+        return logs
+
+    def _logits(self, rows: slice | Tensor, boxes: Tensor) -> Tensor:
+        """(m, K) logits by K rows at the boxes (m,)."""
+        features, weight, bias = self._features.index_select(0, boxes), self._output.weight, self._output.bias
+        if self._anchor is None:
+            return F.linear(features, weight[0, rows].float(), bias[0, rows].float())
+        anchors = self._anchor.index_select(0, boxes)
+        logits = None
+        for a in anchors.unique().tolist():
             mine = (anchors == a).nonzero().squeeze(1)
-            weight, bias = self._output.weight[a, rows].float(), self._output.bias[a, rows].float()
-            values = torch.addmm(bias, self._features[boxes[mine]], weight.T)
-            if self._place is None:
-                logits[mine] = values
-            else:
-                logits[mine.unsqueeze(1), nodes] = values
-        return logits.log_softmax(dim=1)
+            found = F.linear(features.index_select(0, mine), weight[a, rows].float(), bias[a, rows].float())
+            if len(mine) == len(boxes):
+                return found
+            if logits is None:
+                logits = found.new_empty(len(boxes), found.shape[1])
+            logits[mine] = found
+        return logits
 
     def all(self, hierarchy: "Hierarchy") -> Tensor:
         return hierarchy.log_conditionals(self._output.logits(*self._at).float())
@@ -165,7 +172,7 @@ def leaf(hierarchy: "Hierarchy", log_conditionals: Tensor, threshold: float = 0.
 
 def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_threshold: float) -> Descent:
     count, device = conditionals.count, conditionals.device
-    child_group = hierarchy.child_group.to(device)
+    child_group, group_starts = hierarchy.child_group.to(device), hierarchy.group_starts.to(device)
     nodes = torch.zeros(count, dtype=torch.long, device=device)
     log_probability = torch.zeros(count, device=device)  # of the node reached
     held = torch.zeros(count, device=device)  # Darknet's second product
@@ -173,12 +180,14 @@ def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_thr
     walking = torch.arange(count, device=device)
     groups = torch.zeros_like(walking)  # the group each walker looks at next; group 0 holds the roots
     while len(walking):
-        step = torch.empty(len(walking), device=device)
-        child = torch.empty_like(walking)
-        for group, start, end in hierarchy.spans(groups.unique()):
-            here = (groups == group).nonzero().squeeze(1)
-            step[here], best = conditionals.group(start, end, walking[here]).float().max(dim=1)
-            child[here] = best + start
+        order, spans, counts = by_group(hierarchy, groups)
+        walking, groups = walking[order], groups[order]
+        best = [
+            conditionals.group(start, end, boxes).float().max(dim=1)
+            for (start, end), boxes in zip(spans, walking.split(counts), strict=True)
+        ]
+        step = torch.cat([values for values, _ in best])
+        child = torch.cat([places for _, places in best]) + group_starts[groups]
         reached = log_probability[walking] + step
         held[walking] += reached
         if rule == "greedy":
@@ -197,6 +206,15 @@ def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_thr
         walking, groups = walking[further], groups[further]
     log_path = torch.stack(levels, dim=1) if levels else torch.zeros(count, 1, device=device)
     return Descent(nodes, log_path)
+
+
+def by_group(hierarchy: "Hierarchy", groups: Tensor) -> tuple[Tensor, list[tuple[int, int]], list[int]]:
+    """The order (m,) in which walkers that look at the same sibling group, of groups (m,), come one after
+    another; and of each such run the group's first node and the one after its last, and its length.
+    """
+    order = groups.argsort(stable=True)
+    distinct, counts = groups[order].unique_consecutive(return_counts=True)
+    return order, [(start, end) for _, start, end in hierarchy.spans(distinct)], counts.tolist()
 
 
 def _best_leaf(hierarchy: "Hierarchy", conditionals: Conditionals) -> Descent:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from yolo9000.descent import by_group
+
 if TYPE_CHECKING:
     from yolo9000.descent import Conditionals
     from yolo9000.hierarchy import Hierarchy
@@ -81,10 +83,10 @@ def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: fl
     last = torch.zeros(count, device=device)  # log Pr of the best node
     while len(boxes):
         parts = []
-        for group, start, end in hierarchy.spans(groups.unique()):
-            here = (groups == group).nonzero().squeeze(1)
-            who = boxes[here]
-            logs = above[here, None] + conditionals.group(start, end, who).float()  # (m, members)
+        order, spans, counts = by_group(hierarchy, groups)
+        walkers = zip(spans, boxes[order].split(counts), above[order].split(counts), strict=True)
+        for (start, end), who, before in walkers:
+            logs = before[:, None] + conditionals.group(start, end, who).float()  # (m, members)
             value = (logs.double().exp() * weight[start:end]).masked_fill(logs == -torch.inf, -torch.inf)
             highest, back = value.flip(1).max(dim=1)  # the last of equal ones
             node = end - 1 - back
