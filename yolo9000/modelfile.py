@@ -42,6 +42,9 @@ from yolo9000.spec import External, NetworkSpec
 KEY = "yolo9000-model"  # of the metadata
 VERSION = 1
 
+# What a training calls the model at its end.
+RUN_NAME = "model.safetensors"
+
 # The model in the package.
 DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
 
@@ -128,8 +131,9 @@ def save_model(
 
 
 def load_model(path: str | Path | None = None, *, mapped: bool = False) -> Network:
-    """The network of a model file, float32, in evaluation mode, with .tree, .names, .class_map, .seen,
-    .version, .record and .defaults set. None: the model in the package.
+    """The network of a model file, or of the folder of a run that has ended, float32, in evaluation mode,
+    with .tree, .names, .class_map, .seen, .version, .record and .defaults set. None: the model in the
+    package.
 
     mapped: what is float32 in the file stays there and comes into memory where it is looked at, as the few
     class rows that a walk down the tree asks for. The weights may still change, which does not change the
@@ -140,7 +144,7 @@ def load_model(path: str | Path | None = None, *, mapped: bool = False) -> Netwo
     checked), or whose parts do not fit one another; for a tree that is not in the file and not this
     package's.
     """
-    path = DEFAULT_PATH if path is None else Path(path)
+    path = _file(path)
     info, tensors = _read(path, weights=True)
     if info.tree is None and info.tree_fingerprint is not None:
         raise ModelError(
@@ -170,7 +174,16 @@ def load_model(path: str | Path | None = None, *, mapped: bool = False) -> Netwo
 def read_info(path: str | Path | None = None, verify: bool = True) -> ModelInfo:
     """What a model file says about itself; verify: also read the weights and check the SHA-256. Raises
     ModelError as load_model."""
-    return _read(DEFAULT_PATH if path is None else Path(path), weights=verify)[0]
+    return _read(_file(path), weights=verify)[0]
+
+
+def _file(path: str | Path | None) -> Path:
+    """The model file that is meant: the package's own, that of a run's folder, or the file itself."""
+    path = DEFAULT_PATH if path is None else Path(path)
+    try:
+        return path / RUN_NAME if (path / RUN_NAME).is_file() else path
+    except OSError:  # a name too long: told where the file is opened
+        return path
 
 
 def _read(path: Path, weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
@@ -181,6 +194,8 @@ def _read(path: Path, weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
                     "no model is embedded in this build of the package; name a model file (--model "
                     "x.safetensors)"
                 )
+            if path.is_dir():
+                raise ModelError(f"{path}: a folder without {RUN_NAME}; has its training ended?")
             raise ModelError(f"{path}: no such model file")
         size = path.stat().st_size
         with path.open("rb") as file:

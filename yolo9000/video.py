@@ -4,6 +4,7 @@ boxes out. A film gives every frame; a camera gives the newest, and those nobody
 Detecting on them is pipeline.py's, as on any pictures."""
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ SUFFIXES = frozenset(CODECS) | {".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"
 # Frames a second where a film or camera does not say: television's.
 _RATE = 25.0
 _FASTEST = 1000.0
+
+# A stream that says nothing for so long is gone; OpenCV alone would wait half a minute.
+_PATIENCE_MS = 10_000
 
 
 class Capture(Protocol):
@@ -86,21 +90,25 @@ class Camera:
     """The newest frame of a live source each time one is asked for; a frame that was replaced before
     anybody asked is dropped, so that what is shown is never old.
 
-    source: an index of OpenCV's (0: the first camera), or anything with cv2.VideoCapture's read, get and
-    release. Attributes: rate (frames a second), size ((width, height)), dropped (frames nobody saw). A thread
-    reads until `close`, or until the source ends; then iteration ends. Raises ImageError for a camera that is
-    not there or gives nothing.
+    source: an index of OpenCV's (0: the first camera), the address of a stream (rtsp://...), or anything
+    with cv2.VideoCapture's read, get and release. Attributes: rate (frames a second), size ((width, height)),
+    dropped (frames nobody saw). A thread reads until `close`, or until the source ends; then iteration ends.
+    Raises ImageError for a camera that is not there or gives nothing.
     """
 
-    def __init__(self, source: int | Capture) -> None:
+    def __init__(self, source: int | str | Capture) -> None:
         cv2 = opencv()
-        self._capture: Capture = cv2.VideoCapture(source) if isinstance(source, int) else source
+        if isinstance(source, str):
+            waits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+            words = [word for wait in waits for word in (wait, _PATIENCE_MS)]
+            self._capture: Capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, words)
+        else:
+            self._capture = cv2.VideoCapture(source) if isinstance(source, int) else source
         self.rate = _rate(self._capture, cv2)
         good, first = self._capture.read()
         if not good or first is None:
             self._capture.release()
-            name = f"camera {source}" if isinstance(source, int) else "the camera"
-            raise ImageError(f"{name} is not there or gives no picture")
+            raise ImageError(f"{_called(source)} is not there or gives no picture")
         self.size = (first.shape[1], first.shape[0])
         self.dropped = 0
         self._newest: Any = first
@@ -225,6 +233,15 @@ def opencv() -> ModuleType:
     except ImportError as error:
         raise ImageError("films and cameras need OpenCV: pip install 'yolo9000[video]'") from error
     return cv2
+
+
+def _called(source: "int | str | Capture") -> str:
+    """A camera in a message: an address without the name and password that may stand in it."""
+    if isinstance(source, int):
+        return f"camera {source}"
+    if isinstance(source, str):
+        return "the stream " + re.sub(r"//[^/]*@", "//", source)
+    return "the camera"
 
 
 def _rate(capture: Capture, cv2: ModuleType) -> float:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.yolo9000.small import picture, small_detector
 from yolo9000.cli import detect
+from yolo9000.errors import ImageError
 from yolo9000.modelfile import save_model
 
 
@@ -109,7 +110,7 @@ def test_a_folder_that_fills_up_ends_the_command_with_a_line(run, model, folder,
 
     def save(self, path):
         if len(saved) == 5:
-            raise detect.ImageError(f"{path}: cannot be written (No space left on device)")
+            raise ImageError(f"{path}: cannot be written (No space left on device)")
         saved.append(path)
         return path
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def detect(
     detector: "Detector",
     options: "Options",
-    source: Path | int | video.Capture,
+    source: Path | int | str | video.Capture,
     answers: Answers,
     target: Path | None,
     most: int | None,
@@ -34,8 +34,8 @@ def detect(
 ) -> None:
     """Detect on each frame of a film, or on a camera's newest until Ctrl-C; `answers` hears of each frame.
 
-    source: a film's path, or a camera (see video.Camera). target: the film to write, if any. most: frames
-    after which to stop. Raises ImageError.
+    source: a film's path, or a camera or stream (see video.Camera). target: the film to write, if any. most:
+    frames after which to stop. Raises ImageError.
     """
     live = not isinstance(source, Path)
     frames = video.Camera(source) if live else video.Film(source)

@@ -30,7 +30,7 @@ _PATIENCE = 2.0
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--model, --cfg, --weights, --data-root, --names."""
     options = (
-        click.option("--model", type=FILE, help="Model file (.safetensors)."),
+        click.option("--model", type=FILE, help="Model file (.safetensors), or the folder of a run."),
         click.option("--cfg", type=FILE, help="Darknet's description of a network; needs --weights."),
         click.option("--weights", type=FILE, help="Darknet's weights."),
         click.option("--data-root", type=FILE, help="Folder that tree= and map= in the cfg start from."),
@@ -106,6 +106,10 @@ def load_network(
         from yolo9000 import darknet
 
         return darknet.load(cfg, weights, data_root=data_root)
+    if model is not None and (model.is_dir() or model.suffix == ".pt") and model.exists():
+        from yolo9000.start import load_any  # a run that has not ended yet has checkpoints only
+
+        return load_any(str(model))
     from yolo9000.modelfile import load_model
 
     return load_model(model)

@@ -1,5 +1,6 @@
 """`yolo9000 detect`: arguments in, table, pictures and JSON out. Detecting is yolo9000.detector."""
 
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ import click
 
 from yolo9000.cli import _bulk, _pictures
 from yolo9000.cli._answers import Answers, json_file, table
-from yolo9000.errors import ImageError
+from yolo9000.cli._targets import FILMS, JSON_NAME, Single, Targets, make_folder, single, without_results
 
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
 SCORES = ("objectness", "absolute", "conditional")
 NMS = ("related", "class", "agnostic", "none")
 
-# What the folder of --out gets beside the pictures.
-JSON_NAME = "detections.json"
-
-# Names of films end in these: yolo9000.video's, held equal by a test as well.
-FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+# Addresses of streams that OpenCV's decoder follows. A path has lost one of its two strokes.
+_STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECASE)
 
 
 @click.command(
@@ -35,12 +33,15 @@ FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"
     "yolo9000 detect dog.jpg --cfg yolo9000.cfg --weights yolo9000.weights --data-root darknet/"
 )
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--source", help="The same as an argument; or the number of a camera: 0 is the first.")
+@click.option(
+    "--source",
+    help="The same as an argument; or the number of a camera (0 is the first), or a stream: rtsp://...",
+)
 @_pictures.model_options
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help=f"Folder for pictures with boxes, and {JSON_NAME}; or the name of a film.",
+    help=f"Folder for pictures with boxes, and {JSON_NAME}; or the name of the one picture, or of a film.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--json-lines", "as_lines", is_flag=True, help="Print a line of JSON for each picture.")
@@ -134,13 +135,16 @@ def command(
         pictures += () if source is None else (Path(source),)
         if not pictures:
             raise click.UsageError("Missing argument 'PICTURES...': which pictures, film or camera?")
-        files = skipped.files(pictures, go_on=as_json)
+        files, results = without_results(skipped.files(pictures, go_on=as_json), pictures, out)
+        if results:
+            click.echo(f"left out {results} with boxes that an earlier run wrote", err=True)
     target = out if film is not None and out is not None and out.suffix.lower() in FILMS else None
-    folder = out if target is None else None
+    one = out is not None and target is None and single(out, film is not None, len(files))
+    folder = None if one or target is not None else out
     if folder is not None:
-        _make_folder(folder)
+        make_folder(folder)
         if film is not None:
-            target = folder / ("camera.mp4" if isinstance(film, int) else f"{film.stem}.mp4")
+            target = folder / (f"{film.stem}.mp4" if isinstance(film, Path) else "camera.mp4")
     if target is not None and isinstance(film, Path) and target.resolve() == film.resolve():
         raise click.UsageError(
             f"{film}: the film with boxes would replace the film itself; name another --out"
@@ -170,11 +174,12 @@ def command(
 
             _films.detect(detector, chosen, film, answers, target, frames)
         else:
-            _photographs(detector, chosen, files, answers, folder, skipped)
+            targets = None if out is None else Single(out) if one else Targets(out, files)
+            _photographs(detector, chosen, files, answers, targets, skipped)
         answers.finish(skipped.reasons)
-    if film is None and folder is not None and form == "table":
+    if film is None and out is not None and form == "table":
         count = answers.count
-        _pictures.say(f"{count} picture{'s' * (count != 1)} in {_pictures.printable(folder)}")
+        _pictures.say(f"{count} picture{'s' * (count != 1)} in {_pictures.printable(out)}")
     skipped.finish()
 
 
@@ -183,13 +188,11 @@ def _photographs(
     options: "Options",
     files: list[Path],
     answers: Answers,
-    folder: Path | None,
+    targets: Targets | Single | None,
     skipped: _pictures.Skipped,
 ) -> None:
-    """Detect on files; write them with their boxes into the folder, if there is one."""
+    """Detect on files; write them with their boxes where `targets` say, if they do."""
     from yolo9000.pipeline import Behind, outcomes
-
-    targets = _Targets(folder, files) if folder is not None else None
 
     def finished(found: "Detections", target: Path | None) -> tuple[dict[str, Any], str]:
         record = found.to_dict()
@@ -213,8 +216,15 @@ def _photographs(
             answers.add(record, text)
 
 
-def _film(pictures: tuple[Path, ...], source: str | None) -> Path | int | None:
-    """The film or the camera that was asked for; None for pictures. Raises click.UsageError."""
+def _film(pictures: tuple[Path, ...], source: str | None) -> Path | int | str | None:
+    """The film, camera or stream that was asked for; None for pictures. Raises click.UsageError."""
+    if source is not None and _STREAM.match(source):
+        if pictures:
+            raise click.UsageError("either pictures or a stream")
+        return source
+    for path in pictures:
+        if _STREAM.match(str(path)) and not path.exists():
+            raise click.UsageError("a stream goes with --source: --source rtsp://...")
     if source is not None and source.isdecimal() and source.isascii() and not Path(source).exists():
         if pictures:
             raise click.UsageError("either pictures or a camera")
@@ -224,35 +234,3 @@ def _film(pictures: tuple[Path, ...], source: str | None) -> Path | int | None:
     if films and len(named) > 1:
         raise click.UsageError("one film at a time, and no pictures beside it")
     return films[0] if films else None
-
-
-class _Targets:
-    """Names for annotated pictures in one folder: the original's own, numbered where two are alike, never
-    that of an original."""
-
-    def __init__(self, folder: Path, originals: list[Path]) -> None:
-        self.folder = folder
-        where = folder.resolve()
-        # Lower case: some file systems do not tell A.jpg from a.jpg.
-        resolved = (file.resolve() for file in originals)
-        self.taken = {file.name.lower() for file in resolved if file.parent == where} | {JSON_NAME}
-
-    def name(self, file: Path) -> Path:
-        suffix = ".png" if file.suffix.lower() == ".png" else ".jpg"
-        # Short in bytes, of which a name may have 255, and without what a terminal or a shell misreads.
-        stem = _pictures.printable(file.stem).encode()[:150].decode(errors="ignore")
-        number, name = 1, f"{stem}{suffix}"
-        while name.lower() in self.taken:
-            number += 1
-            name = f"{stem}-{number}{suffix}"
-        self.taken.add(name.lower())
-        return self.folder / name
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(
-            f"{folder}: the folder for results cannot be made ({error.strerror or error})"
-        ) from error
