@@ -10,6 +10,13 @@ from pathlib import Path
 from data_prep.errors import DataError
 from data_prep.textfile import read_text
 
+# Parts of YAML, each matched in one way only, so that no text takes long.
+_SINGLE = re.compile(r"'(?:[^']|'')*+'")
+_DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_ITEM = re.compile(rf"\s*+({_SINGLE.pattern}|{_DOUBLE.pattern}|[^,\[\]'\"][^,\[\]]*+|)\s*+([,\]])", re.DOTALL)
+# A plain name that is none to YAML: a mapping, an alias, a tag, a text of several lines.
+_NOT_PLAIN = re.compile(r"^[&*!|>%@`{}\[\],]|^[?-](?:\s|$)|:(?:\s|$)")
+
 
 def read_class_names(path: Path | str) -> list[str]:
     """Names in the order of class numbers.
@@ -90,37 +97,48 @@ def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:
             if not content[0].isspace() and content[0] != "-":
                 break  # the next key
             raise DataError(f"{path}: line {number}: wanted `- name` or `number: name`, found {line[:60]!r}")
-        if item[2][0] in "'\"" and (len(item[2]) < 2 or item[2][-1] != item[2][0]):
-            raise DataError(f"{path}: line {number}: a quoted name ends on its own line; found {line[:60]!r}")
         if item[1].strip() and int(item[1]) != len(numbered):
             raise DataError(f"{path}: line {number}: class {item[1]} where {len(numbered)} is due")
-        numbered.append((f"line {number}", _unquoted(item[2])))
+        numbered.append((f"line {number}", _scalar(path, number, item[2])))
     return numbered
 
 
 def _flow_list(path: Path, start: int, lines: list[str]) -> list[str]:
-    joined = "\n".join(_plain(line) for line in lines[start:]).partition(":")[2].strip()
-    inside = re.match(r"\[((?:'[^']*'|\"[^\"]*\"|[^\[\]])*)\]", joined)
-    if inside is None:
-        raise DataError(f"{path}: line {start + 1}: wanted names: [a, b, ...] or a name a line")
-    items = re.findall(r"\s*(?:'[^']*'|\"[^\"]*\"|[^,]+)", inside[1])
-    for item in items:  # YAML would fold the break into a blank or a line feed, by rules of its own
-        if "\n" in item.strip():
-            found = item.strip()[:60]
-            raise DataError(f"{path}: line {start + 1}: a name ends on its own line; found {found!r}")
-    return [name for item in items if (name := _unquoted(item)) or item.strip()]
+    text = "\n".join(_plain(line) for line in lines[start:]).partition(":")[2].strip()
+    names: list[str] = []
+    at, end = 1, ""
+    while end != "]":
+        item = _ITEM.match(text, at) if text[0] == "[" else None
+        if item is None:
+            raise DataError(f"{path}: line {start + 1}: wanted names: [a, b, ...] or a name a line")
+        at, end = item.end(), item[2]
+        if item[1] or end == ",":  # a comma may stand behind the last name
+            names.append(_scalar(path, start + 1, item[1].strip()))
+    return names
+
+
+def _scalar(path: Path, number: int, text: str) -> str:
+    """A name as YAML writes it within a line: plain, in single or in double quotes. Raises DataError."""
+    if "\n" in text:  # YAML would fold the break into a blank or a line feed, by rules of its own
+        raise DataError(f"{path}: line {number}: a name ends on its own line; found {text[:60]!r}")
+    if single := _SINGLE.fullmatch(text):
+        return single[0][1:-1].replace("''", "'")
+    try:
+        if _DOUBLE.fullmatch(text):
+            found = json.loads(text)
+            found.encode()  # half of a surrogate pair is no character
+            return found
+    except ValueError:
+        raise DataError(
+            f"{path}: line {number}: YAML's own escapes are not read; found {text[:60]!r}"
+        ) from None
+    if text[:1] in ("'", '"'):
+        raise DataError(f"{path}: line {number}: a quoted name ends on its own line; found {text[:60]!r}")
+    if _NOT_PLAIN.search(text):
+        raise DataError(f"{path}: line {number}: quote this name, YAML reads it otherwise: {text[:60]!r}")
+    return text
 
 
 def _plain(line: str) -> str:
     """Without a comment: a # at the start or after a blank."""
     return re.sub(r"(^|\s)#.*$", "", line).rstrip()
-
-
-def _unquoted(item: str) -> str:
-    item = item.strip()
-    if len(item) >= 2 and item[0] == item[-1] == '"':
-        try:
-            return str(json.loads(item))
-        except ValueError:
-            return item[1:-1]
-    return item[1:-1] if len(item) >= 2 and item[0] == item[-1] == "'" else item

@@ -91,6 +91,14 @@ LISTING = b"images/a.jpg\n/data/images/b/c.jpg\n"
 NAMES = b"cat\ndog\nhusky dog\n"
 YAML = b"path: x\nnames:\n  0: cat\n  1: 'dog'  # a comment\n  2: husky dog\nnc: 3\n"
 YAML_LIST = b"nc: 3\nnames: [\"cat\", dog, 'husky, dog']\n"
+YAML_QUOTES = b"""names: ['dog''s', "a \\"b\\"",
+  '[c]', don't, 'it', "\\u00e9",]
+"""
+YAML_LINES = b"""names:
+- 'dog''s'
+- "a \\"b\\""
+- don't
+"""
 _CORNERS = ("XMin", "YMin", "XMax", "YMax")
 PICTURES = ("a.jpg", "b/c.jpg", "train2017/000000391895.jpg")
 
@@ -393,5 +401,7 @@ READERS = (
     Reader("openimages", _ERRORS, open_openimages, lambda: [OPEN], _TEXT),
     Reader("yolo", _ERRORS, open_yolo, lambda: [YOLO, b""], _TEXT),
     Reader("darknet-list", _ERRORS, open_darknet, lambda: [LISTING], _TEXT),
-    Reader("class-names", _ERRORS, open_names, lambda: [NAMES, YAML, YAML_LIST], _TEXT),
+    Reader(
+        "class-names", _ERRORS, open_names, lambda: [NAMES, YAML, YAML_LIST, YAML_QUOTES, YAML_LINES], _TEXT
+    ),
 )
