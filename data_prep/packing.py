@@ -1,4 +1,4 @@
-"""Packing: the data sets of a recipe, judged and mapped, into one store file.
+"""Packing: the data sets of a recipe, judged and mapped, into one store file or several shards.
 
 Not here: reading annotations and choosing pictures (loading.py), writing the file (writer.py).
 """
@@ -7,8 +7,9 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from data_prep.pictures import Shape
 from data_prep.recipe import Recipe
 from data_prep.record import HARMLESS, Fault, Record
 from data_prep.sample import Sample
+from data_prep.shards import shard_paths
 from data_prep.writer import StoreWriter, check_place
 from wordtree import WordTree
 
@@ -64,16 +66,23 @@ class PackReport:
 
 
 def pack(
-    recipe: Recipe, out: Path | str, *, decode: bool = True, jobs: int = 1, progress: bool = False
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    decode: bool = True,
+    jobs: int = 1,
+    progress: bool = False,
+    shards: int | None = None,
 ) -> PackReport:
-    """Write the pictures of a recipe's sources into one store file.
+    """Write the pictures of a recipe's sources into one store file, or into `shards` files beside it
+    (shards.py), picture k into shard k mod `shards`.
 
     Pictures that cannot be used, and boxes without area in their picture, are left out and reported; boxes
     that stick out are clipped. Killed or interrupted, the same call goes on where it was (journal.py):
     pictures that were read are then not looked at again.
 
     Args:
-        recipe: what goes in. out: the file; it appears whole at the end, or not at all.
+        recipe: what goes in. out: the file; it appears whole at the end, or not at all, as each shard does.
         decode: decode every picture fully, so that truncated ones are found; otherwise look at headers only.
         jobs: threads that read and decode. progress: show a bar.
 
@@ -87,32 +96,42 @@ def pack(
     report = PackReport()
     about = {"tree": recipe.tree, "sources": [dataclasses.asdict(source) for source in recipe.sources]}
     total = sum(len(source.records.records) for source in loaded)
-    check_place(Path(out))
-    journal = Journal(Path(out), _key(recipe, tree, decode))
+    paths = [Path(out)] if shards is None else shard_paths(Path(out), shards)
+    journals: list[Journal] = []
     try:
-        with (
-            StoreWriter(out, tree, about, journal.add_chunk) as writer,
-            ThreadPoolExecutor(max(jobs, 1)) as pool,
-            tqdm(total=total, unit=" pictures", disable=not progress) as bar,
-        ):
+        with ExitStack() as stack:
+            files: list[tuple[StoreWriter, Journal]] = []
+            for path in paths:
+                check_place(path)
+                journals.append(Journal(path, _key(recipe, tree, decode)))
+                writer = StoreWriter(path, tree, about, journals[-1].add_chunk)
+                files.append((stack.enter_context(writer), journals[-1]))
+            pool = stack.enter_context(ThreadPoolExecutor(max(jobs, 1)))
+            bar = stack.enter_context(tqdm(total=total, unit=" pictures", disable=not progress))
             first = 0
             for source, mapping in zip(loaded, mappings, strict=True):
-                _pack_source(source, first, mapping, writer, journal, pool, jobs, decode, report, bar)
+                _pack_source(source, first, mapping, files, pool, jobs, decode, report, bar)
                 first += len(source.records.records)
-            if not len(writer):
+            empty = [writer.path for writer, _ in files if not len(writer)]
+            if len(empty) == len(files):
                 raise DataError(f"{out}: not one picture could be packed{_first_reason(report)}")
+            if empty:
+                raise DataError(f"{empty[0]}: no picture is left for this shard; make fewer")
     except Exception:
-        journal.drop()
+        for journal in journals:
+            journal.drop()
         raise
     except BaseException:  # Ctrl-C
-        journal.keep()
+        for journal in journals:
+            journal.keep()
         raise
-    journal.drop()
+    for journal in journals:
+        journal.drop()
     return report
 
 
 def _key(recipe: Recipe, tree: WordTree, decode: bool) -> str:
-    """What decides whether an unfinished file is one of this run."""
+    """What decides whether an unfinished file is one of this run; of shards their names say the rest."""
     said = [dataclasses.asdict(recipe), str(recipe.root.absolute()), tree.fingerprint, decode]
     return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
 
@@ -131,8 +150,7 @@ def _pack_source(
     loaded: Loaded,
     first: int,
     mapping: Mapping,
-    writer: StoreWriter,
-    journal: Journal,
+    files: Sequence[tuple[StoreWriter, Journal]],
     pool: ThreadPoolExecutor,
     jobs: int,
     decode: bool,
@@ -146,13 +164,17 @@ def _pack_source(
 
     def work(item: tuple[int, Record]) -> tuple[int, Record, bytes, Shape | Fault]:
         number, record = item
-        found = journal.taken(number, record.name) or fetch(loaded.pictures, record.name, decode)
+        journal = files[number % len(files)][1]
+        found = journal.taken(number // len(files), record.name) or fetch(
+            loaded.pictures, record.name, decode
+        )
         return number, record, *found
 
     items = enumerate(loaded.records.records, first)
     for number, record, image, shape in in_order(pool, work, items, max(jobs, 1) * AHEAD):
         bar.update()
-        journal.add(number, record.name, writer.position, image, shape)
+        writer, journal = files[number % len(files)]
+        journal.add(number // len(files), record.name, writer.position, image, shape)
         if isinstance(shape, Fault):
             report.faults.append((name, shape))
             continue

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from data_prep.cli.sources import processors, recipe_from, source_options
+from data_prep.shards import MOST_SHARDS, shard_paths
 
 _SHOWN = 20  # faults printed one by one; --report has them all
 
@@ -15,7 +16,8 @@ _SHOWN = 20  # faults printed one by one; --report has them all
     epilog="""Examples:\n
     data-prep pack --coco instances.json --images images/ --map coco coco.h5\n
     data-prep pack --folders train/ labels.h5\n
-    data-prep pack recipe.toml everything.h5"""
+    data-prep pack recipe.toml everything.h5\n
+    data-prep pack recipe.toml everything.h5 --shards 8"""
 )
 @click.argument("paths", nargs=-1, metavar="[RECIPE] OUT.h5")
 @source_options
@@ -24,10 +26,17 @@ _SHOWN = 20  # faults printed one by one; --report has them all
 )
 @click.option("--skip-bad", is_flag=True, help="Exit status 0 although pictures or boxes had to be left out.")
 @click.option(
+    "--shards",
+    type=click.IntRange(1, MOST_SHARDS),
+    help="Into so many files, OUT-00000-of-00008.h5 and so on, instead of one.",
+)
+@click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as JSON here."
 )
-def command(paths: tuple[str, ...], quick: bool, skip_bad: bool, report: Path | None, **options) -> None:
-    """Pack data sets into one file: a recipe's, or the one that options describe.
+def command(
+    paths: tuple[str, ...], quick: bool, skip_bad: bool, shards: int | None, report: Path | None, **options
+) -> None:
+    """Pack data sets into one file, or into shards: a recipe's, or the one that options describe.
 
     Pictures that cannot be decoded and boxes without area are left out, counted and reported; the file is
     made of the rest, and the exit status is 1 unless --skip-bad. A class that no node is known for stops the
@@ -43,8 +52,10 @@ def command(paths: tuple[str, ...], quick: bool, skip_bad: bool, report: Path | 
     if report:
         check_target(report)  # now, not after hours of packing
     jobs = options["jobs"] or processors()
-    result = pack(recipe, paths[-1], decode=not quick, jobs=jobs, progress=sys.stderr.isatty())
+    result = pack(recipe, paths[-1], decode=not quick, jobs=jobs, progress=sys.stderr.isatty(), shards=shards)
     content = {"file": paths[-1], **result.to_dict()}
+    if shards is not None:
+        content["shards"] = [str(path) for path in shard_paths(Path(paths[-1]), shards)]
     if report:
         write_whole(report, json.dumps(content, indent=1).encode() + b"\n")
     if options["as_json"]:
@@ -71,4 +82,5 @@ def _print(content: dict, report: Path | None) -> None:
         more = f", {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
         where = f"; all in {report}" if report else " (--report FILE has them all)" if more else ""
         click.echo(f"{len(faults):,} faults: what they concern was left out{more}{where}", err=True)
-    click.echo(f"wrote {content['file']}")
+    shards = content.get("shards")
+    click.echo(f"wrote {shards[0]} to {Path(shards[-1]).name}" if shards else f"wrote {content['file']}")

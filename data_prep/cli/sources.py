@@ -80,7 +80,10 @@ _OPTIONS = [
 
 
 # Options that do not describe a single data set; those of `pack` itself among them.
-_ANY_SOURCE = ("tree", "flat", "names", "root", "jobs", "as_json", "quick", "skip_bad", "report", "html")
+_ANY_SOURCE = (
+    *("tree", "flat", "names", "root", "jobs", "as_json"),
+    *("quick", "skip_bad", "report", "html", "shards"),
+)
 
 
 def source_options(command: Callable) -> Callable:

@@ -18,7 +18,13 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     epilog="Example: yolo9000 train tiny-joint --data tiny.h5 --out runs/tiny --set optimiser.lr=0.01",
 )
 @click.argument("config")
-@click.option("--data", multiple=True, required=True, type=_FILE, help="Packed file; repeatable.")
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    type=_FILE,
+    help="Packed file, or a pattern of shards such as 'boxes-*.h5'; repeatable.",
+)
 @click.option(
     "--val",
     multiple=True,
@@ -47,11 +53,13 @@ def command(
     --val also best.safetensors) and curves.png at the end, log.jsonl, the last checkpoints and the best one,
     best.pt, and sheets of detections (with --val), on the way. `yolo9000 info` says what a run was.
     """
+    from data_prep.shards import find_packed
     from yolo9000.config import load_config
     from yolo9000.train import train
 
     loaded = load_config(config, settings)
-    result = train(loaded, data, out, resume=resume, progress=not as_json, validation=val)
+    files = find_packed(data)
+    result = train(loaded, files, out, resume=resume, progress=not as_json, validation=val)
     if as_json:
         fields = vars(result) | {"model": str(result.model) if result.model else None}
         click.echo(json.dumps(fields))
