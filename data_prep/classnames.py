@@ -30,12 +30,12 @@ def read_class_names(path: Path | str) -> list[str]:
     """
     path = Path(path)
     text = read_text(path)
-    if path.suffix == ".data":
+    if path.suffix.lower() == ".data":
         names = read_data_file(path).get("names")
         if names is None:
             raise DataError(f"{path}: no line `names = <file>`")
         return read_class_names(beside(path, names))
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix.lower() in (".yaml", ".yml"):
         numbered = _yaml_names(path, text)
     else:
         numbered = [(f"line {n}", line.strip()) for n, line in enumerate(text.rstrip().splitlines(), 1)]

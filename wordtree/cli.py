@@ -162,8 +162,8 @@ def lca(a: str, b: str, path: Path | None, as_json: bool) -> None:
 def check(file: Path, names: Path | None, labels: Path | None, map_file: Path | None, as_json: bool) -> None:
     """Check a tree FILE and say what it holds.
 
-    Reads .json, .json.gz or Darknet's .tree strictly. The first fault is named with its file and line: exit
-    status 1.
+    Any file or folder that --tree takes (docs/hierarchy.md), read strictly. The first fault is named with its
+    file and line: exit status 1.
     """
     from wordtree.darknet import read_map
 
@@ -261,7 +261,7 @@ def export(out: Path, form: str | None, html: bool, path: Path | None, as_json: 
         raise click.UsageError(f"either --html or --form {form}")
     tree = open_tree(path)
     endings = {".csv": "edges", ".tsv": "edges", ".graphml": "graphml", ".html": "html"}
-    form = "html" if html else form or endings.get(out.suffix, "own")
+    form = "html" if html else form or endings.get(out.suffix.lower(), "own")
     if form == "own" and out.suffix not in (".json", ".gz"):
         raise click.UsageError(f"what is {out.name}? name it .json, .csv, .graphml or .html, or say --form")
     if form in nested.FORMS:

@@ -42,6 +42,8 @@ def summary(tree: WordTree) -> dict[str, Any]:
         "depth": int(tree.depths.max()),
         "fingerprint": tree.fingerprint,
     }
+    if tree.about.get("ranks"):  # of a table with a column per rank: all of them, also one that is none
+        facts["ranks"] = " > ".join(map(str, tree.about["ranks"]))
     if tree.sources:
         facts |= dict(
             sorted(Counter(tag for tags in tree.sources for tag in tags or ("intermediate",)).items())
@@ -56,7 +58,8 @@ def print_branch(tree: WordTree, node: int, levels: int) -> None:
         k, level = waiting.pop()
         below = tree.children(k)
         hidden = f"  (+{len(below)})" if below and level >= levels else ""
-        click.echo(f"{'  ' * level}{tree.names[k]}  {tree.ids[k]}{hidden}")
+        code = "" if tree.names[k] == tree.ids[k] else f"  {tree.ids[k]}"
+        click.echo(f"{'  ' * level}{tree.names[k]}{code}{hidden}")
         if level < levels:
             waiting += [(i, level + 1) for i in reversed(below)]
 

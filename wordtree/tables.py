@@ -1,4 +1,6 @@
-"""Hierarchies as tables, CSV or TSV with a heading: an edge per line, or a column per rank.
+"""Hierarchies as tables, CSV or TSV with a heading: an edge per line, or a column per rank. Fields are apart
+by commas, or by semicolons or tabs where the heading has these and no comma: so spreadsheets write .csv in
+countries with a decimal comma.
 
 Not here: Darknet's .tree (darknet.py).
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +20,10 @@ from wordtree.tree import WordTree
 
 
 def _rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Heading, and (line number, fields) of each row; a comma or, in .tsv, a tab between fields."""
+    """Heading, and (line number, fields) of each row."""
     try:
         text = read_whole(path).decode("utf-8-sig")  # spreadsheets put a byte order mark in front
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter="\t" if Path(path).suffix == ".tsv" else ",", strict=True
-        )
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
         rows = [(reader.line_num, [field.strip() for field in row]) for row in reader]
     except UnicodeDecodeError as error:
         raise TreeError(f"{path}: not UTF-8 text ({error})") from error
@@ -37,6 +38,13 @@ def _rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         if len(row) != len(heading):
             raise TreeError(f"{path}:{number}: {len(row)} fields, but the heading has {len(heading)}")
     return heading, rows[1:]
+
+
+def _delimiter(path: str | Path, text: str) -> str:
+    if Path(path).suffix.lower() == ".tsv":
+        return "\t"
+    heading = re.sub(r'"[^"]*"', "", re.split(r"[\r\n]", text, maxsplit=1)[0])
+    return next((sign for sign in ",;\t" if sign in heading), ",")
 
 
 def read_table(path: str | Path) -> WordTree:
@@ -158,7 +166,10 @@ def _write(path: str | Path, heading: list[str], rows: list[list[str]]) -> None:
         for text in row:
             if text != text.strip():
                 raise TreeError(f"{path}: {text!r} begins or ends with a blank, which a table does not keep")
+    delimiter = "\t" if Path(path).suffix.lower() == ".tsv" else ","
+    if delimiter == "," and len(heading) == 1 and re.search("[;\t]", heading[0]):
+        raise TreeError(f"{path}: {heading[0]!r} alone would be read as several columns")
     stream = io.StringIO(newline="")
-    writer = csv.writer(stream, delimiter="\t" if Path(path).suffix == ".tsv" else ",", lineterminator="\n")
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
     writer.writerows([heading, *rows])
     write_whole(path, stream.getvalue().encode())

@@ -93,15 +93,16 @@ def load(path: str | Path) -> WordTree:
         from wordtree.folders import read_folders
 
         return read_folders(path)
-    if path.suffix in (".csv", ".tsv"):
+    suffix = path.suffix.lower()  # some systems shout
+    if suffix in (".csv", ".tsv"):
         from wordtree.tables import read_table
 
         return read_table(path)
-    if path.suffix == ".graphml":
+    if suffix == ".graphml":
         from wordtree.graphs import read_graphml
 
         return read_graphml(path)
-    if path.suffix == ".tree":
+    if suffix == ".tree":
         names = path.with_suffix(".names")
         return WordTree.from_darknet(path, names if names.is_file() else None)
     return _parse(read_whole(path), str(path))

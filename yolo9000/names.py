@@ -1,10 +1,12 @@
-"""What the classes of a network are called: names files, and the tree (of one group, for a flat list) behind
-any network."""
+"""What the classes of a network are called: names files (those of data sets are data_prep's), and the tree
+(of one group, for a flat list) behind any network."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.classnames import read_class_names
+from data_prep.errors import DataError
 from wordtree import TreeError, WordTree, class_map
 from yolo9000.errors import ModelError
 
@@ -23,10 +25,19 @@ def read_names(path: str | Path, classes: int) -> tuple[str, ...]:
     no such file.
 
     Longer files are usual (Darknet's imagenet list has 21,842 names, of which a network uses the first
-    thousand). Raises ModelError for a file that is missing, too short, not UTF-8, or with an empty line among
-    those used.
+    thousand). A Darknet .data file or a data.yaml gives the names of its data set, which are just `classes`.
+    Raises ModelError for a file that is missing, too short, not UTF-8, or with an empty line among those
+    used.
     """
     path = Path(path)
+    if path.suffix.lower() in (".data", ".yaml", ".yml"):
+        try:
+            described = tuple(read_class_names(path))
+        except DataError as error:
+            raise ModelError(str(error)) from error
+        if len(described) != classes:
+            raise ModelError(f"{path}: {len(described)} names, the network has {classes} classes")
+        return described
     if str(path) in KNOWN_LISTS and not path.exists():
         lines = [name for name, _ in class_map(str(path))]
     else:

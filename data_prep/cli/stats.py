@@ -56,21 +56,31 @@ def command(stores: tuple[str, ...], depth: int, top: int, plot: str | None, as_
         click.echo(f"\n{'depth':>5} {'boxes':>9} {'labels':>9} {'nodes':>7}")
         for level, row in counts["levels"].items():
             click.echo(f"{level:>5} {row['boxes']:9,} {row['image_labels']:9,} {row['nodes']:7,}")
-        click.echo("\nbox side (square root of its area) in pixels of the picture")
-        for label, count in counts["box_sides"].items():
-            click.echo(f"{label:>12} {count:9,}")
+        if any(counts["box_sides"].values()):
+            click.echo("\nbox side (square root of its area) in pixels of the picture")
+            for label, count in counts["box_sides"].items():
+                click.echo(f"{label:>12} {count:9,}")
         click.echo("\nalong the tree, with all below")
+        # A column of ids only where they say more than the names do.
+        wide = max((len(node) for node, row in counts["nodes"].items() if node != row["name"]), default=0)
         for node, row in counts["nodes"].items():
             if row["depth"] <= depth:
                 shown = f"{'  ' * row['depth']}{row['name']}"[:42]
                 click.echo(
-                    f"  {node:12} {shown:42} {row['all_boxes']:9,} boxes {row['all_image_labels']:9,} labels"
+                    f"  {_code(node, wide)}{shown:42} {row['all_boxes']:9,} boxes "
+                    f"{row['all_image_labels']:9,} labels"
                 )
         own = [item for item in counts["nodes"].items() if item[1]["boxes"] + item[1]["image_labels"]]
         nodes = sorted(own, key=lambda item: -item[1]["boxes"] - item[1]["image_labels"])
         click.echo(f"\n{len(nodes):,} nodes have examples; the most frequent:")
         for node, row in nodes[:top]:
             click.echo(
-                f"  {node:12} {row['name'][:30]:30} {row['boxes']:9,} boxes {row['image_labels']:9,} labels"
+                f"  {_code(node, wide)}{row['name'][:30]:30} {row['boxes']:9,} boxes "
+                f"{row['image_labels']:9,} labels"
             )
         click.echo()
+
+
+def _code(node: str, wide: int) -> str:
+    """A node's id in a column of that width, which ends in a blank; nothing where there is no column."""
+    return f"{node:{wide}} " if wide else ""

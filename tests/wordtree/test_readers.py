@@ -1,5 +1,6 @@
 """Other people's forms of a hierarchy: what is written comes back, and faults name their place."""
 
+import csv
 import json
 
 import networkx
@@ -219,3 +220,38 @@ def test_a_deep_tree(tmp_path):
     graph = tree.to_networkx().subgraph([f"n{i}" for i in range(1200)]).copy()  # deeper than Python's calls
     graph.add_edge("n0", "n1199")  # two parents: through the growth rule
     assert len(from_networkx(graph)) == 1200
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+@pytest.mark.parametrize("form", ["ranks", "edges"])
+@few
+@given(tree=trees())
+def test_tables_of_spreadsheets_with_another_sign_between_fields(tmp_path, tree, form, sign):
+    tree = laid_out(tree)
+    path = tmp_path / "t.csv"
+    write(tree, path, form)
+    if len(path.read_text().splitlines()[0].split(",")) > 1:  # a single column has nothing between
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        with (tmp_path / "OTHER.CSV").open("w", newline="", encoding="utf-8-sig") as file:
+            csv.writer(file, delimiter=sign, quoting=csv.QUOTE_ALL).writerows(rows)
+        assert WordTree.load(tmp_path / "OTHER.CSV") == tree
+
+
+def test_a_comma_in_a_quoted_heading_is_no_comma_between_fields(tmp_path):
+    (tmp_path / "t.csv").write_text('"order, or group";species\nfish;"cod; Atlantic"\n')
+    tree = WordTree.load(tmp_path / "t.csv")
+    assert tree.ids == ("fish", "cod; Atlantic") and list(tree.about["ranks"]) == [
+        "order, or group",
+        "species",
+    ]
+    with pytest.raises(TreeError, match="read as several columns"):
+        write_ranks(WordTree.flat(["a", "b"]), tmp_path / "t.csv", ["x;y"])
+
+
+def test_check_tells_the_ranks_that_were_read(tmp_path):
+    (tmp_path / "t.csv").write_text("family;genus;species;seen\nCanidae;Canis;Canis lupus;12\n")
+    out = CliRunner().invoke(cli, ["check", str(tmp_path / "t.csv")]).output
+    assert "ranks  family > genus > species > seen" in " ".join(out.split(" ")) and "nodes  4" in out
+    out = CliRunner().invoke(cli, ["show", "Canis", "--tree", str(tmp_path / "t.csv")]).output
+    assert out.splitlines()[-2:] == ["Canis", "  Canis lupus  (+1)"]  # an id that is the name is said once

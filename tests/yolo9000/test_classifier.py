@@ -158,3 +158,20 @@ def test_read_names(tmp_path):
 def test_names_for_a_tree_change_only_what_is_shown():
     tree = tree_of(small_detector(), [name.upper() for name in TREE.names])
     assert tree.fingerprint == TREE.fingerprint and tree.names[3] == "DOG"
+
+
+def test_names_of_a_data_set(tmp_path):
+    """Its own file tells which names are the classes; its other lines are none."""
+    (tmp_path / "obj.names").write_text("cat\ndog\nhot dog\n")
+    (tmp_path / "obj.data").write_text("classes = 3\ntrain = train.txt\nnames = data/obj.names\n")
+    (tmp_path / "data.yaml").write_text("path: here\ntrain: images\nnc: 3\nnames: [cat, dog, 'hot dog']\n")
+    (tmp_path / "b.YML").write_text("train: images\nnames:\n  0: cat\n  1: dog\n  2: hot dog\n")
+    wanted = read_names(tmp_path / "obj.names", 3)
+    for name in ("obj.data", "data.yaml", "b.YML"):
+        assert read_names(tmp_path / name, 3) == wanted
+        for classes in (2, 4):  # a data set has as many classes as it has
+            with pytest.raises(ModelError, match=f"{name}: 3 names, the network has {classes}"):
+                read_names(tmp_path / name, classes)
+    (tmp_path / "bad.yaml").write_text("nc: 3\n")
+    with pytest.raises(ModelError, match=r"bad\.yaml"):
+        read_names(tmp_path / "bad.yaml", 3)

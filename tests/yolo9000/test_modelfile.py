@@ -222,7 +222,7 @@ def test_a_newer_version(tmp_path):
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(ModelError, match="no such model file"):
         load_model(tmp_path / "x.safetensors")
-    with pytest.raises(ModelError, match="a folder without model.safetensors"):
+    with pytest.raises(ModelError, match=r"a folder without model\.safetensors"):
         load_model(tmp_path)
     with pytest.raises(ModelError, match="cannot be read"):
         load_model(tmp_path / ("n" * 300))

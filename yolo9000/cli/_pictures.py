@@ -38,7 +38,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--names",
             "--labels",
             metavar="FILE",
-            help="Class names, one a line; or voc, coco, det, ilsvrc.",
+            help="Class names, one a line, a .data file or a data.yaml; or voc, coco, det, ilsvrc.",
         ),
     )
     for option in reversed(options):
