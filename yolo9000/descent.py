@@ -174,47 +174,61 @@ def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_thr
     count, device = conditionals.count, conditionals.device
     child_group, group_starts = hierarchy.child_group.to(device), hierarchy.group_starts.to(device)
     nodes = torch.zeros(count, dtype=torch.long, device=device)
-    log_probability = torch.zeros(count, device=device)  # of the node reached
-    held = torch.zeros(count, device=device)  # Darknet's second product
     levels = []
-    walking = torch.arange(count, device=device)
-    groups = torch.zeros_like(walking)  # the group each walker looks at next; group 0 holds the roots
+    # Of those that still walk: which they are, the group each looks at next (0 holds the roots), the log
+    # probability of the node reached, and Darknet's second product.
+    walking, groups = torch.arange(count, device=device), torch.zeros_like(nodes)
+    reached, held = torch.zeros(count, device=device), torch.zeros(count, device=device)
     while len(walking):
         order, spans, counts = by_group(hierarchy, groups)
-        walking, groups = walking[order], groups[order]
+        walking, groups, reached, held = chosen(order, walking, groups, reached, held)
         best = [
             conditionals.group(start, end, boxes).float().max(dim=1)
             for (start, end), boxes in zip(spans, walking.split(counts), strict=True)
         ]
         step = torch.cat([values for values, _ in best])
-        child = torch.cat([places for _, places in best]) + group_starts[groups]
-        reached = log_probability[walking] + step
-        held[walking] += reached
-        if rule == "greedy":
-            passed = step > -math.inf
-        else:
-            passed = (held[walking] if rule == "darknet" else reached) > log_threshold
-        passed_or_root = passed | (len(levels) == 0)  # the best root is the least that is answered
-        taken = walking[passed_or_root]
-        nodes[taken] = child[passed_or_root]
-        log_probability[taken] = reached[passed_or_root]
-        level = torch.full((count,), math.nan, device=device)
-        level[taken] = reached[passed_or_root]
-        levels.append(level)
-        groups = child_group[child]
-        further = passed & (groups >= 0)
-        walking, groups = walking[further], groups[further]
+        child = torch.cat([places for _, places in best]) + group_starts.index_select(0, groups)
+        reached = reached + step
+        if rule == "darknet":
+            held = held + reached
+        passed = (
+            step > -math.inf if rule == "greedy" else (held if rule == "darknet" else reached) > log_threshold
+        )
+        groups = child_group.index_select(0, child)
+        if levels:
+            further = passed.nonzero().squeeze(1)
+            walking, groups, reached, held, child = chosen(further, walking, groups, reached, held, child)
+            passed = None
+        nodes.index_copy_(0, walking, child)
+        levels.append(reached.new_full((count,), math.nan).index_copy_(0, walking, reached))
+        # The best root is the least that is answered, but who goes on has passed.
+        further = (groups >= 0 if passed is None else passed & (groups >= 0)).nonzero().squeeze(1)
+        walking, groups, reached, held = chosen(further, walking, groups, reached, held)
     log_path = torch.stack(levels, dim=1) if levels else torch.zeros(count, 1, device=device)
     return Descent(nodes, log_path)
 
 
-def by_group(hierarchy: "Hierarchy", groups: Tensor) -> tuple[Tensor, list[tuple[int, int]], list[int]]:
+def chosen(index: Tensor | None, *values: Tensor) -> list[Tensor]:
+    """The entries (m,) of each of the values (n,); index None: all, as they are."""
+    return list(values) if index is None else [one.index_select(0, index) for one in values]
+
+
+def by_group(
+    hierarchy: "Hierarchy", groups: Tensor
+) -> tuple[Tensor | None, list[tuple[int, int]], list[int]]:
     """The order (m,) in which walkers that look at the same sibling group, of groups (m,), come one after
-    another; and of each such run the group's first node and the one after its last, and its length.
+    another, None where they do; and of each such run the group's first node and the one after its last, and
+    its length.
     """
-    order = groups.argsort(stable=True)
-    distinct, counts = groups[order].unique_consecutive(return_counts=True)
-    return order, [(start, end) for _, start, end in hierarchy.spans(distinct)], counts.tolist()
+    ordered, order = groups.sort(stable=True)
+    ends = [end + 1 for end in ordered.diff().nonzero().squeeze(1).tolist()]
+    begins = [0, *ends]
+    counts = [end - begin for begin, end in zip(begins, [*ends, len(groups)], strict=True)]
+    if not ends:
+        order, distinct = None, ordered[:1]
+    else:
+        distinct = ordered[begins]
+    return order, [(start, end) for _, start, end in hierarchy.spans(distinct)], counts
 
 
 def _best_leaf(hierarchy: "Hierarchy", conditionals: Conditionals) -> Descent:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from yolo9000.descent import by_group
+from yolo9000.descent import by_group, chosen
 
 if TYPE_CHECKING:
     from yolo9000.descent import Conditionals
@@ -84,8 +84,8 @@ def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: fl
     while len(boxes):
         parts = []
         order, spans, counts = by_group(hierarchy, groups)
-        walkers = zip(spans, boxes[order].split(counts), above[order].split(counts), strict=True)
-        for (start, end), who, before in walkers:
+        boxes, above = chosen(order, boxes, above)
+        for (start, end), who, before in zip(spans, boxes.split(counts), above.split(counts), strict=True):
             logs = before[:, None] + conditionals.group(start, end, who).float()  # (m, members)
             value = (logs.double().exp() * weight[start:end]).masked_fill(logs == -torch.inf, -torch.inf)
             highest, back = value.flip(1).max(dim=1)  # the last of equal ones
