@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -160,6 +160,10 @@ class Detections:
     def __iter__(self) -> Iterator[Detection]:
         return (self[i] for i in range(len(self)))
 
+    @overload
+    def __getitem__(self, which: "int | np.integer[Any]") -> Detection: ...
+    @overload
+    def __getitem__(self, which: "slice | Sequence[int] | np.ndarray") -> "Detections": ...
     def __getitem__(self, which: "int | slice | Sequence[int] | np.ndarray") -> "Detection | Detections":
         if isinstance(which, int | np.integer):
             if not -len(self) <= which < len(self):

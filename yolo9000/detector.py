@@ -8,7 +8,7 @@ only for the children of the node reached. That is exact: a score never exceeds 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 import torch
@@ -33,12 +33,9 @@ from yolo9000.packed import fuse, pack
 from yolo9000.suppression import nms
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from wordtree import WordTree
+    from yolo9000.keywords import Keywords, Picture, Pictures
     from yolo9000.network import Network
-
-    Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -155,6 +152,12 @@ class Detector(Pretrained):
             darknet.load(cfg, weights, data_root=data_root), precision=precision, resize=resize, **options
         )
 
+    @overload
+    def __call__(self, pictures: "Picture", *a: Any, **b: "Unpack[Keywords]") -> Detections: ...
+    @overload
+    def __call__(self, pictures: "Pictures", *a: Any, **b: "Unpack[Keywords]") -> list[Detections]: ...
+    @overload
+    def __call__(self, *, source: Any, **b: "Unpack[Keywords]") -> Detections | list[Detections]: ...
     def __call__(
         self,
         pictures: "Picture | Sequence[Picture] | None" = None,
