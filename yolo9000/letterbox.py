@@ -94,14 +94,16 @@ def letterbox(
     box = Letterbox(image_size or (pixels.shape[2], pixels.shape[1]), (int(size[0]), int(size[1])), darknet)
     (w, h), (left, top) = box.content_size, box.offset
     out = torch.full((box.network_size[1], box.network_size[0], 3), GREY).permute(2, 0, 1)  # (H, W, 3)
-    out[:, top : top + h, left : left + w] = scale(pixels, (w, h), resize)
+    scale(pixels, (w, h), resize, out=out[:, top : top + h, left : left + w])
     return out, box
 
 
-def scale(pixels: Tensor, size: tuple[int, int], resize: str = "darknet") -> Tensor:
+def scale(
+    pixels: Tensor, size: tuple[int, int], resize: str = "darknet", *, out: Tensor | None = None
+) -> Tensor:
     """(3, H, W) uint8 or float in 0..1 -> (3, height, width) float32 in 0..1 for `size` = (width, height).
 
-    resize: see `letterbox`.
+    resize: see `letterbox`. out: where to write it, (3, height, width) float32; it is returned then.
     """
     if resize not in RESIZES:
         raise ImageError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}")
@@ -111,13 +113,19 @@ def scale(pixels: Tensor, size: tuple[int, int], resize: str = "darknet") -> Ten
         # The batch is made before channels come first: only then PyTorch sees that they lie last, as they do.
         batch = pixels.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # (3, H, W) -> (1, 3, H, W)
         smooth = F.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
+        if smooth.dtype == torch.uint8:
+            return torch.div(smooth, 255, out=out)
         # In floating point its weights add up to 1 only to rounding.
-        return _unit(smooth) if smooth.dtype == torch.uint8 else _unit(smooth).clamp_(0, 1)
+        return _put(_unit(smooth).clamp_(0, 1), out)
     # Only the rows that are looked at become floating point: of a large photograph those are few.
     upper, lower, down = _samples(pixels.shape[1], height)
     rows = torch.lerp(_unit(pixels[:, upper]), _unit(pixels[:, lower]), down[:, None])  # (3, height, W)
     left, right, across = _samples(pixels.shape[2], width)
-    return torch.lerp(rows[:, :, left], rows[:, :, right], across)
+    return _put(torch.lerp(rows[:, :, left], rows[:, :, right], across), out)
+
+
+def _put(values: Tensor, out: Tensor | None) -> Tensor:
+    return values if out is None else out.copy_(values)
 
 
 def as_planes(image: np.ndarray | Tensor) -> Tensor:
