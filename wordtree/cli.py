@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from wordtree.building import build
-from wordtree.console import run
+from wordtree.console import HELP, run
 from wordtree.errors import LookupTreeError, TreeError
 from wordtree.printing import json_option, print_branch, print_json, record, summary
 from wordtree.tree import WordTree
@@ -35,7 +35,7 @@ _tree = click.option(
 )
 
 
-@click.group(epilog="Example: wordtree path husky")
+@click.group(epilog="Example: wordtree path husky", context_settings=HELP)
 @click.version_option(package_name="yolo9000")
 def cli() -> None:
     """A tree of things one can photograph: look into it, check one, build one.

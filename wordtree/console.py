@@ -5,6 +5,7 @@ Not here: any command. Imports nothing but click, so that `--help` answers at on
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -12,12 +13,16 @@ from typing import NoReturn
 
 import click
 
+# For every command of a group.
+HELP = {"help_option_names": ["-h", "--help"]}
+
 
 class LazyGroup(click.Group):
     """A group whose sub-command x is `command` of the module <package>.x, imported when asked for."""
 
     def __init__(self, *args, package: str, lines: dict[str, str], **settings) -> None:
         """`lines`: sub-command -> the line that `--help` shows for it."""
+        settings.setdefault("context_settings", HELP)
         super().__init__(*args, **settings)
         self._package, self._lines = package, lines
 
@@ -28,6 +33,15 @@ class LazyGroup(click.Group):
         if name not in self._lines:
             return None
         return importlib.import_module(f"{self._package}.{name}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        close = difflib.get_close_matches(name, self._lines, 2) if name not in self._lines else []
+        if close:  # click itself knows the names of imported commands only
+            ctx.fail(f"No such command {name!r}. Did you mean {' or '.join(map(repr, close))}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_CANDIDATES = 12  # what fits on a screen
 _SIMILAR = 0.75  # difflib's ratio; below it the suggestions are other words altogether
+_LONG = 6  # letters from which on two slips are believed; dog is two from any word of three letters
 _WORST = 5.0  # rank of a node that only its id or synset name brings up: behind all of _rank
 _BLANKS = re.compile(r"[^\S\n ][^\S\n]*| [^\S\n]+")  # all but a single plain blank
 _SYNSET = re.compile(r"(.+)\.[nvasr]\.[0-9]+")
@@ -137,13 +138,19 @@ class Lookup:
 
     def similar(self, word: str) -> tuple[int, ...]:
         """Nodes whose names contain the word or are spelt like it."""
-        nodes: dict[str, list[int]] = {}  # whole names and the single words in them: huskyy -> Siberian husky
-        for words in (self._names, self._synonyms):
+        # Whole names and the single words in them: huskyy -> Siberian husky. By how much each says of a node:
+        # 0 its name, 1 a word of that, 2 and 3 the same of a synonym.
+        nodes: dict[str, list[tuple[int, int]]] = {}
+        for less, words in enumerate((self._names, self._synonyms)):
             for key, found in words.items():
                 for part in {key, *key.split()}:
-                    nodes.setdefault(part, []).extend(found)
+                    nodes.setdefault(part, []).extend((2 * less + (part != key), i) for i in found)
+        most = 2.0 if len(word) >= _LONG else 1.0
+        costs = {key: cost for key in nodes if (cost := _slips(word, key, most)) <= most}
+        near = sorted((cost, *place) for key, cost in costs.items() for place in nodes[key])
+        found = [i for *_, i in near]
         close = difflib.get_close_matches(word, nodes, _MOST_CANDIDATES, _SIMILAR)
-        found = [i for key in close for i in nodes[key]]
+        found += [i for key in close for _, i in sorted(nodes[key])]
         found += [i for *_, i in sorted(self._ranked(word))]
         return tuple(dict.fromkeys(found))[:_MOST_CANDIDATES]
 
@@ -192,3 +199,24 @@ def _rank(candidate: str, word: str) -> float:
     if f"{wanted} " in padded:
         return 1
     return 2 if wanted in padded else 3
+
+
+def _slips(typed: str, meant: str, most: float) -> float:
+    """How many slips of the finger apart two words are: a letter too many, too few or another is 1, two
+    neighbours exchanged 1/2, for that is what fingers do most. More than `most` may be told as any more."""
+    if abs(len(typed) - len(meant)) > most or not meant or not typed:
+        return most + 1
+    if len(set(typed) ^ set(meant)) > 2 * most:  # each slip changes at most one letter for another
+        return most + 1
+    before: list[float] = []
+    row = [float(k) for k in range(len(meant) + 1)]
+    for i, a in enumerate(typed, 1):
+        before, last, row = row, before, [float(i)]
+        for k, b in enumerate(meant, 1):
+            cost = min(before[k] + 1, row[k - 1] + 1, before[k - 1] + (a != b))
+            if i > 1 and k > 1 and a == meant[k - 2] and typed[i - 2] == b and a != b:
+                cost = min(cost, last[k - 2] + 0.5)
+            row.append(cost)
+        if min(row) > most:
+            return most + 1
+    return row[-1]

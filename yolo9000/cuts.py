@@ -125,7 +125,8 @@ def resolve(tree: "WordTree", listed: str | Iterable[str | int]) -> tuple[int, .
 
     if isinstance(listed, str):
         if listed not in SETS:
-            raise ValueError(f"{listed!r} is no list of nodes; {', '.join(SETS)} are, or give ids or names")
+            known = ", ".join(SETS)
+            raise ValueError(f"{listed!r} is no list of nodes; {known} are, or give a list: [{listed!r}]")
         wanted: list[str | int] = [wnid for _, wnid in wordtree.class_map(listed)]
     else:
         wanted = list(listed)

@@ -108,7 +108,8 @@ class Options:
         enough = [accuracy for accuracy in known if accuracy >= self.accuracy - 1e-9]
         if not known:
             raise ValueError(
-                "the rule 'hedge' needs a calibrated model (yolo9000 calibrate), or hedge_lambda="
+                "the rule 'hedge' needs a calibrated model (yolo9000 calibrate), "
+                "or a lambda (--hedge-lambda, hedge_lambda=)"
             )
         if not enough:
             raise ValueError(

@@ -1,12 +1,14 @@
 """Finding nodes by what people call them."""
 
+from functools import cache
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wordtree.forests import trees
 from wordtree import LookupTreeError, WordTree
-from wordtree.lookup import _all_plain, _rank, plain
+from wordtree.lookup import _all_plain, _rank, _slips, plain
 
 
 @pytest.fixture
@@ -156,3 +158,37 @@ def test_search_ranks_as_one_by_one(data):
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r")), max_size=8))
 def test_all_at_once_is_each_by_itself(names):
     assert _all_plain(tuple(names)) == [plain(name) for name in names] or not names
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text("abc", max_size=6), st.text("abc", max_size=6))
+def test_slips_are_what_their_definition_says(a, b):
+    """Held against the definition itself, a recursion over the ends of both words."""
+
+    @cache
+    def far(i: int, k: int) -> float:
+        if not i or not k:
+            return float(i + k)
+        costs = [far(i - 1, k) + 1, far(i, k - 1) + 1, far(i - 1, k - 1) + (a[i - 1] != b[k - 1])]
+        if i > 1 and k > 1 and a[i - 2 : i] == b[k - 2 : k][::-1] and a[i - 1] != a[i - 2]:
+            costs.append(far(i - 2, k - 2) + 0.5)
+        return min(costs)
+
+    true = far(len(a), len(b))
+    for most in (0.5, 1.0, 2.0):
+        told = _slips(a, b, most)
+        assert told == true if true <= most and a and b else told > most
+
+
+def test_the_nearest_word_is_the_first_that_is_meant():
+    tree = WordTree.default()
+    for typed, meant in (
+        ("dgo", "dog"),
+        ("zbera", "zebra"),
+        ("bycicle", "bicycle"),
+        ("elefant", "elephant"),
+        ("tigar", "tiger"),
+        ("motorcyle", "motorcycle"),
+        ("girafe", "giraffe"),
+    ):
+        assert tree.names[tree.lookup.similar(typed)[0]] == meant

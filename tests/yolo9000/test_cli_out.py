@@ -150,3 +150,29 @@ def test_a_stream_goes_with_source(run, model):
     ):
         status, out, err = run("detect", *words, "--model", model)
         assert (status, out) == (2, "") and remedy in err
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["detcet"], "Did you mean 'detect'?"),
+        (["xyz"], "No such command"),
+        (["detect", "x.jpg", "--vocabulary", "my list.txt"], "my list.txt: no such file"),
+        (["detect", "--vocabulary", "dgo"], "Missing argument"),
+    ],
+)
+def test_what_is_mistyped(words, remedy, run):
+    status, out, err = run(*words)
+    assert (status, out) == (2, "") and remedy in err
+
+
+def test_a_typo_in_a_vocabulary_and_a_word_in_place_of_a_list(model, run, tmp_path):
+    picture().save(tmp_path / "x.png")
+    status, _, err = run("detect", tmp_path / "x.png", "--model", model, "--vocabulary", "vehcile")
+    assert status == 2 and "did you mean" in err and "vehicle" in err
+    with pytest.raises(ValueError, match=r"give a list: \['vehicle'\]"):
+        Detector.load(model)(tmp_path / "x.png", vocabulary="vehicle")
+
+
+def test_short_and_long_help_are_one(run):
+    assert run("-h") == run("--help") and run("detect", "-h") == run("detect", "--help")

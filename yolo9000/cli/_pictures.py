@@ -156,6 +156,8 @@ class Nodes(click.ParamType):
         try:
             if Path(value).is_file():
                 parts = Path(value).read_text(encoding="utf-8").splitlines()
+            elif value.endswith((".txt", ".names", ".list")):  # no node is called so
+                self.fail(f"{value}: no such file", param, ctx)
         except (OSError, ValueError) as error:
             self.fail(f"{value}: cannot be read ({error})", param, ctx)
         nodes = tuple(part.strip() for part in parts if part.strip())
