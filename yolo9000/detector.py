@@ -30,6 +30,7 @@ from yolo9000.letterbox import RESIZES, Letterbox, letterbox
 from yolo9000.names import tree_of
 from yolo9000.options import Options, asked_rule, check_defaults
 from yolo9000.packed import fuse, pack
+from yolo9000.pipeline import results
 from yolo9000.suppression import nms
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Detector(Pretrained):
         accuracy: float | None = None,
         hedge_lambda: float | None = None,
         score: str | None = None,
-        batch: int = 8,
+        batch: int | None = None,
         **habits: Any,
     ) -> Detections | list[Detections]:
         """Objects on one picture, or on each of a list (then a list comes back).
@@ -191,9 +192,9 @@ class Detector(Pretrained):
         nms: "related", "class", "agnostic" or "none" (suppression.py), nms_iou: the overlap it allows. size:
         the network's input, one number or (width, height), multiples of the stride. mapped: no descent, but
         every class of the network's map with objectness x Pr(node) above the threshold, as Darknet does with
-        a map. clip: cut boxes to the picture. max_detections: keep the best. batch: pictures run at a time;
-        it changes results by rounding only (in float32 the fifth digit). What is not given is taken from the
-        model's own defaults.
+        a map. clip: cut boxes to the picture. max_detections: keep the best. batch: pictures run at a time,
+        by default what suits the device; it changes results by rounding only (in float32 the fifth digit).
+        What is not given is taken from the model's own defaults.
 
         score, which `scores` of the result are: "objectness", "absolute" (objectness x Pr(node)) or
         "conditional" (objectness x Pr(node | listed nodes), or Pr(node | parent) where none are listed). Not
@@ -212,10 +213,12 @@ class Detector(Pretrained):
         pictures, size = said.pop("pictures", pictures), said.pop("size", size)
         if pictures is None:
             raise TypeError("which picture? detector('photo.jpg')")
-        options = self.options(**{**given, **said})
+        options, size = self.options(**{**given, **said}), self._size(size)
         many = isinstance(pictures, list | tuple)
-        found = list(self._each(pictures if many else [pictures], options, self._size(size), batch))
-        return found if many else found[0]
+        if many or batch is not None:
+            found = list(results(self, pictures if many else [pictures], options, size, batch))
+            return found if many else found[0]
+        return self.answers([self.fit(pictures, size)], options)[0]
 
     def options(self, **given: Any) -> Options:
         """The given options, completed by the model's defaults and this module's; None is not given. Without
@@ -231,7 +234,7 @@ class Detector(Pretrained):
 
     def find(self, picture: "Picture", options: Options) -> Detections:
         """Objects on one picture by options made once with `options`. Raises ImageError."""
-        return next(self._each([picture], options, self.size, 1))
+        return self.answers([self.fit(picture)], options)[0]
 
     def run(self, images: Tensor) -> LazyOutput | Tensor:
         """The network's output for letterboxed pictures (N, 3, H, W) in 0..1: box channels float32; lazy
@@ -258,15 +261,6 @@ class Detector(Pretrained):
             decision = self._decision = Decision(self.tree, self.hierarchy, options)
         return decision
 
-    def _each(
-        self, pictures: "Sequence[Picture]", options: Options, size: tuple[int, int], batch: int
-    ) -> Iterator[Detections]:
-        if batch < 1:
-            raise ValueError(f"batch is at least 1, not {batch}")
-        for start in range(0, len(pictures), batch):
-            fitted = [self.fit(picture, size) for picture in pictures[start : start + batch]]
-            yield from self.answers(fitted, options)
-
     def stream(
         self,
         pictures: "Iterable[Picture]",
@@ -276,20 +270,17 @@ class Detector(Pretrained):
         on_error: "Callable[[Picture, ImageError], None] | None" = None,
         **options: Any,
     ) -> Iterator[Detections]:
-        """Objects on each of any number of pictures, in their order and as they are ready: pictures are read
-        ahead and all processors kept busy, a few pictures are in memory at a time (pipeline.py).
+        """Objects on each of any number of pictures, in their order and as they are ready: all processors
+        are kept busy, a few pictures are in memory at a time (pipeline.py).
 
         pictures: an iterable of what read_image takes; more are taken from it only as results are. batch:
         pictures run at a time, by default what suits the device. on_error: told of a picture that cannot be
         read, which is then passed over; without it the ImageError is raised at that picture's turn. options:
         as __call__; impossible ones raise ValueError at once.
         """
-        from yolo9000.pipeline import outcomes
-
         options = spoken({"pictures": pictures, "size": size, **options})
         pictures, size = options.pop("pictures"), options.pop("size")
-        found = outcomes(self, pictures, self.options(**options), size=self._size(size), batch=batch)
-        return (outcome.found for outcome in found if outcome.told(on_error))
+        return results(self, pictures, self.options(**options), self._size(size), batch, on_error)
 
     def fit(self, picture: "Picture", size: tuple[int, int] | None = None) -> Fitted:
         """A picture read, a large JPEG at reduced size, and letterboxed. size: (width, height), by default
@@ -324,8 +315,7 @@ class Detector(Pretrained):
         source: str | None = None,
         picture: Any = None,
     ) -> Detections:
-        """Suppression, and boxes in pixels of one picture. found: its candidates; box: where it lies in the
-        network's input."""
+        """Suppression, and boxes in pixels of one picture. found: its candidates; box: where it lies."""
         width, height = box.image_size
         score = self._decide(options).score
         relative = cxcywh_to_xyxy(box.to_image(found.boxes_cxcywh.cpu()))

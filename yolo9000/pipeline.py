@@ -1,17 +1,19 @@
 """Many pictures through a detector: read ahead, run on all processors, answered in order, a few in memory at
 a time. Where pictures come from is images.py's and video.py's, what is done with answers the caller's.
 
-On a CPU each of several lanes, threads that compute with one thread of torch's, carries its pictures all the
-way from the file to the boxes: nothing waits at the end of every layer for the slowest of several threads,
-and while one reads the others compute. On a GPU one lane runs batches and threads read for it. Decoding and
-computing let go of Python's lock, so threads do as well as processes here and copy nothing."""
+On a CPU each of several lanes, threads that compute with one thread of torch's (with their share of them if
+there are fewer pictures), carries its pictures all the way from the file to the boxes: nothing waits at the
+end of every layer for the slowest of several threads, and while one reads the others compute. On a GPU one
+lane runs batches and threads read for it. Decoding and computing let go of Python's lock, so threads do as
+well as processes here and copy nothing."""
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,25 @@ class Outcome:
         return False
 
 
+def results(
+    detector: "Detector",
+    pictures: "Iterable[Picture]",
+    options: "Options",
+    size: tuple[int, int],
+    batch: int | None,
+    on_error: "Callable[[Picture, ImageError], None] | None" = None,
+) -> "Iterator[Detections]":
+    """As `outcomes`, but the `Detections` alone: a picture that cannot be read is told to `on_error` and
+    passed over; without it the error is raised, and nothing runs on."""
+    found = outcomes(detector, pictures, options, size=size, batch=batch)
+
+    def each() -> "Iterator[Detections]":
+        with closing(found):  # an error that someone holds must not hold the lanes
+            yield from (outcome.found for outcome in found if outcome.told(on_error))
+
+    return each()
+
+
 def outcomes(
     detector: "Detector",
     pictures: "Iterable[Picture]",
@@ -62,7 +83,7 @@ def outcomes(
     batch: int | None = None,
     lanes: int | None = None,
     depth: int = _DEPTH,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """One `Outcome` a picture, in the order of `pictures`.
 
     size: (width, height) of the network's input, by default the detector's. batch: pictures run at a time,
@@ -78,7 +99,7 @@ def outcomes(
     count = len(pictures) if isinstance(pictures, Sized) else None
     if lanes is None:
         threads = torch.get_num_threads() if cpu else 1
-        # With fewer pictures than threads the threads share the pictures.
+        # With fewer pictures than threads the pictures share the threads.
         lanes = threads if count is None else max(1, min(count, threads))
     if batch is None:
         batch = _CPU_BATCH if cpu else _GPU_BATCH
@@ -110,7 +131,7 @@ def _in_order(
     lanes: int,
     most: int,
     cpu: bool,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """The loop behind `outcomes`. most: batches begun whose results are not yet taken."""
     waiting: deque[tuple[list[Any], Future[list[Any]]]] = deque()
     failure: Exception | None = None
@@ -141,18 +162,17 @@ def _in_order(
 
 @contextmanager
 def _lanes(count: int, cpu: bool) -> Iterator[ThreadPoolExecutor]:
-    """Threads that run the network, on a CPU each with one thread of torch's."""
+    """Threads that run the network, on a CPU each with its share of torch's threads, one at least."""
     threads = torch.get_num_threads()
-    with _ending(ThreadPoolExecutor(count, "lane", _alone if cpu and count > 1 else None)) as pool:
+    share = max(1, threads // count)
+    several = cpu and count > 1
+    initializer = partial(torch.set_num_threads, share) if several else None
+    with _ending(ThreadPoolExecutor(count, "lane", initializer)) as pool:
         try:
             yield pool
         finally:
-            if cpu and count > 1:  # what new threads start with is one number for the process
+            if several:  # what new threads start with is one number for the process
                 torch.set_num_threads(threads)
-
-
-def _alone() -> None:
-    torch.set_num_threads(1)
 
 
 @contextmanager

@@ -171,6 +171,31 @@ def test_lanes_leave_the_number_of_threads_as_it_was(detector, pictures):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("count", [2, 3, 11])
+def test_a_list_of_pictures_is_run_in_lanes_that_share_the_threads(detector, pictures, count, monkeypatch):
+    expected = [detector(one, **OPTIONS) for one in pictures[:count]]
+    fit, seen = detector.fit, []
+
+    def noted(*given):
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return fit(*given)
+
+    monkeypatch.setattr(detector, "fit", noted)
+    before, active = torch.get_num_threads(), threading.active_count()
+    torch.set_num_threads(6)
+    try:
+        for one, other in zip(detector(pictures[:count], **OPTIONS), expected, strict=True):
+            same(one, other)
+        assert threading.get_ident() not in {thread for thread, _ in seen}
+        assert {threads for _, threads in seen} == {6 // min(count, 6)} and torch.get_num_threads() == 6
+        with pytest.raises(ImageError) as held:
+            detector([*pictures[:count], b"bad", *pictures], **OPTIONS)
+        # The error is held, the lanes are not.
+        assert torch.get_num_threads() == 6 and threading.active_count() == active and held.value
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_as_on_a_gpu_threads_read_for_one_lane(detector, pictures, monkeypatch):
     readers = set()
     fit = detector.fit
