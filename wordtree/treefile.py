@@ -113,6 +113,10 @@ def save(tree: WordTree, path: str | Path) -> None:
     path = Path(path)
     if path.suffix == ".tree":
         raise TreeError(f"{path}: .tree is Darknet's format, this is JSON; name it .json or use to_darknet")
+    if path.suffix.lower() in (".csv", ".tsv", ".graphml"):  # which `load` would take for another form
+        raise TreeError(
+            f"{path}: this is JSON; name it .json, and `wordtree export {path.name} --tree X.json` translates"
+        )
     try:
         text = json.dumps(to_dict(tree), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
         data = text.encode()

@@ -18,8 +18,8 @@ def format_table(result: dict[str, Any]) -> str:
             interval = entry.get("AP50_interval")
             shown = f"   {interval[0]:.3f}..{interval[1]:.3f}" if interval else ""
             lines.append(f"{name:{width}}  " + "".join(f"{entry[key]:8.3f}" for key in keys) + shown)
-        if "nodes" in boxes:
-            lines += _node_lines(boxes["nodes"])
+        if "nodes" in boxes and len(boxes["nodes"]["levels"]) > 1:  # of a flat list: the same once more
+            lines += _node_lines(boxes["nodes"], bool(boxes.get("partial")))
         if boxes.get("partial"):
             lines.append(
                 f"{boxes['partial']} pictures were annotated for some classes only: nothing else counts there"
@@ -49,13 +49,13 @@ def format_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _node_lines(nodes: dict[str, Any]) -> list[str]:
+def _node_lines(nodes: dict[str, Any], partial: bool) -> list[str]:
     rows = [(f"every node above the truth too ({nodes['nodes']})", nodes)]
     rows += [(f"the lowest of these ({nodes['leaves']['nodes']})", nodes["leaves"])]
     rows += [(f"depth {level['depth']} ({level['nodes']})", level) for level in nodes["levels"]]
     width = max(len(name) for name, _ in rows)
     keys = ("AP", "AP50", "AP75", "AR100")
-    lines = ["along the tree, nothing counted that was not looked for:"]
+    lines = ["along the tree, nothing counted that was not looked for:" if partial else "along the tree:"]
     for name, entry in rows:
         values = ("       -" if entry[key] is None else f"{entry[key]:8.3f}" for key in keys)
         lines.append(f"  {name:{width}}" + "".join(values))

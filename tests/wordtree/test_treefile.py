@@ -187,3 +187,10 @@ def test_what_is_no_plain_file_is_never_replaced(tmp_path):
             WordTree(["a"], [-1]).save(tmp_path / name)
     assert (tmp_path / "pipe.json").is_fifo()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.json", "pipe.json"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.TSV", "t.graphml", "t.tree"])
+def test_json_is_not_written_under_a_name_that_is_read_as_something_else(name, tmp_path):
+    with pytest.raises(TreeError, match=r"name it \.json"):
+        WordTree(["a", "b"], [-1, 0]).save(tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -115,6 +115,8 @@ def test_the_command_refuses(store: Store, tmp_path) -> None:
         ([str(tmp_path), "--data", str(store.path)], "where to?"),
         ([str(tmp_path), "--data", str(store.path), "--out", "x.bin"], "named .safetensors"),
         (["m.safetensors"], "--data"),
+        (["--data", str(store.path)], "where to?"),  # the package's own model is never replaced
+        (["model", "--data", str(store.path)], "where to?"),
     ):
         result = CliRunner().invoke(command, arguments)
         assert result.exit_code == 2 and words in result.output

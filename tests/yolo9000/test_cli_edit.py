@@ -88,6 +88,7 @@ def test_the_packaged_model(run, tmp_path):
         (["--graft", "far.tsv"], 1, "far.tsv:1: no node is called"),
         (["--graft", "ring.tsv"], 1, "cycle"),
         (["--tree", "other.json"], 1, "no node of the model's tree"),
+        (["--prune", "cat", "--tree-out", "t.csv"], 2, "--tree-out is a .json"),
     ],
 )
 def test_wrong_words(words, status, message, model, run, tmp_path, monkeypatch):

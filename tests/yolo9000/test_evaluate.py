@@ -13,6 +13,7 @@ from data_prep import Sample, Store, StoreWriter
 from tests.yolo9000 import toys
 from wordtree import WordTree
 from yolo9000 import augment
+from yolo9000.cli import calibrate
 from yolo9000.cli.eval import command
 from yolo9000.errors import TrainingError
 from yolo9000.evaluate import EvalSettings, _Pairs, evaluate
@@ -304,8 +305,44 @@ def test_the_command_prints_a_table_or_json(store: Store, tmp_path: Path) -> Non
     assert found.exit_code == 0 and "warm (2)" in found.output
     result = json.loads(CliRunner().invoke(command, [*arguments, "--json", "--limit", "5"]).output)
     assert result["pictures"] == 5
+    page = tmp_path / "report.html"
+    told = (
+        CliRunner().invoke(command, [*arguments, "--limit", "2", "--html", str(page), "--worst", "0"]).output
+    )
+    assert f"written to {page}" in told and page.is_file()
     (tmp_path / "groups.json").write_text("[1]")
     with pytest.raises(TrainingError, match="object of lists"):
         CliRunner().invoke(
             command, [*arguments, "--classes", str(tmp_path / "groups.json")], catch_exceptions=False
         )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--batch", "0"),
+        ("--workers", "-1"),
+        ("--resamples", "-3"),
+        ("--limit", "-5"),
+        ("--size", "-32"),
+        ("--nms", "3"),
+        ("--threshold", "7"),
+    ],
+)
+def test_numbers_that_mean_nothing(words) -> None:
+    for program in (command, calibrate.command):
+        found = CliRunner().invoke(program, ["m.safetensors", "--data", "x.h5", *words])
+        assert found.exit_code == 2 and (words[0] in found.output)
+
+
+def test_of_a_flat_list_nothing_is_said_along_the_tree() -> None:
+    scores = {"AP": 0.1, "AP50": 0.2, "AP75": 0.1, "AR100": 0.3}
+    level = {"depth": 0, "nodes": 3, **scores}
+    nodes = {"nodes": 3, "leaves": {"nodes": 3, **scores}, "levels": [level], **scores}
+    boxes = {"classes": 3, "any_class": scores, "unknown": [], "nodes": nodes, **scores}
+    result = {"pictures": 1, "size": 64, "boxes": boxes}
+    assert "along the tree" not in format_table(result)
+    nodes["levels"] = [level, {**level, "depth": 1}]
+    assert "along the tree:" in format_table(result)
+    boxes["partial"] = 1
+    assert "along the tree, nothing counted that was not looked for:" in format_table(result)

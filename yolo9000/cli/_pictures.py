@@ -20,6 +20,10 @@ FILE = click.Path(path_type=Path)
 
 SHARE = click.FloatRange(0, 1)
 
+# Of commands that go through packed data.
+COUNT = click.IntRange(1)
+ANY_COUNT = click.IntRange(0)
+
 # Written out here as well as in decision.py, so that --help need not import torch; a test holds them equal.
 RULES = ("threshold", "darknet", "leaf", "greedy", "level", "vocabulary", "hedge")
 
@@ -113,6 +117,16 @@ def load_network(
     from yolo9000.modelfile import load_model
 
     return load_model(model)
+
+
+def meant(model: str | None) -> str:
+    """The MODEL argument of `eval` and others for `yolo9000.start.load_any`: left out, or the word "model"
+    where no file is called so, it is the model in the package."""
+    if model is not None and (model != "model" or Path(model).exists()):
+        return model
+    from yolo9000.modelfile import DEFAULT_PATH
+
+    return str(DEFAULT_PATH)
 
 
 class Size(click.ParamType):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from yolo9000.cli import _pictures
+
 _FILE = click.Path(path_type=Path)
 
 
@@ -13,7 +15,7 @@ _FILE = click.Path(path_type=Path)
     epilog="Example: yolo9000 calibrate model.safetensors --data val.h5 --out calibrated.safetensors; "
     "then: yolo9000 detect photo.jpg --model calibrated.safetensors --accuracy 0.95"
 )
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option(
     "--data",
     multiple=True,
@@ -30,14 +32,27 @@ _FILE = click.Path(path_type=Path)
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="To be had; repeatable.  [default: 0.8 0.9 0.95 0.99]",
 )
-@click.option("--size", default=0, help="Side of the square input in pixels; default: the model's own.")
-@click.option("--batch", default=32, show_default=True, help="Pictures at a time.")
-@click.option("--threshold", type=float, help="Boxes with less objectness are not looked at.")
-@click.option("--limit", default=0, help="The first so many pictures only.")
-@click.option("--workers", default=1, show_default=True, help="Processes that load pictures.")
+@click.option(
+    "--size",
+    type=_pictures.ANY_COUNT,
+    default=0,
+    help="Side of the square input in pixels; default: the model's own.",
+)
+@click.option("--batch", type=_pictures.COUNT, default=32, show_default=True, help="Pictures at a time.")
+@click.option("--threshold", type=_pictures.SHARE, help="Boxes with less objectness are not looked at.")
+@click.option(
+    "--limit", type=_pictures.ANY_COUNT, default=0, help="The first so many pictures only; 0 = all."
+)
+@click.option(
+    "--workers",
+    type=_pictures.ANY_COUNT,
+    default=1,
+    show_default=True,
+    help="Processes that load pictures; 0 = none but this.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
-    model: str,
+    model: str | None,
     data: tuple[Path, ...],
     out: Path | None,
     dry_run: bool,
@@ -47,14 +62,16 @@ def command(
 ) -> None:
     """Teach a model how certain it is, on pictures that it was not trained on.
 
-    MODEL is a model file, the folder of a run, a checkpoint, or "x.cfg x.weights" in quotes. The even
-    pictures teach: a temperature for each depth of the tree where one helps, and for each accuracy the lambda
-    with which hedged answers are right as often. The odd pictures test. Both become defaults of the model
-    file, so that `yolo9000 detect --accuracy 0.95` answers as exactly as that allows.
+    MODEL is a model file, the folder of a run, a checkpoint, or "x.cfg x.weights" in quotes; left out, or the
+    word "model": the model in the package. The even pictures teach: a temperature for each depth of the tree
+    where one helps, and for each accuracy the lambda with which hedged answers are right as often. The odd
+    pictures test. Both become defaults of the model file, so that `yolo9000 detect --accuracy 0.95` answers
+    as exactly as that allows.
     """
-    source = Path(model)
-    if out is None and source.suffix == ".safetensors":
-        out = source
+    name = _pictures.meant(model)
+    source = Path(name)
+    if out is None and name == model and source.suffix == ".safetensors":
+        out = source  # never the package's own
     if out is None and not dry_run:
         raise click.UsageError("where to? give --out x.safetensors, or --dry-run")
     if out is not None and out.suffix != ".safetensors":
@@ -67,7 +84,7 @@ def command(
     from yolo9000.modelfile import read_info, save_model
     from yolo9000.start import load_any
 
-    net = load_any(model)
+    net = load_any(name)
     evidence = gather(net, [open_store(path) for path in data], EvalSettings(**settings), not as_json)
     hierarchy = Hierarchy(net.tree or WordTree.flat([str(k) for k in range(net.classes)]))
     result = calibrate(hierarchy, evidence, sorted(set(accuracies)) or ACCURACIES)

@@ -87,6 +87,8 @@ def command(
         raise click.UsageError("--keep-children says what becomes of the children of --prune")
     if out.suffix != ".safetensors":
         raise click.UsageError(f"a model file is named .safetensors, not {out.name}")
+    if tree_out is not None and tree_out.suffix.lower() not in (".json", ".gz"):
+        raise click.UsageError(f"--tree-out is a .json, not {tree_out.name}; `wordtree export` translates it")
     from wordtree import WordTree
     from wordtree.files import check_target
     from yolo9000.edit import edit_model

@@ -21,14 +21,27 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
     epilog="Examples: yolo9000 eval runs/tiny --data val.h5 --size 96 --classes split.json  |  "
     "yolo9000 eval runs/tiny --data val.h5 --html report.html"
 )
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option("--data", multiple=True, required=True, type=_FILE, help="Packed file; repeatable.")
-@click.option("--size", default=0, help="Side of the square input in pixels; default: the model's own.")
-@click.option("--classes", type=_FILE, help="JSON: name -> list of ids; scores for each such group.")
-@click.option("--batch", default=32, show_default=True, help="Pictures at a time.")
-@click.option("--nms", default=0.45, show_default=True, help="Overlap above which the worse box goes.")
 @click.option(
-    "--threshold", type=float, help="An answer's objectness exceeds this; default: the model's own."
+    "--size",
+    type=_pictures.ANY_COUNT,
+    default=0,
+    help="Side of the square input in pixels; default: the model's own.",
+)
+@click.option("--classes", type=_FILE, help="JSON: name -> list of ids; scores for each such group.")
+@click.option("--batch", type=_pictures.COUNT, default=32, show_default=True, help="Pictures at a time.")
+@click.option(
+    "--nms",
+    type=_pictures.SHARE,
+    default=0.45,
+    show_default=True,
+    help="Overlap above which the worse box goes.",
+)
+@click.option(
+    "--threshold",
+    type=_pictures.SHARE,
+    help="An answer's objectness exceeds this; default: the model's own.",
 )
 @_pictures.rule_options
 @click.option(
@@ -38,9 +51,23 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
     help="Score boxes at every node above the truth, too.",
 )
 @click.option("--precision", type=_PRECISION, default="auto", show_default=True)
-@click.option("--resamples", default=200, show_default=True, help="For 95% intervals; 0 = none.")
-@click.option("--limit", default=0, help="Evaluate the first so many pictures only.")
-@click.option("--workers", default=1, show_default=True, help="Processes that load pictures.")
+@click.option(
+    "--resamples",
+    type=_pictures.ANY_COUNT,
+    default=200,
+    show_default=True,
+    help="For 95% intervals; 0 = none.",
+)
+@click.option(
+    "--limit", type=_pictures.ANY_COUNT, default=0, help="Evaluate the first so many pictures only; 0 = all."
+)
+@click.option(
+    "--workers",
+    type=_pictures.ANY_COUNT,
+    default=1,
+    show_default=True,
+    help="Processes that load pictures; 0 = none but this.",
+)
 @click.option(
     "--html", type=_FILE, help="Also write a page: curves, AP along the tree, confusions, the worst pictures."
 )
@@ -53,7 +80,7 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
-    model: str,
+    model: str | None,
     data: tuple[Path, ...],
     classes: Path | None,
     html: Path | None,
@@ -63,8 +90,9 @@ def command(
 ) -> None:
     """Score a model: AP50 and AP by pycocotools, and how well labelled pictures are named.
 
-    MODEL is a model file, the folder of a run, a checkpoint, or "x.cfg x.weights" in quotes. Thresholds and
-    rule are for pictures that have labels only; average precision needs none.
+    MODEL is a model file, the folder of a run, a checkpoint, or "x.cfg x.weights" in quotes; left out, or the
+    word "model": the model in the package. Thresholds and rule are for pictures that have labels only;
+    average precision needs none.
     """
     from yolo9000.batches import open_store
     from yolo9000.errors import TrainingError
@@ -72,6 +100,7 @@ def command(
     from yolo9000.start import load_any
     from yolo9000.tables import format_table
 
+    model = _pictures.meant(model)
     groups = None
     if classes is not None:
         try:
@@ -97,6 +126,8 @@ def command(
         facts = _facts(model, net, data, witness)
         write_report(html, gather(witness, result, facts, title, worst, progress=not as_json))
     click.echo(json.dumps(result) if as_json else format_table(result))
+    if html is not None and not as_json:
+        click.echo(f"written to {html}: curves, what is confused with what, the worst pictures")
 
 
 def _facts(model: str, net: "Network", data: tuple[Path, ...], witness: "Witness") -> dict[str, str]:
