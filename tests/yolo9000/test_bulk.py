@@ -385,6 +385,13 @@ def test_words_that_do_not_go_together(run, photos, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_without_ray_the_engine_says_what_to_install(run, photos, tmp_path, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ("detect", "--engine", "ray", "--input", photos, "--output", tmp_path / "out", "--model", model)
+    status, _, err = run(*words)
+    assert status == 1 and "pip install 'yolo9000[ray]'" in err and err.count("\n") == 1
+
+
 def test_what_is_not_used_is_not_imported():
     """A training needs no Arrow, the command's help no torch, and nothing of this Ray."""
     code = (

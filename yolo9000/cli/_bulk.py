@@ -1,8 +1,10 @@
 """`yolo9000 detect --engine`: a large input into a folder of Parquet parts. What is done is
 yolo9000.distributed's; here are its options, the progress bar and the summary."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +119,9 @@ def _run(job: Any, engine: str, words: Mapping[str, Any], workers: int | None) -
         done = run_ray(job, missing, words, workers or processors())
     else:
         done = run_local(job, missing, words) if missing else iter(())
-    with tqdm(total=len(job.input), initial=before, unit=" pictures", disable=None, leave=False) as bar:
+    bar = tqdm(total=len(job.input), initial=before, unit=" pictures", disable=None, leave=False)
+    # Ray tells of workers that died on stdout, which is for results.
+    with bar, redirect_stdout(sys.stderr):
         for count in done:
             bar.update(count["pictures"])
             for name in total:

@@ -8,6 +8,8 @@ and for anything else that maps batches over processes. Imports no Ray.
         DetectPictures, fn_constructor_kwargs={"threshold": 0.3}, batch_format="pyarrow", batch_size=64,
         compute=ray.data.ActorPoolStrategy(size=2), num_cpus=1,
     ).write_parquet("found/")
+
+Reading and writing need processors as well: two workers want a cluster of three or more.
 """
 
 import hashlib

@@ -5,12 +5,16 @@ part is written by somebody."""
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from yolo9000.distributed.inputs import Part
 from yolo9000.distributed.job import Job
 from yolo9000.errors import ImageError, ModelError
+
+# The worker's traceback, which is what comes of its error, names ours so.
+_OURS = re.compile(r"yolo9000\.errors\.(ImageError|ModelError): (.+)")
 
 # Ray's least, 75 MiB, and a little: through it go names of files and counts, no pictures and no detections.
 _STORE_BYTES = 80 << 20
@@ -85,11 +89,17 @@ def run_ray(
         )
         yield from done.iter_rows()
     except RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, ImageError | ModelError):
-            raise cause from None
-        text = str(error).strip().splitlines()
-        raise ImageError(f"Ray gave up: {text[-1] if text else type(error).__name__}") from error
+        raise _told(error) from error
     finally:
         if mine:
             ray.shutdown()
+
+
+def _told(error: Exception) -> ImageError | ModelError:
+    """What a worker raised, as one line."""
+    found = _OURS.findall(str(error))
+    if found:
+        name, text = found[-1]
+        return ModelError(text) if name == "ModelError" else ImageError(text)
+    lines = str(error).strip().splitlines()
+    return ImageError(f"Ray gave up: {lines[0] if lines else type(error).__name__}")

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,14 @@ class Job:
             **self.facts,
         }
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What every part of this job carries and no part of another."""
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        return self.input.parts(self.part_size)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -129,10 +134,6 @@ class Job:
                 if counts is not None:
                     found[part.number] = counts
         return found
-
-    @property
-    def parts(self) -> list[Part]:
-        return self.input.parts(self.part_size)
 
     def finish(self) -> None:
         """Marks the folder as whole. Raises ImageError where a part is missing, which names it."""
