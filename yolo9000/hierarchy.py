@@ -124,6 +124,8 @@ class Hierarchy(nn.Module):
             return log_softmax_segments(values, self.group_of, self.groups).movedim(0, dim)
         if self._siblings is None:
             self._siblings = SiblingSoftmax(self.group_starts.cpu())
+        if logits.dim() == 2 and dim in (-1, 1):
+            return self._siblings(logits)
         rows = logits.movedim(dim, -1)  # (..., n)
         return self._siblings(rows.reshape(-1, self.nodes)).reshape(rows.shape).movedim(-1, dim)
 

@@ -16,6 +16,8 @@ from torch.autograd.function import once_differentiable
 # Of one bucket the largest group is at most so many times the smallest; shorter ones are filled up. Measured:
 # 41 sizes of the default tree in 16 buckets with 8% of filling; fewer buckets cost more in filling.
 _SPREAD = 1.25
+# The same for a single row of up to so many nodes, where what costs is the number of calls: 7 buckets.
+_FEW, _FEW_SPREAD = 2**15, 2.0
 _PART = 2**20  # values worked on at once: 4 MB and as much again a few times over, about a cache's size
 # Rows from which, and groups a bucket up to which, the nodes come first and rows last: copying is then
 # cheaper than short inner loops.
@@ -23,32 +25,43 @@ _TALL_ROWS = 12
 _TALL_WIDTH = 1024
 
 
-class SiblingSoftmax:
-    """The buckets of one tree; immutable, on the CPU."""
+class _Layout:
+    """Where the nodes of each group go. buckets: (members k of the largest, groups) of each; order: (P,) the
+    node of each slot, P a little above n; place: (n,) the slot of each node."""
 
-    def __init__(self, group_starts: Tensor) -> None:
-        """group_starts: (G+1,) int64, group g is nodes group_starts[g]:group_starts[g+1]."""
+    def __init__(self, group_starts: Tensor, spread: float) -> None:
         starts, sizes = group_starts[:-1], group_starts.diff()
-        self.nodes = int(group_starts[-1])
-        self.buckets: list[tuple[int, int]] = []  # (members of the largest, groups)
-        order, place, first = [], torch.zeros(self.nodes, dtype=torch.int32), 0
+        nodes = int(group_starts[-1])
+        self.buckets: list[tuple[int, int]] = []
+        order, self.place, first = [], torch.zeros(nodes, dtype=torch.int32), 0
         distinct = sizes.unique()
         while len(distinct):
-            within = distinct <= int(distinct[0] * _SPREAD)
+            within = distinct <= int(distinct[0] * spread)
             smallest, largest = int(distinct[0]), int(distinct[within][-1])
             distinct = distinct[~within]
             groups = ((sizes >= smallest) & (sizes <= largest)).nonzero()[:, 0]
             member = torch.arange(largest)[:, None]  # (k, 1)
             exists = (member < sizes[groups]).flatten()  # (k, groups) -> (k * groups,)
-            nodes = (starts[groups] + member).flatten()
-            order.append(nodes.where(exists, self.nodes))  # filled up with the entry behind the last node
-            slots = torch.arange(first, first + len(nodes), dtype=torch.int32)
-            place[nodes[exists]] = slots[exists]
+            members = (starts[groups] + member).flatten()
+            order.append(members.where(exists, nodes))  # filled up with the entry behind the last node
+            slots = torch.arange(first, first + len(members), dtype=torch.int32)
+            self.place[members[exists]] = slots[exists]
             self.buckets.append((largest, len(groups)))
-            first += len(nodes)
-        self.order = torch.cat(order).int()  # (P,) the node of each slot, P a little above n
-        self.place = place  # (n,) the slot of each node
-        self._narrow = len(sizes) <= _TALL_WIDTH * len(self.buckets)
+            first += len(members)
+        self.order = torch.cat(order).int()
+        self.lengths = [members * groups for members, groups in self.buckets]
+
+
+class SiblingSoftmax:
+    """The buckets of one tree; immutable, on the CPU."""
+
+    def __init__(self, group_starts: Tensor) -> None:
+        """group_starts: (G+1,) int64, group g is nodes group_starts[g]:group_starts[g+1]."""
+        self.nodes = int(group_starts[-1])
+        self._many = self._one = _Layout(group_starts, _SPREAD)
+        if self.nodes <= _FEW:
+            self._one = _Layout(group_starts, _FEW_SPREAD)
+        self._narrow = len(group_starts) - 1 <= _TALL_WIDTH * len(self._many.buckets)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """(M, n) of any floating type -> (M, n), float32, float64 for float64: log-softmax over each group.
@@ -99,31 +112,51 @@ class SiblingSoftmax:
         dtype: torch.dtype,
     ) -> Tensor:
         rows = len(inputs[0])
-        tall = self._narrow and rows >= _TALL_ROWS
+        if rows == 1:
+            return self._row(work, inputs, fillings, dtype)
+        layout, tall = self._many, self._narrow and rows >= _TALL_ROWS
         laid_out = [
-            (_tall if tall else _wide)(values, fill, dtype).index_select(0 if tall else 1, self.order)
+            (_tall if tall else _wide)(values, fill, dtype).index_select(0 if tall else 1, layout.order)
             for values, fill in zip(inputs, fillings, strict=True)
         ]
+        pieces = [values.split_with_sizes(layout.lengths, 0 if tall else 1) for values in laid_out]
+        buckets = zip(layout.buckets, zip(*pieces, strict=True), strict=True)
         if not tall:
-            parts, first = [], 0
-            for members, groups in self.buckets:  # (rows, k * groups) -> (rows, k, groups)
-                last = first + members * groups
-                bucket = [values[:, first:last].view(rows, members, groups) for values in laid_out]
-                parts.append(work(*bucket, 1).view(rows, members * groups))
-                first = last
-            return torch.cat(parts, 1).index_select(1, self.place)
-        found, first = torch.empty(len(self.order), rows, dtype=dtype), 0
-        for members, groups in self.buckets:  # (k * groups, rows) -> (k, groups * rows)
+            parts = [  # (rows, k * groups) -> (rows, k, groups), and back
+                work(*(piece.view(rows, *shape) for piece in bucket), 1).flatten(1)
+                for shape, bucket in buckets
+            ]
+            return torch.cat(parts, 1).index_select(1, layout.place)
+        found, first = torch.empty(len(layout.order), rows, dtype=dtype), 0
+        for (members, groups), bucket in buckets:  # (k * groups, rows) -> (k, groups * rows)
             last = first + members * groups
-            bucket = [values[first:last].view(members, groups * rows) for values in laid_out]
+            bucket = [piece.view(members, groups * rows) for piece in bucket]
             work(*bucket, 0, out=found[first:last].view(members, groups * rows))
             first = last
-        return found.index_select(0, self.place).T
+        return found.index_select(0, layout.place).T
+
+    def _row(
+        self,
+        work: Callable[..., Tensor],
+        inputs: tuple[Tensor, ...],
+        fillings: tuple[float, ...],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """The same for a single row, where every call counts."""
+        layout, laid_out = self._one, []
+        for values, fill in zip(inputs, fillings, strict=True):
+            values = torch.cat((values.flatten().to(dtype), torch.full((1,), fill, dtype=dtype)))  # (n + 1,)
+            laid_out.append(values.index_select(0, layout.order).split_with_sizes(layout.lengths))
+        parts = [  # (k * groups,) -> (k, groups), and back
+            work(*(piece.view(shape) for piece in bucket), 0).view(-1)
+            for shape, *bucket in zip(layout.buckets, *laid_out, strict=True)
+        ]
+        return torch.cat(parts).index_select(0, layout.place)[None]
 
 
 def has_missing(values: Tensor) -> bool:
     """Whether any entry is -inf."""
-    return bool(values.numel()) and bool(torch.isneginf(values.amin()))
+    return bool(values.numel()) and float(values.amin()) == -torch.inf
 
 
 class _Differentiable(torch.autograd.Function):

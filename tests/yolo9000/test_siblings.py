@@ -59,6 +59,7 @@ def test_equals_the_four_other_forms(part, tree, rows, scale, seed, tall_width):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(siblings, "_PART", part)
         patch.setattr(siblings, "_TALL_WIDTH", tall_width)
+        patch.setattr(siblings, "_FEW", tall_width)
         ours = SiblingSoftmax(h.group_starts)(logits)
         (gradient,) = torch.autograd.grad((ours * weights).sum(), logits)
         with torch.no_grad():
@@ -70,7 +71,7 @@ def test_equals_the_four_other_forms(part, tree, rows, scale, seed, tall_width):
         torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("rows", [2, 20], ids=["wide", "tall"])
+@pytest.mark.parametrize("rows", [1, 2, 20], ids=["one", "wide", "tall"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_stable_far_out_in_every_precision(rows, dtype):
     """Logits of +-1e4 as the type holds them: finite, and as exact as float64 computes from the same."""
