@@ -52,20 +52,18 @@ class LazyLogits:
     def everywhere(self, image: Tensor, classes: Tensor) -> Tensor:
         """(U, A or 1, H*W) likewise, for stored classes; 1 where the anchors share their rows."""
         rows = classes if self.position is None else self.position[classes]
-        weight, bias = (
-            self.weight.index_select(1, rows),
-            self.bias.index_select(1, rows),
-        )  # (A or 1, U, D), (.., U)
         features = self.out.features.detach().flatten(2)  # (N, D, H, W) -> (N, D, H*W)
-        logits = weight.new_empty((*weight.shape[:2], features.shape[2]))
+        logits = self.weight.new_empty(len(self.weight), len(rows), features.shape[2])
         first = 0
         pictures, counts = image.unique_consecutive(return_counts=True)
         for b, count in zip(pictures.tolist(), counts.tolist(), strict=True):
             mine = slice(first, first + count)
             cells = features[b] if self.out.expand is None else self._expanded(features[b])
-            torch.matmul(weight[:, mine], cells.to(weight.dtype), out=logits[:, mine])
+            # A picture at a time, for the rows of all would be a copy of much of the parameter.
+            weight = self.weight.index_select(1, rows[mine])  # (A or 1, count, D)
+            logits[:, mine] = weight @ cells.to(weight.dtype)
             first += count
-        return logits.add_(bias.unsqueeze(2)).transpose(0, 1)
+        return logits.add_(self.bias.index_select(1, rows).unsqueeze(2)).transpose(0, 1)
 
     @torch.no_grad()
     def _expanded(self, features: Tensor) -> Tensor:

@@ -84,9 +84,9 @@ class LazyOutput:
         image, anchor, row, col: (M,) int64 indices of the boxes. nodes: (K',) int64 classes, or None for all.
         """
         features = self.at(image, row, col).to(self.weight.dtype)  # (M, D)
-        weight, bias, known = (self.weight, self.bias, None) if nodes is None else self._rows(nodes)
-        if weight.shape[0] == 1:
-            logits = apply_rows(features, weight[0], bias[0])
+        apply, known = self._product(nodes)
+        if self.weight.shape[0] == 1:
+            logits = apply(0, features)
         else:
             # One product an anchor: gathering a (M, K, D) copy of the rows instead would cost M times their
             # memory.
@@ -94,7 +94,7 @@ class LazyOutput:
             for a in range(self.anchors):
                 chosen = (anchor == a).nonzero()[:, 0]
                 order.append(chosen)
-                parts.append(apply_rows(features[chosen], weight[a], bias[a]))
+                parts.append(apply(a, features[chosen]))
             back = torch.cat(order).argsort()
             logits = torch.cat(parts)[back]
         if known is not None:
@@ -134,21 +134,40 @@ class LazyOutput:
             self, **{name: getattr(self, name).detach() for name in names}, expand=expand, bank=None
         )
 
+    def _product(self, nodes: Tensor | None) -> tuple[Callable[[int, Tensor], Tensor], Tensor | None]:
+        """What applies the rows of these classes, None for all, of one set to features (M, D), giving (M,
+        K'); and (K',) bool for which of the classes have a row, None if all do.
+        """
+        if nodes is not None and self.bank is not None:
+            numbers, known = self._numbers(nodes)
+            return lambda a, features: self.bank.apply(features, numbers[a]), known
+        weight, bias, known = (self.weight, self.bias, None) if nodes is None else self._rows(nodes)
+        return lambda a, features: apply_rows(features, weight[a], bias[a]), known
+
     def _rows(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Rows of these classes: (A or 1, K', D), (A or 1, K'), and (K',) bool for which of them exist, None
         if all do.
         """
-        position, known = nodes, None
-        if self.stored is not None:
-            position = torch.searchsorted(self.stored, nodes).clamp_(max=len(self.stored) - 1)
-            known = self.stored[position] == nodes
         if self.bank is None:
+            position, known = self._positions(nodes)
             return self.weight[:, position], self.bias[:, position], known
+        numbers, known = self._numbers(nodes)
+        weight, bias = self.bank.take(numbers.flatten())  # (A or 1, K') -> ((A or 1) * K',)
+        return weight.unflatten(0, numbers.shape), bias.unflatten(0, numbers.shape), known
+
+    def _numbers(self, nodes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The bank's numbers (A or 1, K') of the rows of these classes, and `known` as above."""
+        position, known = self._positions(nodes)
         sets, rows, _ = self.weight.shape
         ends = torch.arange(1, sets + 1, device=nodes.device)[:, None] * (self.bank.rows // sets)
-        weight, bias = self.bank.take((ends - rows + position).flatten())  # (A or 1, K') -> ((A or 1) * K',)
-        shape = (sets, len(nodes))
-        return weight.unflatten(0, shape), bias.unflatten(0, shape), known
+        return ends - rows + position, known
+
+    def _positions(self, nodes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where in a set the rows of these classes lie, (K',), and `known` as above."""
+        if self.stored is None:
+            return nodes, None
+        position = torch.searchsorted(self.stored, nodes).clamp_(max=len(self.stored) - 1)
+        return position, self.stored[position] == nodes
 
     def _everywhere(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Rows applied to every cell: (A or 1, K, D), (A or 1, K) -> (N, A, K, H, W)."""

@@ -37,6 +37,62 @@ def test_gradients_are_those_of_indexing(shape, layout):
         torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.parametrize("shape", [(7, 4), (7, 4, 1, 1)], ids=["linear", "convolution"])
+@pytest.mark.parametrize("wanted", [True, False], ids=["input learns", "input stands still"])
+def test_applied_rows_are_a_product_with_rows_taken(shape, wanted):
+    """Rows asked for twice, in several products, beside rows taken, for no input, and not at all."""
+    weight, bias = torch.randn(shape, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
+    products = [([3, 3, 0], 5), ([6], 1), ([], 2), ([0, 2], 0), ([2, 0, 6], 3)]
+    inputs = [torch.randn(count, 4, dtype=torch.float64) for _, count in products]
+    found = []
+    for applied in (True, False):
+        w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+        xs = [x.clone().requires_grad_(wanted) for x in inputs]
+        bank = RowBank(w, b)
+        some, offset = bank.take(torch.tensor([6, 3]))
+        total = some.square().sum() + (offset * some.sum(1)).sum()
+        outputs = []
+        for (rows, _), x in zip(products, xs, strict=True):
+            rows = torch.tensor(rows, dtype=torch.long)
+            outputs.append(bank.apply(x, rows) if applied else x @ w.flatten(1)[rows].T + b[rows])
+            total = total + outputs[-1].square().sum()
+        total.backward(retain_graph=True)
+        total.backward()
+        found.append((*outputs, w.grad, b.grad, *(x.grad for x in xs if wanted)))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_applied_rows_are_as_precise_as_they_are_under_autocast():
+    weight, bias = torch.randn(7, 4, requires_grad=True), torch.randn(7, requires_grad=True)
+    x, rows = torch.randn(3, 4, requires_grad=True), torch.tensor([5, 1])
+    bank = RowBank(weight, bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = bank.apply(x, rows)
+    assert torch.equal(found, torch.nn.functional.linear(x, weight[rows], bias[rows]))
+    found.sum().backward()
+    assert torch.allclose(x.grad, weight[rows].sum(0).expand(3, 4))
+
+
+def test_a_product_keeps_no_rows_and_no_gradient_of_their_size():
+    """Of what a product lays by for its way back nothing has a value for each row and channel."""
+    kept: list[torch.Tensor] = []
+
+    def noted(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    weight, bias = torch.randn(90, 50, requires_grad=True), torch.zeros(90, requires_grad=True)
+    bank, rows = RowBank(weight, bias), torch.arange(40)
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
+        x = torch.randn(2, 50, requires_grad=True)
+        found = bank.apply(x, rows)
+    own = weight.untyped_storage().data_ptr()
+    assert all(t.numel() <= 100 for t in kept if t.untyped_storage().data_ptr() != own)
+    found.sum().backward()
+    assert weight.grad[:40].abs().sum() > 0 and not weight.grad[40:].any()
+
+
 @pytest.mark.parametrize("learns", [(True, False), (False, True)])
 def test_one_of_the_two_may_stand_still(learns):
     weight, bias = torch.randn(5, 3, requires_grad=learns[0]), torch.randn(5, requires_grad=learns[1])
