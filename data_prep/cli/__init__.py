@@ -11,7 +11,7 @@ _COMMANDS = {
     "pack": "Data sets of all kinds into one file for training.",
     "check": "Decode every picture, judge every box, report by kind of fault; changes nothing.",
     "anchors": "Cluster the box sizes of packed files into anchors.",
-    "predictions": "What a detector found, to FiftyOne or Label Studio to be corrected.",
+    "predictions": "What a detector found, to COCO's JSON, or to FiftyOne or Label Studio to be corrected.",
     "stats": "Count what is in packed files: sources, levels of the tree, box sizes.",
 }
 

@@ -14,6 +14,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "(correct and export)  |  data-prep pack --labelstudio export.json --images pictures/ --map names more.h5"
 )
 @click.argument("found", type=click.Path(path_type=Path))
+@click.option("--coco", type=_FILE, help="Write a data set in COCO's JSON, a score to each box, here.")
 @click.option("--fiftyone", type=_FILE, help="Write FiftyOne's labels.json here.")
 @click.option("--labelstudio", type=_FILE, help="Write tasks for Label Studio here.")
 @click.option("--config", type=_FILE, help="Write Label Studio's labelling configuration here.")
@@ -28,6 +29,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     found: Path,
+    coco: Path | None,
     fiftyone: Path | None,
     labelstudio: Path | None,
     config: Path | None,
@@ -36,20 +38,23 @@ def command(
     ids: bool,
     as_json: bool,
 ) -> None:
-    """What a detector found, to a tool in which people correct it.
+    """What a detector found, to COCO's JSON or to a tool in which people correct it.
 
     FOUND is what `yolo9000 detect --json` or `--json-lines` printed, or the detections.json of --out. What
-    comes back goes to `data-prep pack --fiftyone` or `--labelstudio`.
+    comes back goes to `data-prep pack --coco`, `--fiftyone` or `--labelstudio`.
     """
     from data_prep.errors import DataError
     from data_prep.fiftyone import write_fiftyone
     from data_prep.labelstudio import labelling_config, write_labelstudio
     from data_prep.predictions import read_predictions
+    from data_prep.results import write_coco
     from wordtree.files import written_whole
 
-    if not (fiftyone or labelstudio or config):
-        raise click.UsageError("which tool? --fiftyone, --labelstudio, --config")
+    if not (coco or fiftyone or labelstudio or config):
+        raise click.UsageError("to which form? --coco, --fiftyone, --labelstudio, --config")
     pictures = read_predictions(found, least)
+    if coco:
+        write_coco(coco, pictures, names=not ids)
     if fiftyone:
         write_fiftyone(fiftyone, pictures, names=not ids)
     if labelstudio:
@@ -58,7 +63,7 @@ def command(
         labels = {one.path[-1] if ids and one.path else one.name for picture in pictures for one in picture}
         with written_whole(config, DataError) as part:
             part.write_text(labelling_config(sorted(labels)), encoding="utf-8")
-    files = [str(path) for path in (fiftyone, labelstudio, config) if path]
+    files = [str(path) for path in (coco, fiftyone, labelstudio, config) if path]
     boxes = sum(len(picture.found) for picture in pictures)
     if as_json:
         click.echo(json.dumps({"pictures": len(pictures), "boxes": boxes, "files": files}))

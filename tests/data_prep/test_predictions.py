@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from data_prep import DataError, Store
 from data_prep.cli import cli
 from data_prep.predictions import read_predictions
+from data_prep.results import write_coco
 
 
 def written(path, content) -> object:
@@ -100,3 +102,47 @@ def test_the_whole_way_on_the_command_line(data, tree_file, tmp_path):
         np.testing.assert_allclose(sample.boxes_cxcywh, [[0.3625, 0.35, 0.525, 0.5]], atol=1e-6)
         assert sample.labels.tolist() == [2]
     assert CliRunner().invoke(cli, ["predictions", str(tmp_path / "found.json")]).exit_code == 2
+
+
+def test_what_was_found_is_a_data_set_in_cocos_json(tmp_path):
+    """Packed again it is the same boxes of the same classes; the scores stand beside them."""
+    Image.new("RGB", (20, 10)).save(tmp_path / "0.jpg")
+    (tmp_path / "below").mkdir()
+    Image.new("RGB", (30, 40)).save(tmp_path / "below" / "1.png")
+    dog = {"name": "dog", "path": ["n1"], "score": 0.5, "box_xyxy": [1.25, 2, 3, 40]}
+    records = [
+        {**RECORD, "source": str(tmp_path / "0.jpg")},
+        {"source": str(tmp_path / "below" / "1.png"), "width": 30, "height": 40, "detections": [dog]},
+    ]
+    found = written(tmp_path / "found.json", {"pictures": records, "skipped": []})
+    out = tmp_path / "coco.json"
+    done = CliRunner().invoke(cli, ["predictions", str(found), "--coco", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0
+    content = json.loads(out.read_text())
+    assert [image["file_name"] for image in content["images"]] == ["0.jpg", "below/1.png"]
+    assert [row["score"] for row in content["annotations"]] == [0.75, 0.5]  # "something" is no category
+    names = {row["id"]: row["name"] for row in content["categories"]}
+    assert [names[row["category_id"]] for row in content["annotations"]] == ["cat", "dog"]
+    packed = str(tmp_path / "p.h5")
+    words = ["pack", "--coco", str(out), "--images", str(tmp_path), "--flat", packed]
+    assert CliRunner().invoke(cli, words, catch_exceptions=False).exit_code == 0
+    store = Store(packed)
+    boxes = {sample.name: sample for sample in (store[k] for k in range(len(store)))}
+    assert len(boxes) == 2
+    for record in records:
+        sample = boxes[record["source"].removeprefix(f"{tmp_path}/")]
+        real = [one for one in record["detections"] if one["path"]]
+        assert [store.tree.ids[k] for k in sample.labels] == [one["name"] for one in real]
+        centre, side = sample.boxes_cxcywh[:, :2], sample.boxes_cxcywh[:, 2:]
+        size = np.array([record["width"], record["height"]] * 2)
+        edges = np.concatenate([centre - side / 2, centre + side / 2], 1) * size
+        assert np.allclose(edges, [one["box_xyxy"] for one in real], atol=1e-4)
+
+
+def test_a_picture_twice_or_without_a_name_is_no_data_set(tmp_path):
+    for source, reason in (("a.jpg", "two pictures are called 'a.jpg'"), (None, "without a source")):
+        found = written(tmp_path / "f.json", {"pictures": [{**RECORD, "source": source}] * 2, "skipped": []})
+        with pytest.raises(DataError, match=reason):
+            write_coco(tmp_path / "coco.json", read_predictions(found))
+    assert not (tmp_path / "coco.json").exists()
+    assert write_coco(tmp_path / "coco.json", []) == 0
