@@ -106,6 +106,8 @@ async def _unless_gone(work: asyncio.Future, request: Request) -> list[Any] | No
     try:
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
+            # Nobody waits for it any more; what nobody looked at asyncio would write into the log.
+            work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             work.cancel()
             return None
         return work.result()
