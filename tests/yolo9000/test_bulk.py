@@ -186,6 +186,23 @@ def test_what_is_done_is_not_done_again(photos, tmp_path, model):
     assert run_job(photos, out, model) == []
 
 
+def test_ctrl_c_leaves_whole_parts(photos, tmp_path, model, monkeypatch):
+    run_job(photos, tmp_path / "whole", model)
+    real = Detector.fit
+
+    def fit(self, image, size=None):
+        if Path(image).name == "06.png":  # the third of the second part
+            raise KeyboardInterrupt
+        return real(self, image, size)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Detector, "fit", fit)
+        run_job(photos, tmp_path / "out", model)
+    assert [file.name for file in sorted((tmp_path / "out").glob("[!._]*"))] == [part_name(0)]
+    assert run_job(photos, tmp_path / "out", model) == [1, 2]
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("harm", ["cut", "empty", "text", "other place", "other job", "gone"])
 def test_a_part_that_is_not_whole_is_done_again(harm, photos, tmp_path, model):
     out, file = tmp_path / "out", tmp_path / "out" / part_name(1)

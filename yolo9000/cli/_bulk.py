@@ -106,7 +106,6 @@ def detect(
 def _run(job: Any, engine: str, words: Mapping[str, Any], workers: int | None) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from data_prep.cli.sources import processors
     from yolo9000.distributed.engines import run_local, run_ray
 
     begun = time.monotonic()
@@ -116,7 +115,7 @@ def _run(job: Any, engine: str, words: Mapping[str, Any], workers: int | None) -
     missing = [part for part in parts if part.number not in counts]
     total = {name: sum(count[name] for count in counts.values()) for name in ("failed", "detections")}
     if missing and engine == "ray":
-        done = run_ray(job, missing, words, workers or processors())
+        done = run_ray(job, missing, words, workers)
     else:
         done = run_local(job, missing, words) if missing else iter(())
     bar = tqdm(total=len(job.input), initial=before, unit=" pictures", disable=None, leave=False)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from data_prep.cli.sources import processors
 from yolo9000.distributed.inputs import Part
 from yolo9000.distributed.job import Job
 from yolo9000.errors import ImageError, ModelError
@@ -34,14 +35,15 @@ def run_local(job: Job, parts: Sequence[Part], words: Mapping[str, Any]) -> Iter
 
 
 def run_ray(
-    job: Job, parts: Sequence[Part], words: Mapping[str, Any], workers: int
+    job: Job, parts: Sequence[Part], words: Mapping[str, Any], workers: int | None = None
 ) -> Iterator[dict[str, int]]:
     """The counts of each part as it is done, by `workers` processes with a thread each (on a GPU, with a GPU
-    each).
+    each); by default as many as there are processors (or GPUs).
 
     On the cluster that RAY_ADDRESS names, or one of this machine's own that ends with the generator: without
     a dashboard, without statistics of use. A worker that dies is replaced, and its parts are done again
-    (detecting.PartWriter says how often). Raises ModelError where Ray is missing, and what a worker raises.
+    (detecting.PartWriter says how often). Raises ModelError where Ray is missing or has no room for so many
+    workers, and what a worker raises.
     """
     # Before the import, which reads them.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -55,21 +57,26 @@ def run_ray(
     from yolo9000.distributed.detecting import PartWriter
 
     mine = not ray.is_initialized()
-    if mine and "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False, logging_level="error")
-    elif mine:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            object_store_memory=_STORE_BYTES,
-            log_to_driver=False,
-            logging_level="error",
-        )
+    own: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": workers or processors(),
+        "include_dashboard": False,
+        "object_store_memory": _STORE_BYTES,
+    }
+    if mine:
+        given = {} if "RAY_ADDRESS" in os.environ else own
+        try:
+            ray.init(log_to_driver=False, logging_level="error", **given)
+        except (OSError, RuntimeError, ValueError) as error:
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"Ray cannot be reached or started: {text[0]}") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     gpu = str(words.get("device", "cpu")).startswith("cuda")
     try:
+        room = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
+        if not 1 <= (workers := workers or room) <= room:  # Ray would wait for ever
+            raise ModelError(f"{workers} workers, but Ray has {room} {'GPUs' if gpu else 'processors'}")
         rows = ray.data.from_items(
             [part.to_row() for part in parts], override_num_blocks=min(len(parts), _BLOCKS * workers)
         )
