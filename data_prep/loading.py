@@ -128,6 +128,13 @@ def make_tree(recipe: Recipe, loaded: Iterable[Loaded]) -> WordTree:
         return WordTree.load(recipe.root / recipe.tree)
     if recipe.names is not None:
         return WordTree.flat(read_class_names(recipe.root / recipe.names))
+    for source in loaded:
+        if source.source.kind in ("yolo", "darknet") and source.source.class_names is None:
+            # In order of appearance class 11 could become class 0, and a Darknet network be scored on that.
+            raise DataError(
+                f"source {source.source.name!r}: its classes are numbers; a flat list needs their names "
+                "(class_names, --class-names data.yaml) or their order (names, --names)"
+            )
     names = [c.name for source in loaded for c in source.records.categories.values()]
     if not names:
         raise DataError("a flat tree needs class names, and the sources have none")

@@ -135,6 +135,11 @@ def _parse(data: bytes, where: str) -> WordTree:
         return from_dict(columns, where)
     from wordtree.nested import from_nested, is_nested  # and with it what trees are grown by
 
+    if isinstance(columns, dict) and not is_nested(columns) and "format" not in columns:
+        raise TreeError(
+            f"{where}: neither a WordTree nor nested with names; a tree by keys alone, which any JSON looks "
+            "like, is read by wordtree.nested.read_nested"
+        )
     return from_nested(columns, where=where) if is_nested(columns) else from_dict(columns, where)
 
 

@@ -125,6 +125,11 @@ def recipe_from(recipe: str | None, options: dict) -> Recipe:
         raise click.UsageError("give a recipe, or one of " + ", ".join(f"--{kind}" for kind in KINDS))
     kind = chosen[0]
     annotated = kind not in ("folders", "unlabelled")
+    if kind == "yolo" and options[kind].lower().endswith((".yaml", ".yml")):
+        raise click.UsageError(
+            "--yolo is the folder of the label files, and --images that of the pictures, such as "
+            f"--yolo labels/train --images images/train --class-names {options[kind]}"
+        )
     if annotated != bool(options["images"]):
         raise click.UsageError(f"--{kind} {'needs' if annotated else 'takes no'} --images")
     source = Source(

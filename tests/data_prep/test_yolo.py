@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from data_prep import DataError
 from data_prep.classnames import read_class_names
+from data_prep.cli import cli
 from data_prep.lookup import Lookup
 from data_prep.packing import pack
 from data_prep.recipe import Recipe, Source
@@ -77,6 +79,28 @@ def test_darknets_mark_for_a_picture_without_boxes(yolo, make, tree, tree_file):
     (yolo / "ids.txt").write_text("\n".join(tree.ids[::-1]))
     a, _, c = packed(str(tree_file), map="ours.map", class_names="x.data")
     assert (a.labels.tolist(), c.image_labels.tolist()) == ([1, 5], [4])
+
+
+def test_a_flat_list_of_numbers_is_in_nobodys_order(yolo, make):
+    """Without names class 1 would be class 0 here, for it comes first; with them numbers keep their places."""
+    for name in ("a.jpg", "b.jpg"):
+        (yolo / "images" / name).write_bytes(make.picture())
+
+    def packed(names: str | None, **more) -> Store:
+        source = Source("x", "yolo", "images", "labels", **more)
+        pack(Recipe((source,), "flat", names, root=yolo), yolo / "o.h5")
+        return Store(yolo / "o.h5")
+
+    (yolo / "numbers.txt").write_text("0\n1\n")
+    with pytest.raises(DataError, match="its classes are numbers; a flat list needs their names"):
+        packed(None)
+    for names, more in ((None, {"class_names": "obj.names"}), ("numbers.txt", {})):
+        assert packed(names, **more)[0].labels.tolist() == [1, 0]  # the numbers in a.txt
+
+
+def test_a_data_yaml_in_place_of_the_folder_is_told_where_it_goes():
+    found = CliRunner().invoke(cli, ["pack", "--yolo", "data.yaml", "--flat", "o.h5"])
+    assert found.exit_code == 2 and "--class-names data.yaml" in " ".join(found.output.split())
 
 
 def test_darknet_lists_with_mistakes(yolo):

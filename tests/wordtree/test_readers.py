@@ -14,7 +14,7 @@ from wordtree.cli import cli
 from wordtree.folders import read_folders, write_folders
 from wordtree.graphs import from_networkx, from_parents
 from wordtree.layout import preorder
-from wordtree.nested import from_nested, to_nested
+from wordtree.nested import from_nested, read_nested, to_nested
 from wordtree.tables import read_edges, read_ranks, read_table, write_edges, write_ranks
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -255,3 +255,10 @@ def test_check_tells_the_ranks_that_were_read(tmp_path):
     assert "ranks  family > genus > species > seen" in " ".join(out.split(" ")) and "nodes  4" in out
     out = CliRunner().invoke(cli, ["show", "Canis", "--tree", str(tmp_path / "t.csv")]).output
     assert out.splitlines()[-2:] == ["Canis", "  Canis lupus  (+1)"]  # an id that is the name is said once
+
+
+def test_a_tree_by_keys_alone_is_told_from_other_json(tmp_path):
+    (tmp_path / "keys.json").write_text('{"animal": {"dog": {}, "cat": null}}')
+    with pytest.raises(TreeError, match=r"read by wordtree\.nested\.read_nested"):
+        WordTree.load(tmp_path / "keys.json")
+    assert read_nested(tmp_path / "keys.json").ids == ("animal", "dog", "cat")
