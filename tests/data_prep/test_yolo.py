@@ -82,7 +82,7 @@ def test_darknets_mark_for_a_picture_without_boxes(yolo, make, tree, tree_file):
 
 
 def test_a_flat_list_of_numbers_is_in_nobodys_order(yolo, make):
-    """Without names class 1 would be class 0 here, for it comes first; with them numbers keep their places."""
+    """Without names class 1 would be class 0, for it comes first here; with them all keep their places."""
     for name in ("a.jpg", "b.jpg"):
         (yolo / "images" / name).write_bytes(make.picture())
 

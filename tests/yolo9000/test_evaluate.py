@@ -346,3 +346,38 @@ def test_of_a_flat_list_nothing_is_said_along_the_tree() -> None:
     assert "along the tree:" in format_table(result)
     boxes["partial"] = 1
     assert "along the tree, nothing counted that was not looked for:" in format_table(result)
+
+
+def test_lists_of_classes_are_matched_by_name_whatever_their_order(store: Store, tmp_path: Path) -> None:
+    """The same pictures packed with the classes in another order, or with fewer of them, score the same."""
+
+    def packed(names: list[str]) -> Store:
+        place = {name: k for k, name in enumerate(names)}
+        with StoreWriter(tmp_path / "x.h5", WordTree.flat(names)) as writer:
+            for one in samples(store):
+                kinds = {
+                    field: np.array([place[toys.TREE.ids[k]] for k in getattr(one, field)], np.int64)
+                    for field in ("labels", "image_labels")
+                }
+                writer.add(dataclasses.replace(one, **kinds))
+        return Store(tmp_path / "x.h5")
+
+    def scored(data: list[str], names: tuple[str, ...] | None) -> dict:
+        net = Oracle(samples(store))
+        net.tree, net.names = None, names
+        return evaluate(net, [packed(data)], QUICK)
+
+    ids = list(toys.TREE.ids)
+    wanted = scored(ids, None)  # nameless: by their order
+    assert min(wanted["boxes"]["per_class"].values()) > 0.9 and wanted["labels"]["boxed"] == 1
+    for data in (ids, ids[::-1], ["blue", "red", "green", "yellow"]):
+        found = scored(data, tuple(ids))
+        assert found["boxes"]["per_class"] == wanted["boxes"]["per_class"]
+        assert found["labels"]["greedy"] == wanted["labels"]["greedy"]
+    # Names against names of another kind, ids for one: the order is all there is.
+    assert scored(ids, ("a", "b", "c", "d", "e", "f"))["boxes"]["per_class"] == wanted["boxes"]["per_class"]
+    assert scored(ids[::-1], None)["boxes"]["AP50"] < wanted["boxes"]["AP50"]
+    with pytest.raises(TrainingError, match="the network has no class 'blue'"):
+        scored(ids, ("warm", "cold", "red", "yellow", "green", "azure"))
+    with pytest.raises(TrainingError, match="6 classes and no tree; the data's labels are of another list"):
+        scored(ids[2:], None)
