@@ -35,6 +35,8 @@ def letterboxed(picture, wide, high, resize, grey):
     return image
 
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = json.loads(session.get_modelmeta().custom_metadata_map["yolo9000"])
 tree = about["tree"]

@@ -35,6 +35,8 @@ def letterboxed(picture, wide, high, resize, grey):
     return image
 
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 model = openvino.Core().read_model(sys.argv[1])
 about = json.loads(model.get_rt_info("yolo9000").astype(str))
 # Without the hint processors that have bfloat16 compute in it: faster, and scores differ by some hundredths.

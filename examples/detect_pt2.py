@@ -35,6 +35,8 @@ def letterboxed(picture, wide, high, resize, grey):
     return image
 
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 extra = {"yolo9000": ""}
 module = torch.export.load(sys.argv[1], extra_files=extra).module()
 about = json.loads(extra["yolo9000"])

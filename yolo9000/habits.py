@@ -1,6 +1,7 @@
 """The words that users of other YOLO packages are used to, put into ours: keywords of a call. What else
 becomes of their habits is docs/coming_from.md."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,9 +52,9 @@ def translated(habits: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
         if word in ELSEWHERE:
             raise TypeError(f"a detector is not called with {word!r}: {ELSEWHERE[word]}")
         if word not in SAME:
-            raise TypeError(
-                f"a detector is not called with {word!r}; help(Detector.__call__) lists what it takes"
-            )
+            close = difflib.get_close_matches(word, {*SAME, *SAME.values(), *given}, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "help(Detector.__call__) lists what it takes"
+            raise TypeError(f"a detector is not called with {word!r}; {hint}")
         name = SAME[word]
         if value is None:
             continue

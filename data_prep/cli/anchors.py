@@ -92,3 +92,5 @@ def command(stores, k, most, size, stride, unit, source, seed, plot, as_json) ->
     for n, found in enumerate(curve, 1):
         click.echo(f"k {n:2}  average IoU {found.average_iou:.4f}{'  <' if n == k else ''}")
     click.echo("anchors " + " ".join(f"{w:.5f},{h:.5f}" for w, h in chosen.sizes))
+    # As a configuration of `yolo9000 train` has them.
+    click.echo("anchors = [" + ", ".join(f"[{w:.5f}, {h:.5f}]" for w, h in chosen.sizes) + "]")

@@ -123,3 +123,11 @@ def test_examples_with_a_real_model_of_darknets(format, shared, run, tmp_path):
     files = [shared / "photos" / f"{name}.jpg" for name in PHOTOGRAPHS]
     _, out, _ = run("detect", *files, *words, "--json")
     assert_example_finds(run_example(format, model, files), json.loads(out)["pictures"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_example_without_arguments_says_how_it_is_used(format):
+    needs(format)
+    script = EXAMPLES / f"detect_{format}.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and f"python {script.name}" in done.stderr and "Traceback" not in done.stderr

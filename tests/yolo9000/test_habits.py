@@ -80,3 +80,13 @@ def test_every_word_is_one_of_a_call():
     ours = inspect.signature(Detector.__call__).parameters
     assert set(SAME.values()) <= set(ours) and not set(SAME) & set(ours) and not set(SAME) & set(ELSEWHERE)
     assert translated({}, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("treshold", "threshold"), ("vocabluary", "vocabulary"), ("image_size", "img_size")]
+)
+def test_a_mistyped_word_is_told_what_was_meant(detector, typed, meant):
+    with pytest.raises(TypeError, match=f"not called with '{typed}'; did you mean '{meant}'"):
+        detector(picture(), **{typed: 1})
+    with pytest.raises(TypeError, match="lists what it takes"):
+        detector(picture(), zzz=1)
