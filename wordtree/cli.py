@@ -35,6 +35,10 @@ _tree = click.option(
 )
 
 
+# A tree of one's own is looked at whole; the default one has 9,418 nodes.
+_SMALL = 60
+
+
 @click.group(epilog="Example: wordtree path husky", context_settings=HELP)
 @click.version_option(package_name="yolo9000")
 def cli() -> None:
@@ -50,17 +54,23 @@ cli.add_command(build)
 
 @cli.command(epilog="Example: wordtree show bear --depth 2")
 @click.argument("node", required=False)
-@click.option("--depth", default=1, show_default=True, type=click.IntRange(0), help="Levels below the node.")
+@click.option(
+    "--depth",
+    type=click.IntRange(0),
+    help=f"Levels below the node.  [default: 1; all of a whole tree of up to {_SMALL} nodes]",
+)
 @click.option("--why", "reasons", is_flag=True, help="Say why NODE is there; best with WordNet at hand.")
 @_tree
 @json_option
-def show(node: str | None, depth: int, reasons: bool, path: Path | None, as_json: bool) -> None:
+def show(node: str | None, depth: int | None, reasons: bool, path: Path | None, as_json: bool) -> None:
     """Show NODE and what lies below it, or the whole tree.
 
     With --why: whose label it is, the hypernym path it came by and those passed over, and what was contracted
     or promoted around it.
     """
     tree = open_tree(path)
+    if depth is None:
+        depth = len(tree) if node is None and len(tree) <= _SMALL else 1
     if node is None and reasons:
         raise click.UsageError("--why of which node?")
     if node is None:

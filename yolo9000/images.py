@@ -158,9 +158,10 @@ def _pictures_below(folder: Path) -> list[Path]:
     def visible(path: Path) -> bool:
         return not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
-    return sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in suffixes() and visible(p) and p.is_file()
-    )
+    def wanted(path: Path) -> bool:  # a link to nothing, too: somebody misses that picture
+        return path.is_file() or (path.is_symlink() and not path.exists())
+
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes() and visible(p) and wanted(p))
 
 
 def _read(

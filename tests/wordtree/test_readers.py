@@ -262,3 +262,14 @@ def test_a_tree_by_keys_alone_is_told_from_other_json(tmp_path):
     with pytest.raises(TreeError, match=r"read by wordtree\.nested\.read_nested"):
         WordTree.load(tmp_path / "keys.json")
     assert read_nested(tmp_path / "keys.json").ids == ("animal", "dog", "cat")
+
+
+def test_a_small_tree_is_shown_whole_a_large_one_by_its_roots(tmp_path):
+    def shown(count: int, *words: str) -> list[str]:
+        WordTree([f"n{k}" for k in range(count)], [-1, *range(count - 1)]).save(tmp_path / "t.json")
+        out = CliRunner().invoke(cli, ["show", "--tree", str(tmp_path / "t.json"), *words]).output
+        return [line.strip() for line in out.partition("\n\n")[2].splitlines()]
+
+    assert shown(60) == [f"n{k}" for k in range(60)]
+    assert shown(61) == ["n0  (+1)"]
+    assert shown(3, "--depth", "2") == ["n0", "n1  (+1)"]

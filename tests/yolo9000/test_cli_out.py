@@ -176,3 +176,12 @@ def test_a_typo_in_a_vocabulary_and_a_word_in_place_of_a_list(model, run, tmp_pa
 
 def test_short_and_long_help_are_one(run):
     assert run("-h") == run("--help") and run("detect", "-h") == run("detect", "--help")
+
+
+def test_a_link_to_nothing_is_a_picture_that_is_missed(run, model, tmp_path):
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "a.png")
+    status, out, err = run("detect", tmp_path, "--model", model, "--json")
+    assert status == 1 and sources(out) == ["a.png", "c.png"]
+    assert err == f"skipped: {tmp_path / 'b.png'}: no such file\n"
