@@ -8,6 +8,7 @@ as many boxes pass as on a photograph; or a model file. The folder: 1,000 JPEGs 
     network alone   on pictures that are in memory and letterboxed already, as the pipeline runs it (one
                     thread a lane, one picture at a time) and with all threads on batches of 8
     one by one      Detector on one file after another, as a loop would
+    a list          Detector on a list of files, in one call
     pipeline        Detector.stream over the files
 
 Shares are of the faster network alone, medians over the parts. Processor time counts all threads. --memory
@@ -44,10 +45,11 @@ SURVIVORS = 10  # boxes above the threshold: a busy photograph's
 BATCH = 8  # for the network alone; larger ones are no faster on a processor
 HELD = 32  # letterboxed pictures that the network alone goes over
 MARKS = (1_000, 5_000, 10_000)  # pictures after which memory is read
-ALONE, BATCHES, LOOP, PIPELINE = (
+ALONE, BATCHES, LOOP, LIST, PIPELINE = (
     "network alone, lanes",
     "network alone, batches",
     "one by one",
+    "a list",
     "pipeline",
 )
 
@@ -130,12 +132,15 @@ def contenders(detector: Detector, options: Options, files: list[Path]) -> dict[
         for file in part:
             detector.find(file, options)
 
+    def listed(part: list[Path]) -> None:
+        detector(part, options.threshold)  # all that `fitting_options` chooses
+
     def pipeline(part: list[Path]) -> None:
         for outcome in outcomes(detector, part, options):
             if outcome.error is not None:
                 raise outcome.error
 
-    return {ALONE: alone, BATCHES: in_batches, LOOP: loop, PIPELINE: pipeline}
+    return {ALONE: alone, BATCHES: in_batches, LOOP: loop, LIST: listed, PIPELINE: pipeline}
 
 
 def measure(detector: Detector, options: Options, files: list[Path], parts: int) -> dict[str, dict]:
