@@ -147,13 +147,8 @@ def differs(found: dict, wanted: dict) -> str | None:
 
 
 def head(length: int | None, *more: str, kind: str = "image/jpeg") -> bytes:
-    lines = [
-        "POST /v1/detect HTTP/1.1",
-        "Host: localhost",
-        f"Content-Type: {kind}",
-        "Connection: close",
-        *more,
-    ]
+    lines = ["POST /v1/detect HTTP/1.1", "Host: localhost", "Connection: close", *more]
+    lines.append(f"Content-Type: {kind}")
     if length is not None:
         lines.append(f"Content-Length: {length}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
