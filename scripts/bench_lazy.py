@@ -38,7 +38,6 @@ from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.options import Options
 
-MEMORY_ROUNDS = 5  # processes; what the allocator holds back differs by some percent
 HEDGE_LAMBDA = 5.0  # any does: the work is the same
 # Name of a form: classes, rule, whether lazy. The first is what the others are measured by.
 FORMS = {
@@ -153,7 +152,7 @@ def _of_status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
-def measure_memory(form: str, setting: Setting) -> dict[str, float]:
+def measure_memory(form: str, setting: Setting, processes: int) -> dict[str, float]:
     """MiB of `memory` in fresh processes that read a model file, mapped and not; nothing where the system
     does not tell."""
     found: dict[str, float] = {}
@@ -166,7 +165,7 @@ def measure_memory(form: str, setting: Setting) -> dict[str, float]:
         for prefix, more in (("", []), ("mapped_", ["--mapped"])):
             command = [sys.executable, __file__, *words, "--memory-of", form, "--model", str(file), *more]
             told = []
-            for _ in range(MEMORY_ROUNDS):
+            for _ in range(processes):
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -177,9 +176,7 @@ def measure_memory(form: str, setting: Setting) -> dict[str, float]:
     return found
 
 
-def measure(
-    setting: Setting, forms: list[str], rounds: int, with_memory: bool
-) -> dict[str, dict[str, float]]:
+def measure(setting: Setting, forms: list[str], rounds: int, processes: int) -> dict[str, dict[str, float]]:
     scenes = {form: Scene(form, setting, make_network(form, setting)) for form in forms if rounds}
     seconds: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
     turns = range(rounds + 2 if rounds else 0)
@@ -196,8 +193,8 @@ def measure(
             mine, base = ([pair[clock] for pair in seconds[of]] for of in (form, forms[0]))
             row[f"{name}ms"] = statistics.median(mine) * 1e3
             row[f"{name}ratio"] = statistics.median(a / b for a, b in zip(mine, base, strict=True))
-        if with_memory:
-            row |= measure_memory(form, setting)
+        if processes:
+            row |= measure_memory(form, setting, processes)
         rows[form] = row
         for name in [name for name in row if name.endswith("_mib")]:
             row[name.replace("_mib", "_ratio")] = row[name] / rows[forms[0]][name]
@@ -221,6 +218,13 @@ def measure(
 @click.option("--no-memory", is_flag=True, help="Time only; else memory at the most boxes.")
 @click.option("--form", "forms", type=click.Choice(list(FORMS)), multiple=True, help="Only these.")
 @click.option("--no-time", is_flag=True, help="Memory only.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="That tell their memory, mapped and not; what the allocator holds back differs by some percent.",
+)
 @click.option("--memory-of", type=click.Choice(list(FORMS)), hidden=True)
 @click.option("--model", type=click.Path(path_type=Path), hidden=True)
 @click.option("--mapped", is_flag=True, hidden=True)
@@ -233,6 +237,7 @@ def main(
     rounds: int,
     no_memory: bool,
     no_time: bool,
+    processes: int,
     forms: tuple[str, ...],
     memory_of: str | None,
     model: Path | None,
@@ -247,13 +252,14 @@ def main(
         scene = Scene(memory_of, settings[0], load_model(model, mapped=mapped))
         click.echo(" ".join(map(str, memory(scene))))
         return
-    if no_time:
-        rounds = 0
+    rounds, processes = 0 if no_time else rounds, 0 if no_memory else processes
     chosen = [form for form in FORMS if not forms or form in forms or form == next(iter(FORMS))]
     results = [
         {
             **asdict(setting),
-            "forms": measure(setting, chosen, rounds, not no_memory and setting.survivors == max(survivors)),
+            "forms": measure(
+                setting, chosen, rounds, processes if setting.survivors == max(survivors) else 0
+            ),
         }
         for setting in tqdm(settings, desc="settings", leave=False)
     ]
