@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yolo9000 import presets
 from yolo9000.errors import ModelError
 from yolo9000.network import Network
 from yolo9000.spec import (
