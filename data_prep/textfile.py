@@ -10,7 +10,9 @@ from data_prep.errors import DataError
 def read_text(path: Path) -> str:
     """UTF-8 text of a small file; DataError if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        # In one piece: read piece by piece, the first bytes of a byte order mark alone are taken for no text.
+        text = path.read_bytes().decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, ValueError) as error:

@@ -164,6 +164,15 @@ def test_a_list_of_names_without_end_is_refused_at_once(tmp_path, part):
         read_class_names(written(tmp_path, "x.yaml", f"names: [{part * 10_000}"))
 
 
+@pytest.mark.parametrize("data", [b"\xef", b"\xef\xbb"])
+def test_half_a_byte_order_mark_is_no_empty_file(tmp_path, data):
+    (tmp_path / "x.names").write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read as text"):
+        read_class_names(tmp_path / "x.names")
+    (tmp_path / "y.names").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert read_class_names(tmp_path / "y.names") == ["cat", "dog"]
+
+
 # Pictures
 
 
