@@ -127,6 +127,8 @@ class Network(nn.Module):
         """A classifier's values before the softmax: images (N, 3, H, W) -> (N, C)."""
         if self.spec.softmax is None:
             raise ModelError("logits are a classifier's; this network does not end in a softmax")
+        if len(self.spec) == 1:  # -1 would be the softmax itself
+            raise ModelError("a softmax alone is no network; put the layers before it")
         logits = self.features(images, len(self.spec) - 2).flatten(1)
         if logits.shape[1] != self.classes:
             raise ModelError(

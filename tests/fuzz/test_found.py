@@ -74,6 +74,12 @@ def test_a_convolution_does_not_pad_beyond_its_windows():
         cfg.parse(CFG.decode().replace("pad=1", "padding=1000", 1))
 
 
+def test_a_softmax_alone_is_no_network():
+    spec = cfg.parse("[net]\nwidth=32\nheight=32\nchannels=3\n[softmax]\n")
+    with pytest.raises(ModelError, match="a softmax alone"):
+        Network(spec)(torch.zeros(1, 3, 32, 32))
+
+
 def test_class_names_of_blanks_alone_and_numbers_without_end(tmp_path):
     with pytest.raises(DataError, match="blank class name"):
         read_class_names(written(tmp_path, "x.yaml", "names: ['  ', dog]\n"))
