@@ -44,7 +44,6 @@ class ModelConfig:
     known: str = ""
     shared_rows: bool = False  # one set of class rows for all anchors
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
-    twin: int = 0  # with `start`: the first of the trunk's layers that get a copy that learns (yolo9000.twin)
     trunk_rows: bool = False  # class rows begin as those of the trunk, a classifier on a tree
     fold: bool = False  # the frozen layers' batch norms into their convolutions: the same outputs, faster
 
@@ -61,8 +60,6 @@ class ModelConfig:
             raise TrainingError("model.weights is read with model.cfg; for a model file use model.start")
         if self.freeze < 0:
             raise TrainingError(f"model.freeze is a layer index, 0 or more; it is {self.freeze}")
-        if self.twin and not self.start:
-            raise TrainingError("model.twin adds to a trained detector: name it with model.start")
 
 
 @dataclass(frozen=True)

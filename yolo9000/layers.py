@@ -71,7 +71,8 @@ class Convolution(Layer):
 
     `padding`: pixels on every side; by default `dilation * (size // 2)`, which keeps the size at stride 1.
     `start`: what new weights are, "darknet" (`blocks.initialise`), "zero", or "boxes": zero, and every fifth
-    bias, objectness, says 0.01, so that training need not first unlearn boxes everywhere.
+    bias, objectness, says 0.01, so that training need not first unlearn boxes everywhere. `twin_of`: the
+    layer that this one begins as a copy of, batch norm folded, when a trunk is loaded (`start.copy_trunk`).
     """
 
     kind: ClassVar[str] = "convolution"
@@ -84,9 +85,12 @@ class Convolution(Layer):
     dilation: int = 1
     groups: int = 1
     start: str = "darknet"
+    twin_of: int | None = None
 
     def __post_init__(self) -> None:
         self._integer("filters", 1)
+        if self.twin_of is not None:
+            self._integer("twin_of", 0)
         self._integer("size", 1, 99)
         self._integer("stride", 1, 99)
         self._integer("dilation", 1, 99)

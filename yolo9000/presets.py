@@ -8,6 +8,7 @@ GPU; for published weight files, as loaded by `darknet.load`, see docs/darknet.m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from yolo9000.errors import ModelError
@@ -173,6 +174,7 @@ def tiny9000(
     shared_rows: bool = True,
     neck: int = 128,
     branch: int = 128,
+    twin: int = 0,
     dilations: Sequence[int] = (1, 2, 1, 4, 1, 2, 1, 4),
     known: Sequence[int] = (),
     pool: int = 7,
@@ -188,6 +190,9 @@ def tiny9000(
     trunk's own classifier its node in
     `tree`; then the features get, for every inner node with known classes below it, the log of the sum of
     their exponentials, so that the tree can begin as exactly what the classifier knows (yolo9000.distill).
+    twin: the first of the trunk's layers that are there twice, 0 for none: the trunk stays what the
+    classifier learnt, its twin begins as a copy, learns, and feeds neck and branch; class rows then see the
+    branch's own channels too.
     anchors: in cells of 16 pixels. stored: nodes with a class row (None: all); shared_rows: one set of rows
     for all anchors. bn: "darknet-cpu", that of the trunk's weights.
     """
@@ -197,8 +202,16 @@ def tiny9000(
         classes = len(tree)
     layers: list[Layer] = [*_tiny_darknet_trunk()]
     trunk, wide, fine = 18, 17, 12  # 128 channels; 512 at the same stride 16; 256 at stride 8, passed through
+    source = trunk
+    if twin:
+        if not 0 < twin <= wide:
+            raise ModelError(f"twin must be one of the trunk's layers, 1 to {wide}, or 0, not {twin}")
+        layers.append(Route((twin - 1,)))
+        shift = len(layers) - twin
+        layers += [_twin_of(i, layers[i]) for i in range(twin, trunk + 1)]
+        source, wide, fine = trunk + shift, wide + shift, fine + shift if fine >= twin else fine
     layers += [Route((fine,)), Convolution(neck // 2, 1), Reorg(2, "space_to_depth")]
-    layers += [Route((len(layers) - 1, wide, trunk)), Convolution(neck, 1)]
+    layers += [Route((len(layers) - 1, wide, source)), Convolution(neck, 1)]
     join = len(layers) - 1
     for i, dilation in enumerate(dilations):
         layers.append(Convolution(neck, 3, dilation=dilation))
@@ -215,6 +228,9 @@ def tiny9000(
     layers.append(Convolution(128, 1, activation="linear", batch_normalize=False, start="zero"))
     layers.append(Add(averaged))
     features = len(layers) - 1
+    if twin:
+        layers.append(Route((features, features - 2)))
+        features = len(layers) - 1
     if known:
         if tree is None:
             raise ModelError("tiny9000 needs the tree to place what is known")
@@ -228,6 +244,13 @@ def tiny9000(
         Region(tuple(anchors), classes, boxes=boxes, features=features, stored=nodes, shared_rows=shared_rows)
     )
     return NetworkSpec(image_size, image_size, tuple(layers), bn=bn)
+
+
+def _twin_of(index: int, layer: Layer) -> Layer:
+    """The same layer to learn beside it: batch norm folded, for its statistics must not run with the data."""
+    if not isinstance(layer, Convolution):
+        return layer
+    return replace(layer, batch_normalize=False, twin_of=index)
 
 
 def _scaled(filters: int, slim: float) -> int:

@@ -212,10 +212,6 @@ class NetworkSpec:
         return len(self.layers)
 
 
-# In model files of earlier versions: which layer's weights one began with, which says nothing of the network.
-_PAST = ("twin_of",)
-
-
 def _layer(index: int, data: Any) -> Layer:
     """One layer from its dict."""
     kind = data.get("kind") if isinstance(data, Mapping) else None
@@ -224,7 +220,7 @@ def _layer(index: int, data: Any) -> Layer:
     cls = LAYERS[kind]
     names = [f.name for f in fields(cls)]
     try:
-        values = _known({k: v for k, v in data.items() if k not in ("kind", *_PAST)}, names, (), kind)
+        values = _known({k: v for k, v in data.items() if k != "kind"}, names, (), kind)
         return cls(**values)
     except ModelError as error:
         raise ModelError(f"layer {index}: {error}") from None

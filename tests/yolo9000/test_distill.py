@@ -3,6 +3,7 @@ where it is learnt.
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,18 +48,20 @@ def classifier(classes: int = len(KNOWN), seed: int = 0) -> Network:
     return net.eval()
 
 
-def detector(known=KNOWN, stored=STORED, tree: WordTree = TREE, shared: bool = True) -> Network:
+def detector(
+    known=KNOWN, stored=STORED, tree: WordTree = TREE, shared: bool = True, twin: int = 0
+) -> Network:
     torch.manual_seed(1)
-    form = {"neck": 8, "dilations": (1, 2), "branch": 16, "image_size": 64}
+    form = {"neck": 8, "dilations": (1, 2), "branch": 16, "twin": twin, "image_size": 64}
     spec = presets.tiny9000(tree, ANCHORS, known=known, stored=stored, shared_rows=shared, **form)
     return Network(spec, tree).eval()
 
 
 def started(
-    known=KNOWN, stored=STORED, tree: WordTree = TREE, shared: bool = True
+    known=KNOWN, stored=STORED, tree: WordTree = TREE, shared: bool = True, twin: int = 0
 ) -> tuple[Network, Network]:
     """A classifier, and a detector that begins as what it knows."""
-    flat, net = classifier(len(known)), detector(known, stored, tree, shared)
+    flat, net = classifier(len(known)), detector(known, stored, tree, shared, twin)
     assert copy_trunk(flat, net) == 19
     copy_class_rows(flat, known, net, tree)
     return flat, net
@@ -87,12 +90,13 @@ def by_hand(flat: torch.Tensor, known, tree: WordTree, nodes) -> torch.Tensor:
     return torch.stack(sums, -1)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared, twin", [(True, 0), (False, 0), (True, 4), (False, 14)])
 @torch.no_grad()
-def test_the_tree_begins_as_what_the_classifier_knows(shared):
-    flat, net = started(shared=shared)
+def test_the_tree_begins_as_what_the_classifier_knows(shared, twin):
+    flat, net = started(shared=shared, twin=twin)
     out = net.lazy(torch.rand(2, 3, 64, 64))
-    features = out.features.movedim(1, -1)  # (N, H, W, 128)
+    features = out.features.movedim(1, -1)[..., :128]  # (N, H, W, 128); a twin's branch has more
+    assert out.features.shape[1] == (128 + 16 if twin else 128)
     weight, bias = last_rows(flat)
     expected = by_hand((features @ weight.T + bias).softmax(-1), KNOWN, TREE, STORED)  # (N, H, W, K)
     hierarchy = Hierarchy(TREE)
@@ -180,6 +184,41 @@ def test_the_tree_of_the_stored_nodes():
     assert stored_tree(TREE, range(len(TREE))).fingerprint == TREE.fingerprint
     with pytest.raises(TrainingError, match="ancestors"):
         stored_tree(TREE, (0, 8))
+
+
+@pytest.mark.parametrize("twin", [1, 4, 9, 14, 17])
+@torch.no_grad()
+def test_the_twin_begins_as_the_trunk_and_the_trunk_stays_when_it_learns(twin):
+    flat, net = started(twin=twin)
+    last = next(i for i, layer in enumerate(net.spec) if getattr(layer, "twin_of", None) == 18)
+    images = torch.rand(2, 3, 64, 64)
+    found = net.outputs(images, (18, last))
+    torch.testing.assert_close(found[last], found[18], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[18], flat.outputs(images, (18,))[18])
+    for parameter in net.freeze(19).train().parameters():
+        if parameter.requires_grad:  # what begins at zero lets no gradient through in the first step
+            parameter.add_(torch.randn_like(parameter), alpha=0.01)
+    task = DistillTask(net, TREE, flat, LABELS, per_picture=3, boxes=True)
+    with torch.enable_grad():
+        task.loss(net, batch(boxes=True))["loss"].backward()
+    learns = {name.split(".")[1] for name, p in net.named_parameters() if p.grad is not None and p.grad.any()}
+    convolutions = {str(i) for i, layer in enumerate(net.spec) if getattr(layer, "twin_of", None) is not None}
+    assert convolutions <= learns and not learns & {str(i) for i in range(19)}
+
+
+def test_a_twin_of_another_kind_is_refused():
+    for twin in (-1, 18, 40):
+        with pytest.raises(ModelError, match="twin must be one of"):
+            presets.tiny9000(TREE, ANCHORS, twin=twin)
+    spec = detector(twin=14).spec
+    twins = [i for i, layer in enumerate(spec) if getattr(layer, "twin_of", None) is not None]
+    for change in ({"twin_of": 1}, {"batch_normalize": True}, {"twin_of": 15}):
+        layers = list(spec.layers)
+        layers[twins[0]] = replace(layers[twins[0]], **change)
+        with pytest.raises(TrainingError, match=f"layer {twins[0]} cannot be the twin of layer"):
+            copy_trunk(classifier(), Network(replace(spec, layers=tuple(layers)), TREE))
+    with pytest.raises(TrainingError, match="only together with boxes"):
+        DistillTask(detector(twin=4), TREE, classifier(), LABELS)
 
 
 def test_class_branch_is_the_average_and_its_addition():

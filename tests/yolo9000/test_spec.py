@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolo9000 import presets
 from yolo9000.errors import ModelError
 from yolo9000.network import Network
 from yolo9000.spec import (
@@ -193,11 +192,3 @@ def test_a_damaged_dict_is_refused_in_words(change, says):
 def test_what_is_no_dict_is_refused(data):
     with pytest.raises(ModelError):
         NetworkSpec.from_dict(data)
-
-
-def test_where_weights_began_is_read_over_in_files_of_earlier_versions():
-    spec = presets.tiny_darknet(4)
-    data = spec.to_dict()
-    data["layers"][0]["twin_of"] = None
-    data["layers"][2]["twin_of"] = 0
-    assert NetworkSpec.from_dict(data) == spec
