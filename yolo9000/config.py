@@ -283,8 +283,10 @@ def find_config(name: str | Path) -> Path:
     packaged = CONFIGS / f"{name}.toml"
     if path.name == str(name) and packaged.is_file():
         return packaged
+    near = difflib.get_close_matches(str(name), named_configs(), n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
     raise TrainingError(
-        f"{name}: neither a file nor a named configuration; named ones are: {', '.join(named_configs())}"
+        f"{name}: neither a file nor a named configuration; {hint}named ones are: {', '.join(named_configs())}"
     )
 
 

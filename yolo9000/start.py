@@ -109,7 +109,7 @@ def choose_tree(name: str, stores: Sequence[Samples], named: Sequence[str]) -> W
     try:
         return WordTree.load(Path(name))
     except TreeError as error:
-        raise TrainingError(f"model.tree: {error}") from None
+        raise TrainingError(f"model.tree (looked for from {Path.cwd()}): {error}") from None
 
 
 def stored_nodes(tree: WordTree, named: Sequence[str]) -> tuple[int, ...]:

@@ -148,7 +148,7 @@ def test_epochs_count_the_part_that_takes_longest(store: Store) -> None:
     ("part", "word"),
     [
         (PartConfig(1, source=("coco*",)), r"selects no sample.*labels \(label\), squares \(boxed\)"),
-        (PartConfig(1, kind="unlabelled"), "selects no sample"),
+        (PartConfig(1, kind="unlabelled"), "selects no sample.*Give such data with --data"),
         (PartConfig(1, augment=AugmentConfig(layout="mosaic")), "a mosaic needs kind"),
     ],
 )

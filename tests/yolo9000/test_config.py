@@ -111,6 +111,8 @@ def test_binary_and_missing_files(tmp_path: Path) -> None:
         load_config(path)
     with pytest.raises(TrainingError, match="neither a file nor a named configuration"):
         load_config(tmp_path / "none.toml")
+    with pytest.raises(TrainingError, match="did you mean tiny-joint"):
+        load_config("tiny-jiont")
 
 
 def test_settings_reach_parts_by_position_and_name(small: Path) -> None:
