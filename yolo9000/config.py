@@ -286,7 +286,8 @@ def find_config(name: str | Path) -> Path:
     near = difflib.get_close_matches(str(name), named_configs(), n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise TrainingError(
-        f"{name}: neither a file nor a named configuration; {hint}named ones are: {', '.join(named_configs())}"
+        f"{name}: neither a file nor a named configuration; {hint}named ones are: "
+        + ", ".join(named_configs())
     )
 
 

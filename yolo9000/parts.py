@@ -69,8 +69,8 @@ def select_parts(config: TrainConfig, stores: Sequence[Samples]) -> list[Part]:
             )
             raise TrainingError(
                 f"data part {title} (source {list(part.source) or 'any'}, kind {part.kind}) selects no "
-                f"sample; the data has: {', '.join(known)}. Give such data with --data, or leave the part out "
-                "of the configuration"
+                f"sample; the data has: {', '.join(known)}. Give such data with --data, or leave the part "
+                "out of the configuration"
             )
         if count == 0:
             raise TrainingError(f"data part {title} has less than one picture in a batch of {config.batch}")
