@@ -235,11 +235,11 @@ def _best_leaf(hierarchy: "Hierarchy", conditionals: Conditionals) -> Descent:
     log_conditionals = conditionals.all(hierarchy).float()
     log_probabilities = hierarchy.log_probabilities(log_conditionals)  # (M, C)
     child_group = hierarchy.child_group.to(log_probabilities.device)
-    candidates = child_group < 0
-    nodes = log_probabilities.masked_fill(~candidates, -math.inf).argmax(dim=1)
+    leaves = log_probabilities.masked_fill(child_group >= 0, -math.inf)
+    nodes = leaves.argmax(dim=1)
     # Where no leaf below has a row, the argmax over -inf means nothing: answer the bottom of the greedy walk
     # instead.
-    lost = (log_probabilities.gather(1, nodes.unsqueeze(1)).squeeze(1) == -math.inf).nonzero().squeeze(1)
+    lost = (leaves.gather(1, nodes.unsqueeze(1)).squeeze(1) == -math.inf).nonzero().squeeze(1)
     if len(lost):
         nodes[lost] = _walk(hierarchy, DenseConditionals(log_conditionals[lost]), "greedy", -math.inf).nodes
     return Descent(nodes, path_log_probabilities(hierarchy, log_probabilities, nodes))

@@ -154,6 +154,9 @@ def test_a_model_that_knows_no_leaf(rule):
     hierarchy = Hierarchy(tree)
     logs = hierarchy.log_conditionals(torch.tensor([[1.0, -math.inf, -math.inf]]))
     assert descend(hierarchy, logs, rule, 0.0).nodes.tolist() == [0]
+    hierarchy = Hierarchy(WordTree(["animal", "dog", "husky"], [-1, 0, 1]))  # husky alone has no row
+    logs = hierarchy.log_conditionals(torch.tensor([[1.0, 1.0, -math.inf]]))
+    assert descend(hierarchy, logs, rule, 0.0).nodes.tolist() == [1]
 
 
 @pytest.mark.parametrize("rule", RULES)
