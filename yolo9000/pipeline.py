@@ -88,7 +88,7 @@ def outcomes(
 
     size: (width, height) of the network's input, by default the detector's. batch: pictures run at a time,
     by default what suits the device. lanes: threads that run the network, by default torch's number of
-    threads on a CPU, or fewer for a few pictures. depth: batches a lane that are begun before their results
+    threads on a CPU, or fewer for a few batches. depth: batches a lane that are begun before their results
     are taken; `pictures` is asked for no more than these, from the thread that takes the results.
 
     Closing the generator, or Ctrl-C, gives up what has not begun and waits for what has. An error that
@@ -99,8 +99,8 @@ def outcomes(
     count = len(pictures) if isinstance(pictures, Sized) else None
     if lanes is None:
         threads = torch.get_num_threads() if cpu else 1
-        # With fewer pictures than threads the pictures share the threads.
-        lanes = threads if count is None else max(1, min(count, threads))
+        # With fewer batches than threads the batches share the threads.
+        lanes = threads if count is None else max(1, min(-(-count // max(1, batch or 1)), threads))
     if batch is None:
         batch = _CPU_BATCH if cpu else _GPU_BATCH
         if cpu and count is not None and count < batch * lanes:  # no lane waits while another has several

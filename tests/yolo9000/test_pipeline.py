@@ -171,8 +171,12 @@ def test_lanes_leave_the_number_of_threads_as_it_was(detector, pictures):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("count", [2, 3, 11])
-def test_a_list_of_pictures_is_run_in_lanes_that_share_the_threads(detector, pictures, count, monkeypatch):
+@pytest.mark.parametrize(
+    "count, batch, lanes", [(2, None, 2), (3, None, 3), (11, None, 6), (11, 8, 2), (5, 8, 1)]
+)
+def test_a_list_of_pictures_is_run_in_lanes_that_share_the_threads(
+    detector, pictures, count, batch, lanes, monkeypatch
+):
     expected = [detector(one, **OPTIONS) for one in pictures[:count]]
     fit, seen = detector.fit, []
 
@@ -184,10 +188,10 @@ def test_a_list_of_pictures_is_run_in_lanes_that_share_the_threads(detector, pic
     before, active = torch.get_num_threads(), threading.active_count()
     torch.set_num_threads(6)
     try:
-        for one, other in zip(detector(pictures[:count], **OPTIONS), expected, strict=True):
+        for one, other in zip(detector(pictures[:count], batch=batch, **OPTIONS), expected, strict=True):
             same(one, other)
         assert threading.get_ident() not in {thread for thread, _ in seen}
-        assert {threads for _, threads in seen} == {6 // min(count, 6)} and torch.get_num_threads() == 6
+        assert {threads for _, threads in seen} == {6 // lanes} and torch.get_num_threads() == 6
         with pytest.raises(ImageError) as held:
             detector([*pictures[:count], b"bad", *pictures], **OPTIONS)
         # The error is held, the lanes are not.
