@@ -32,9 +32,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self._lines:
             return None
-        command = importlib.import_module(f"{self._package}.{name}").command
-        command.context_settings = {**HELP, **command.context_settings}  # not of this context only
-        return command
+        return importlib.import_module(f"{self._package}.{name}").command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -77,7 +77,8 @@ def refuse(where: str, words: list[str]) -> None:
         return  # a placeholder, as in `yolo9000 COMMAND --help`
     command = subcommand(program, name)
     assert command is not None, f"{where}: {program} has no command {name}"
-    context = click.Context(command, info_name=name)
+    above = group(program).make_context(program, [name])  # its settings are those of its commands, too
+    context = click.Context(command, parent=above, info_name=name)
     if (
         "`" in where and rest and rest[-1].startswith("--")
     ):  # in a sentence an option may stand without its value
