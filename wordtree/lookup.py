@@ -217,6 +217,6 @@ def _slips(typed: str, meant: str, most: float) -> float:
             if i > 1 and k > 1 and a == meant[k - 2] and typed[i - 2] == b and a != b:
                 cost = min(cost, last[k - 2] + 0.5)
             row.append(cost)
-        if min(row) > most:
+        if min(row) > most and min(before) + 0.5 > most:  # exchanges pass over a row
             return most + 1
     return row[-1]

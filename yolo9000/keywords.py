@@ -33,7 +33,7 @@ class Keywords(TypedDict, total=False):
     accuracy: float | None
     hedge_lambda: float | None
     score: str | None
-    batch: int
+    batch: int | None
 
     conf: float | None
     conf_thres: float | None

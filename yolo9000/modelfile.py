@@ -43,7 +43,7 @@ KEY = "yolo9000-model"  # of the metadata
 VERSION = 1
 
 # What a training calls the model at its end.
-RUN_NAME = "model.safetensors"
+MODEL_NAME = "model.safetensors"
 
 # The model in the package.
 DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
@@ -144,7 +144,7 @@ def load_model(path: str | Path | None = None, *, mapped: bool = False) -> Netwo
     checked), or whose parts do not fit one another; for a tree that is not in the file and not this
     package's.
     """
-    path = _file(path)
+    path = model_path(path)
     info, tensors = _read(path, weights=True)
     if info.tree is None and info.tree_fingerprint is not None:
         raise ModelError(
@@ -174,14 +174,14 @@ def load_model(path: str | Path | None = None, *, mapped: bool = False) -> Netwo
 def read_info(path: str | Path | None = None, verify: bool = True) -> ModelInfo:
     """What a model file says about itself; verify: also read the weights and check the SHA-256. Raises
     ModelError as load_model."""
-    return _read(_file(path), weights=verify)[0]
+    return _read(model_path(path), weights=verify)[0]
 
 
-def _file(path: str | Path | None) -> Path:
+def model_path(path: str | Path | None) -> Path:
     """The model file that is meant: the package's own, that of a run's folder, or the file itself."""
     path = DEFAULT_PATH if path is None else Path(path)
     try:
-        return path / RUN_NAME if (path / RUN_NAME).is_file() else path
+        return path / MODEL_NAME if (path / MODEL_NAME).is_file() else path
     except OSError:  # a name too long: told where the file is opened
         return path
 
@@ -195,7 +195,7 @@ def _read(path: Path, weights: bool) -> tuple[ModelInfo, dict[str, Tensor]]:
                     "x.safetensors)"
                 )
             if path.is_dir():
-                raise ModelError(f"{path}: a folder without {RUN_NAME}; has its training ended?")
+                raise ModelError(f"{path}: a folder without {MODEL_NAME}; has its training ended?")
             raise ModelError(f"{path}: no such model file")
         size = path.stat().st_size
         with path.open("rb") as file:

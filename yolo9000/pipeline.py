@@ -2,7 +2,7 @@
 a time. Where pictures come from is images.py's and video.py's, what is done with answers the caller's.
 
 On a CPU each of several lanes, threads that compute with one thread of torch's (with their share of them if
-there are fewer pictures), carries its pictures all the way from the file to the boxes: nothing waits at the
+there are fewer batches), carries its pictures all the way from the file to the boxes: nothing waits at the
 end of every layer for the slowest of several threads, and while one reads the others compute. On a GPU one
 lane runs batches and threads read for it. Decoding and computing let go of Python's lock, so threads do as
 well as processes here and copy nothing."""

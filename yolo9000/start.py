@@ -107,9 +107,9 @@ def choose_tree(name: str, stores: Sequence[Samples], named: Sequence[str]) -> W
         names = {i: n for store in stores for i, n in zip(store.tree.ids, store.tree.names, strict=True)}
         return WordTree.flat([names[i] for i in named], list(named))
     try:
-        return WordTree.load(Path(name))
+        return WordTree.load(Path(name).absolute())  # not from the configuration's folder on: told in full
     except TreeError as error:
-        raise TrainingError(f"model.tree (looked for from {Path.cwd()}): {error}") from None
+        raise TrainingError(f"model.tree: {error}") from None
 
 
 def stored_nodes(tree: WordTree, named: Sequence[str]) -> tuple[int, ...]:
@@ -132,15 +132,13 @@ def load_any(name: str, data_root: str = "") -> Network:
         from yolo9000 import darknet
 
         return darknet.load(*words, data_root=data_root or None)
-    path = Path(name)
-    if path.is_dir() and (path / "model.safetensors").is_file():
-        path = path / "model.safetensors"
+    from yolo9000.modelfile import load_model, model_path
+
+    path = model_path(name)
     if not path.exists():
         raise ModelError(f"{name}: no such file or folder")
     if path.is_dir() or path.suffix == ".pt":
         return network_from_checkpoint(load_checkpoint(path))
-    from yolo9000.modelfile import load_model
-
     return load_model(path)
 
 

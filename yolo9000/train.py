@@ -18,6 +18,7 @@ from yolo9000.device import find_device
 from yolo9000.distributed import World, join_world
 from yolo9000.errors import TrainingError
 from yolo9000.history import CURVES_NAME, draw_curves
+from yolo9000.modelfile import MODEL_NAME
 from yolo9000.network import Network
 from yolo9000.optim import Average, make_optimiser
 from yolo9000.record import about, going_on, known_nodes, without_folders
@@ -28,7 +29,6 @@ from yolo9000.start import build_network
 from yolo9000.tasks import Task, make_task
 from yolo9000.validation import Judge
 
-MODEL_NAME = "model.safetensors"
 BEST_MODEL_NAME = "best.safetensors"  # only where validation data says which is the best
 
 

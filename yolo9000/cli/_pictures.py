@@ -23,6 +23,23 @@ SHARE = click.FloatRange(0, 1)
 # Of commands that go through packed data.
 COUNT = click.IntRange(1)
 ANY_COUNT = click.IntRange(0)
+size_option = click.option(
+    "--size",
+    type=ANY_COUNT,
+    default=0,
+    help="Side of the square input in pixels; default: the model's own.",
+)
+batch_option = click.option("--batch", type=COUNT, default=32, show_default=True, help="Pictures at a time.")
+workers_option = click.option(
+    "--workers",
+    type=ANY_COUNT,
+    default=1,
+    show_default=True,
+    help="Processes that load pictures; 0 = none but this.",
+)
+limit_option = click.option(
+    "--limit", type=ANY_COUNT, default=0, help="The first so many pictures only; 0 = all."
+)
 
 # Written out here as well as in decision.py, so that --help need not import torch; a test holds them equal.
 RULES = ("threshold", "darknet", "leaf", "greedy", "level", "vocabulary", "hedge")

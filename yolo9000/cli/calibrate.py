@@ -32,24 +32,11 @@ _FILE = click.Path(path_type=Path)
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="To be had; repeatable.  [default: 0.8 0.9 0.95 0.99]",
 )
-@click.option(
-    "--size",
-    type=_pictures.ANY_COUNT,
-    default=0,
-    help="Side of the square input in pixels; default: the model's own.",
-)
-@click.option("--batch", type=_pictures.COUNT, default=32, show_default=True, help="Pictures at a time.")
+@_pictures.size_option
+@_pictures.batch_option
 @click.option("--threshold", type=_pictures.SHARE, help="Boxes with less objectness are not looked at.")
-@click.option(
-    "--limit", type=_pictures.ANY_COUNT, default=0, help="The first so many pictures only; 0 = all."
-)
-@click.option(
-    "--workers",
-    type=_pictures.ANY_COUNT,
-    default=1,
-    show_default=True,
-    help="Processes that load pictures; 0 = none but this.",
-)
+@_pictures.limit_option
+@_pictures.workers_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
     model: str | None,

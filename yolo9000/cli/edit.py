@@ -158,11 +158,10 @@ def edited_tree(
 
 def _stored_type(path: Path | None) -> str:
     """The type that keeps every value of a model as its file has it. None: the model in the package."""
-    from yolo9000.modelfile import read_info
+    from yolo9000.modelfile import model_path, read_info
 
-    if path is not None and path.is_dir():
-        path = path / "model.safetensors"
-    if path is not None and path.suffix != ".safetensors":
+    path = model_path(path)
+    if path.suffix != ".safetensors":
         return "float32"
     tensors = read_info(path, verify=False).tensors.values()
     return "float16" if all(kind == "F16" for kind, shape in tensors if len(shape) > 1) else "float32"

@@ -23,14 +23,9 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 )
 @click.argument("model", required=False)
 @click.option("--data", multiple=True, required=True, type=_FILE, help="Packed file; repeatable.")
-@click.option(
-    "--size",
-    type=_pictures.ANY_COUNT,
-    default=0,
-    help="Side of the square input in pixels; default: the model's own.",
-)
+@_pictures.size_option
 @click.option("--classes", type=_FILE, help="JSON: name -> list of ids; scores for each such group.")
-@click.option("--batch", type=_pictures.COUNT, default=32, show_default=True, help="Pictures at a time.")
+@_pictures.batch_option
 @click.option(
     "--nms",
     type=_pictures.SHARE,
@@ -58,16 +53,8 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
     show_default=True,
     help="For 95% intervals; 0 = none.",
 )
-@click.option(
-    "--limit", type=_pictures.ANY_COUNT, default=0, help="Evaluate the first so many pictures only; 0 = all."
-)
-@click.option(
-    "--workers",
-    type=_pictures.ANY_COUNT,
-    default=1,
-    show_default=True,
-    help="Processes that load pictures; 0 = none but this.",
-)
+@_pictures.limit_option
+@_pictures.workers_option
 @click.option(
     "--html", type=_FILE, help="Also write a page: curves, AP along the tree, confusions, the worst pictures."
 )
@@ -135,14 +122,12 @@ def _facts(model: str, net: "Network", data: tuple[Path, ...], witness: "Witness
     import torch
 
     from yolo9000 import __version__
-    from yolo9000.modelfile import read_info
+    from yolo9000.modelfile import MODEL_NAME, model_path, read_info
     from yolo9000.report import data_fingerprint
     from yolo9000.runlog import timestamp
     from yolo9000.serve.answers import fingerprint
-    from yolo9000.train import MODEL_NAME
 
-    path = Path(model)
-    path = path / MODEL_NAME if path.is_dir() else path
+    path = model_path(model)
     own = path.is_file() and path.suffix == Path(MODEL_NAME).suffix
     weights = read_info(path, verify=False).sha256 if own else fingerprint(net)
     held, options = witness.held, witness.decision.options

@@ -120,10 +120,8 @@ def _load(
     if cfg is not None:
         net = _pictures.load_network(None, cfg, weights, data_root)
         return net, {"cfg": cfg.name, "weights": weights.name}
-    from yolo9000.modelfile import DEFAULT_PATH, load_model, read_info
+    from yolo9000.modelfile import load_model, model_path, read_info
 
-    path = model or DEFAULT_PATH
-    if path.is_dir():  # of a run
-        path = path / "model.safetensors"
+    path = model_path(model)
     net = load_model(path)
     return net, {"model": path.name, "sha256": read_info(path, verify=False).sha256}

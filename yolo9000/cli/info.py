@@ -51,16 +51,16 @@ def describe(path: Path | None) -> dict[str, Any]:
 
         spec = cfg.read(path)
         return {"file": str(path), "network": _network(spec), "layers": spec.to_dict()["layers"]}
+    from yolo9000.modelfile import MODEL_NAME, model_path, read_info
+
     facts: dict[str, Any] = {}
     if path is not None and path.is_dir():
         facts = {"folder": str(path), **_run(path)}
-        path = path / "model.safetensors"
-        if not path.is_file():
+        if not (path / MODEL_NAME).is_file():
             return facts
-    from yolo9000.modelfile import DEFAULT_PATH, read_info
-
+    path = model_path(path)
     info = read_info(path)
-    facts |= {"file": str(path or DEFAULT_PATH), "size": info.size, "sha256": info.sha256}
+    facts |= {"file": str(path), "size": info.size, "sha256": info.sha256}
     facts["network"] = _network(info.network)
     region = info.network.region
     facts["tree"] = _tree(info.tree, info.tree_fingerprint)
@@ -129,14 +129,15 @@ def _tree(tree: "WordTree | None", fingerprint: str | None) -> dict[str, Any] | 
 def _run(folder: Path) -> dict[str, Any]:
     """What a run's log says: "run", a summary, and "log", the last line of each kind; nothing without one."""
     from yolo9000.history import summary
+    from yolo9000.modelfile import MODEL_NAME
     from yolo9000.runlog import LOG_NAME, read_log
 
     lines = read_log(folder)
     if not (folder / LOG_NAME).is_file():
-        if (folder / "model.safetensors").is_file():
+        if (folder / MODEL_NAME).is_file():
             return {}
         raise ModelError(
-            f"{folder}: no log.jsonl and no model.safetensors; this is not the folder of a training run"
+            f"{folder}: no {LOG_NAME} and no {MODEL_NAME}; this is not the folder of a training run"
         )
     return {"run": summary(lines), "log": {str(line.get("event")): line for line in lines}}
 

@@ -13,12 +13,7 @@ _FILE = click.Path(path_type=Path)
 @click.argument("model")
 @click.option("--data", required=True, type=_FILE, help="Packed file with labelled pictures.")
 @click.option("--out", required=True, type=_FILE, help="Packed file to write.")
-@click.option(
-    "--size",
-    type=_pictures.ANY_COUNT,
-    default=0,
-    help="Side of the square input in pixels; default: the model's own.",
-)
+@_pictures.size_option
 @click.option(
     "--threshold",
     type=_pictures.SHARE,
@@ -26,7 +21,7 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Least objectness of a proposed box.",
 )
-@click.option("--batch", type=_pictures.COUNT, default=32, show_default=True, help="Pictures at a time.")
+@_pictures.batch_option
 def command(model: str, data: Path, out: Path, size: int, threshold: float, batch: int) -> None:
     """Give pictures that have only labels the boxes that a model finds for them.
 
