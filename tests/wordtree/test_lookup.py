@@ -155,6 +155,7 @@ def test_search_ranks_as_one_by_one(data):
     assert tree.search(text, 2) == tree.search(text)[:2]
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r")), max_size=8))
 def test_all_at_once_is_each_by_itself(names):
     assert _all_plain(tuple(names)) == [plain(name) for name in names] or not names
