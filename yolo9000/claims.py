@@ -52,19 +52,38 @@ def best_claims(
     labels: Tensor,
     image: Tensor,
     sigmoid: bool = False,
+    among: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The box with the largest objectness x Pr(label) for each of m labels.
 
-    objectness: (N, A, H, W) before the sigmoid. labels, image: (m,). Returns image, anchor, row, column, each
-    (m,).
+    objectness: (N, A, H, W) before the sigmoid. labels, image: (m,). among: (m, A, H, W) bool, the boxes that
+    each may be given, at least one. Returns image, anchor, row, column, each (m,).
     """
     H, W = objectness.shape[2:]
     best = torch.zeros_like(labels)
     log_objectness = F.logsigmoid(objectness.detach().flatten(2))  # (N, A, H*W)
     boxes = objectness[0].numel()
     for mine, log_probability in label_claims(hierarchy, logits, labels, image, boxes, sigmoid):
-        best[mine] = (log_objectness[image[mine]] + log_probability).flatten(1).argmax(dim=1)
+        score = (log_objectness[image[mine]] + log_probability).flatten(1)  # (k, A*H*W)
+        if among is not None:
+            score = score.masked_fill(~among[mine].flatten(1), -torch.inf)
+        best[mine] = score.argmax(dim=1)
     return image, best // (H * W), best // W % H, best % W
+
+
+def largest_proposals(objectness: Tensor, boxes_xyxy: Tensor, least: float) -> Tensor:
+    """Of each image the box that covers most of it, among those whose objectness is above `least`.
+
+    objectness: (N, A, H, W) before the sigmoid; boxes_xyxy: (N, A, H, W, 4) in 0..1 of the image, of which
+    only what lies in the image counts. Returns (N, A, H, W) bool: several where several cover as much, all
+    boxes of an image without any so sure.
+    """
+    corners = boxes_xyxy.clamp(0, 1)
+    area = (corners[..., 2:] - corners[..., :2]).prod(dim=-1)  # (N, A, H, W)
+    proposed = objectness.sigmoid() > least
+    area = torch.where(proposed, area, -1)
+    largest = proposed & (area == area.amax(dim=(1, 2, 3), keepdim=True))
+    return largest | ~proposed.any(dim=3).any(dim=2).any(dim=1)[:, None, None, None]
 
 
 def claimed(

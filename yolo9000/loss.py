@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yolo9000.assignment import Assignment, Target, Targets, assign, collect, drop_moot
 from yolo9000.boxes import cxcywh_to_xyxy, decode, iou_xyxy
-from yolo9000.claims import best_claims, claimed
+from yolo9000.claims import best_claims, claimed, largest_proposals
 from yolo9000.classlogits import DenseLogits, LazyLogits
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["RegionLoss", "check_finite", "soft_tree_cross_entropy", "tree_cross_entropy"]
 
 LABEL_OBJECTNESS = ("paper", "darknet2017", "darknet", "none")
+LABEL_BOXES = ("best", "largest")
 CLASS_LOSSES = ("softmax", "sigmoid")
 
 
@@ -47,12 +48,16 @@ class RegionLoss(nn.Module):
     strongly. Defaults: Darknet's cfg files of YOLOv2 and YOLO9000, and for the last two its constants.
     class_loss: "softmax" over sibling groups; "sigmoid", each class for itself, for flat lists only.
 
-    An image without boxes trains its label at the one predicted box with the largest objectness x Pr(label),
-    and a negative label -log(1 - Pr) at its own best box; one that a positive label of the image lies at or
-    below is contradicted, and left out. Of classes that an image names in no way nothing is said anywhere:
-    federated data sets need no more. Where more of a class may be in an image with boxes than were drawn
-    ("not_exhaustive_labels"), a box's objectness costs 1 - Pr(class) of what it would. What becomes of
-    objectness in images without boxes is label_objectness:
+    An image without boxes trains its label at one predicted box: label_box "best", the default, that with the
+    largest objectness x Pr(label); "largest", that which covers most of the image of those with an objectness
+    above label_iou, of several as large the best, and of all where none is so sure. (The latter is Detic's
+    max-size rule, Zhou et al. 2022, whose proposals are cut to the surest before; objectness here is the IoU
+    that is expected, label_iou what a label's box is taken to have.) A negative label trains -log(1 - Pr) at
+    its own best box; one that a positive label of the image lies at or below is contradicted, and left out.
+    Of classes that an image names in no way nothing is said anywhere: federated data sets need no more. Where
+    more of a class may be in an image with boxes than were drawn ("not_exhaustive_labels"), a box's
+    objectness costs 1 - Pr(class) of what it would. What becomes of objectness in images without boxes is
+    label_objectness:
 
     - "paper": the chosen box is taken to overlap the truth by label_iou, so it is pushed up to that if below;
     - "darknet2017": that, and every other box of the image is pushed to 0 (the release of January 2017);
@@ -85,12 +90,14 @@ class RegionLoss(nn.Module):
         early_scale: float = 0.01,
         class_loss: str = "softmax",
         label_objectness: str = "none",
+        label_box: str = "best",
         label_iou: float = 0.3,
     ) -> None:
         super().__init__()
         if (tree is None) == (classes is None):
             raise ValueError("RegionLoss wants either a tree or the number of classes")
         _one_of("label_objectness", label_objectness, LABEL_OBJECTNESS)
+        _one_of("label_box", label_box, LABEL_BOXES)
         _one_of("class_loss", class_loss, CLASS_LOSSES)
         if tree is None:
             from wordtree import WordTree
@@ -115,6 +122,7 @@ class RegionLoss(nn.Module):
         self.early_images, self.early_scale = early_images, early_scale
         self.class_loss = class_loss
         self.label_objectness, self.label_iou = label_objectness, label_iou
+        self.label_box = label_box
 
     def forward(
         self, raw: Tensor | LazyOutput, targets: Sequence[Target], images_seen: int = 0
@@ -161,7 +169,11 @@ class RegionLoss(nn.Module):
             sigmoid = self.class_loss == "sigmoid"
             labels = torch.cat((known.image_labels, known.negative_labels))
             image = torch.cat((known.label_image, known.negative_image))
-            chosen = best_claims(self.hierarchy, logits, boxes[:, :, 4], labels, image, sigmoid)
+            among = None
+            if self.label_box == "largest":
+                among = largest_proposals(boxes[:, :, 4], decoded_xyxy, self.label_iou)[image]
+                among[len(known.image_labels) :] = True
+            chosen = best_claims(self.hierarchy, logits, boxes[:, :, 4], labels, image, sigmoid, among)
             if len(known.open_labels):
                 what = known.open_labels, known.open_image
                 background *= 1 - claimed(self.hierarchy, logits, (N, A, H, W), *what, sigmoid)

@@ -32,6 +32,12 @@ def overlap(a, b) -> float:
     return both / (a[2] * a[3] + b[2] * b[3] - both)
 
 
+def covered(box) -> float:
+    """How much of the image a (cx, cy, w, h) covers."""
+    edges = [[min(max(box[k] + side * box[k + 2] / 2, 0), 1) for side in (-1, 1)] for k in (0, 1)]
+    return math.prod(high - low for low, high in edges)
+
+
 def loop(raw: np.ndarray, targets: list[dict], loss: RegionLoss, seen: int) -> np.ndarray:
     """The gradient at raw (N, A, 5+C, H, W), times N: Darknet's rules word by word, one number after
     another.
@@ -81,6 +87,11 @@ def loop(raw: np.ndarray, targets: list[dict], loss: RegionLoss, seen: int) -> n
                 p = conditionals(raw[b, n, 5:, j, i])
                 score[n, j, i] = objectness[n, j, i] * math.prod(p[k] for k in path(target["label"]))
             best = max(score, key=score.get)
+            if loss.label_box == "largest":
+                area = {at: covered(predicted[at]) for at in predicted if objectness[at] > loss.label_iou}
+                largest = max(area.values(), default=0)
+                score = {at: score[at] for at in area if area[at] == largest} or score
+                best = max(score, key=score.get)
             if loss.label_objectness in ("darknet", "darknet2017"):
                 for n, j, i in predicted:
                     delta[b, n, 4, j, i] = loss.noobject_scale * -objectness[n, j, i]
@@ -160,6 +171,7 @@ def test_gradient_equals_the_loop(data):
         "bias_match": data.draw(st.booleans()),
         "thresh": data.draw(st.sampled_from([0.2, 0.6])),
         "label_objectness": data.draw(st.sampled_from(["paper", "darknet2017", "darknet", "none"])),
+        "label_box": data.draw(st.sampled_from(["best", "largest"])),
         "label_iou": data.draw(st.sampled_from([0.3, 0.9])),
         "coord_scale": 1.5,
         "class_scale": 0.7,
@@ -214,12 +226,19 @@ def mixed_targets() -> list[dict]:
 @pytest.mark.parametrize("shared", [False, True], ids=["rows per anchor", "shared rows"])
 @pytest.mark.parametrize("stored", [None, [0, 1, 2, 3, 4, 6, 8, 9, 11], [0, 1, 4], [1, 5, 7], [11]])
 @pytest.mark.parametrize(
-    ("kind", "flat"),
-    [("paper", False), ("darknet", False), ("paper", True), ("darknet2017", True), ("sigmoid", True)],
+    ("options", "flat"),
+    [
+        ({"label_objectness": "paper"}, False),
+        ({"label_objectness": "darknet"}, False),
+        ({"label_objectness": "paper"}, True),
+        ({"label_objectness": "darknet2017"}, True),
+        ({"label_box": "largest"}, False),
+        ({"class_loss": "sigmoid", "label_box": "largest"}, True),
+        ({"class_loss": "sigmoid"}, True),
+    ],
 )
-def test_lazy_equals_dense(shared, stored, kind, flat):
+def test_lazy_equals_dense(shared, stored, options, flat):
     tree = WordTree.flat(TREE.ids) if flat else TREE
-    options = {"class_loss": "sigmoid"} if kind == "sigmoid" else {"label_objectness": kind}
     loss = RegionLoss(ANCHORS, tree, **options)
     targets = mixed_targets()
     out = make_lazy(len(targets), tree, shared=shared, stored=stored)

@@ -40,6 +40,31 @@ def test_ignore_boxes_cost_no_objectness_but_truths_inside_still_train():
         assert torch.equal(plain[part], ignoring[part])
 
 
+def test_label_at_the_largest_proposal():
+    """Of the boxes that are sure enough the largest within the picture learns the label, though another has
+    more of it; a negative label stays at its own best box; without a sure box the best learns."""
+    loss = RegionLoss([[0.5, 0.5], [1.0, 1.0]], classes=4, label_box="largest")
+    raw = torch.zeros(1, 2, 9, 2, 2)
+    raw[:, :, 4] = -3.0
+    raw[0, 0, 4, 0, 1] = raw[0, 1, 4, 1, 1] = 0.0  # two proposals: a small one and one of 4 x its area,
+    raw[0, 1, 2, 0, 0] = 3.0  # larger than which is one that nothing is sure of,
+    raw[0, 0, 4, 1, 0], raw[0, 0, 0, 1, 0], raw[0, 0, 2, 1, 0] = 0.0, -50.0, 2.0  # and one half outside.
+    raw[0, 0, 5 + 2, 0, 1] = 9.0  # the label, best by far at the small one
+    raw[0, 1, 5 + 3, 0, 0], raw[0, 1, 4, 0, 0] = 9.0, -0.9  # the negative label, at no proposal
+
+    def learning(target):
+        values = raw.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(loss(values.flatten(1, 2), [target])["loss"], values)
+        assert not grad[:, :, :5].any()
+        return [tuple(at) for at in grad[0, :, 5:].abs().sum(1).nonzero().tolist()]
+
+    assert learning({"label": 2}) == [(1, 1, 1)]
+    both = {"image_labels": torch.tensor([2]), "negative_labels": torch.tensor([3])}
+    assert learning(both) == [(1, 0, 0), (1, 1, 1)]
+    raw[:, :, 4] = -3.0
+    assert learning({"label": 2}) == [(0, 0, 1)]
+
+
 @pytest.mark.parametrize("label_objectness", ["paper", "darknet2017", "darknet", "none"])
 def test_label_objectness(label_objectness):
     """What each variant does, on an image where one box is far the best for the label."""
@@ -212,7 +237,12 @@ def test_wrong_shapes_and_settings():
         shapes = ((1, 15, 2, 2), (1, 4, 2, 2), (1, 12, 4), (1, 12))
         other = LazyOutput(*(torch.zeros(shape) for shape in shapes), None, 12, 3)
         RegionLoss(ANCHORS, classes=11)(other, [{}])
-    for wrong in ({"label_objectness": "new"}, {"class_loss": "hinge"}, {"classes": 3}):
+    for wrong in (
+        {"label_objectness": "new"},
+        {"label_box": "smallest"},
+        {"class_loss": "hinge"},
+        {"classes": 3},
+    ):
         with pytest.raises(ValueError):
             RegionLoss(ANCHORS, TREE, **wrong)
     with pytest.raises(ValueError, match="flat class lists"):
