@@ -25,7 +25,7 @@ from data_prep.errors import DataError
 from yolo9000 import augment
 from yolo9000.config import PartConfig, TrainConfig
 from yolo9000.errors import ImageError, TrainingError
-from yolo9000.parts import Part, Samples, select_parts, total_batches
+from yolo9000.parts import Part, Samples, Turns, select_parts, total_batches
 
 _FEWEST_PIXELS = 2.0  # a side of a box cut to less than this shows nothing that could be learnt
 
@@ -82,6 +82,7 @@ class Batches(Dataset):
         self.label_maps = list(label_maps) if label_maps is not None else [None] * len(self.stores)
         self.rank, self.ranks = rank, ranks
         self.parts = select_parts(config, self.stores)
+        self.turns = Turns(config)
         self._permutations: dict[tuple[int, int], np.ndarray] = {}  # (part, epoch); the last few
 
     def __len__(self) -> int:
@@ -91,18 +92,21 @@ class Batches(Dataset):
         """The input size of a batch: drawn anew every `input.every` batches (paper, section 2, multi-scale
         training).
         """
-        sizes = self.config.input.sizes
+        group, turn = self.turns.of(number)
+        sizes = self.turns.sizes[group]
         if len(sizes) == 1:
             return sizes[0]
-        random = np.random.default_rng([self.config.seed, 1, number // self.config.input.every])
+        random = np.random.default_rng([self.config.seed, 1, turn // self.config.input.every])
         return sizes[int(random.integers(len(sizes)))]
 
     def places(self, number: int, part: int, count: int | None = None) -> np.ndarray:
-        """Positions within the part, (pictures, stride), of the samples that batch `number` takes from it."""
+        """Positions within the part, (pictures, stride), of the samples that batch `number` takes from it, if
+        it is the part's turn.
+        """
         chosen = self.parts[part]
         count = chosen.count if count is None else count
         length, stride = len(chosen.where), chosen.stride
-        first = number * chosen.count * stride
+        first = self.turns.of(number)[1] * chosen.count * stride
         stream = np.arange(first, first + count * stride)
         out = np.empty(len(stream), np.int64)
         for epoch in np.unique(stream // length):
@@ -120,12 +124,13 @@ class Batches(Dataset):
         size = self.size_of(number)
         # The generator is keyed by picture, so that a rank's share is the same pictures that a single process
         # would make.
-        pictures = [(p, k) for p, part in enumerate(self.parts) for k in range(part.count)]
+        members = self.turns.members[self.turns.of(number)[0]]
+        pictures = [(p, k) for p in members for k in range(self.parts[p].count)]
         mine = pictures[self.rank :: self.ranks]
         canvas = np.full((len(mine), size, size, 3), augment.GREY, np.uint8)
         draws = np.zeros((len(mine), 3))  # for the colours
         targets, names, skipped = [], [], []
-        places = [self.places(number, p) for p in range(len(self.parts))]
+        places = {p: self.places(number, p) for p in members}
         for row, (p, k) in enumerate(mine):
             # The high words of the counter: a picture's draws move the low ones.
             bits = np.random.Philox(key=[self.config.seed, number], counter=[0, 0, p, k])

@@ -43,6 +43,7 @@ class ModelConfig:
     stored: str = "all"
     known: str = ""
     shared_rows: bool = False  # one set of class rows for all anchors
+    twin: int = 0  # with `start`: the first of the trunk's layers that get a copy that learns (yolo9000.twin)
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
     trunk_rows: bool = False  # class rows begin as those of the trunk, a classifier on a tree
     fold: bool = False  # the frozen layers' batch norms into their convolutions: the same outputs, faster
@@ -58,6 +59,8 @@ class ModelConfig:
             raise TrainingError("model.known names the classes of model.trunk, the start of a preset")
         if self.weights and not self.cfg:
             raise TrainingError("model.weights is read with model.cfg; for a model file use model.start")
+        if self.twin and not self.start:
+            raise TrainingError("model.twin adds to a trained detector: name it with model.start")
         if self.freeze < 0:
             raise TrainingError(f"model.freeze is a layer index, 0 or more; it is {self.freeze}")
 
@@ -113,6 +116,9 @@ class PartConfig:
     source: tuple[str, ...] = ()  # patterns (* and ?) for the samples' source names; none = all
     kind: str = "any"  # boxed | label (labels, no boxes) | unlabelled (neither) | any
     name: str = ""
+    sizes: tuple[
+        int, ...
+    ] = ()  # input sizes of batches of its own, shared by parts that have the same; () = all
     ignore_boxes: bool = False  # treat boxed pictures as if only their labels were known
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -120,6 +126,8 @@ class PartConfig:
         _choice("data.kind", self.kind, ("boxed", "label", "unlabelled", "any"))
         if not 0 < self.share < 1e6:
             raise TrainingError(f"data.share of part {self.name!r} is a positive number; it is {self.share}")
+        if self.sizes:
+            _pixels(f"data.sizes of part {self.name!r}", self.sizes)
 
 
 @dataclass(frozen=True)
@@ -178,8 +186,7 @@ class SizeConfig:
     every: int = 10  # paper, section 2
 
     def __post_init__(self) -> None:
-        if not self.sizes or any(s < 8 or s > 4096 for s in self.sizes):
-            raise TrainingError(f"input.sizes are pixels from 8 to 4096; they are {list(self.sizes)}")
+        _pixels("input.sizes", self.sizes)
         if self.every < 1:
             raise TrainingError(f"input.every is a number of batches, 1 or more; it is {self.every}")
 
@@ -252,7 +259,9 @@ class TrainConfig:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return self.input.sizes
+        """All that a batch may have, each once."""
+        found = [size for part in self.data for size in part.sizes or self.input.sizes]
+        return tuple(dict.fromkeys(found))
 
 
 def load_config(name: str | Path, settings: tuple[str, ...] = ()) -> TrainConfig:
@@ -301,6 +310,11 @@ def _choice(key: str, value: str, known: tuple[str, ...]) -> None:
 def _within(key: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise TrainingError(f"{key} lies from {low} to {high:g}; it is {value}")
+
+
+def _pixels(key: str, sizes: tuple[int, ...]) -> None:
+    if not sizes or any(s < 8 or s > 4096 for s in sizes):
+        raise TrainingError(f"{key} are pixels from 8 to 4096; they are {list(sizes)}")
 
 
 def _ordered(key: str, pair: tuple[float, float], low: float, high: float) -> None:

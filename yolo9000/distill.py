@@ -24,7 +24,7 @@ from yolo9000.errors import ModelError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, soft_tree_cross_entropy, tree_cross_entropy
 from yolo9000.network import Network
-from yolo9000.spec import Add, AveragePool, GlobalAveragePool, LogSumExp
+from yolo9000.spec import Add, AveragePool, Blend, GlobalAveragePool, LogSumExp
 
 if TYPE_CHECKING:
     from yolo9000.batches import Batch
@@ -206,10 +206,12 @@ class DistillTask:
         self.label_weight, self.teacher_weight = label_weight, teacher_weight
         self.averaged, added = class_branch(net)
         self.joined = net.feature_layer
-        if self.joined != added and (added not in net.spec.inputs(self.joined)[:1] or not boxes):
+        more = self.joined != added
+        blended = isinstance(net.spec.layers[added], Blend)
+        if (more and added not in net.spec.inputs(self.joined)[:1]) or ((more or blended) and not boxes):
             raise TrainingError(
                 "the task distill needs class rows on an average plus a difference; with more channels after "
-                "these only together with boxes"
+                "these, or two experts, only together with boxes"
             )
         if not net.spec.region.shared_rows:
             raise TrainingError("the task distill needs class rows that all anchors share")
@@ -308,7 +310,12 @@ class DistillTask:
 
 
 def class_branch(net: Network) -> tuple[int, int]:
-    """The layers (averaged, joined): the average pool of class features, and the addition after it."""
+    """The layers (averaged, joined): the average pool of class features that the trunk has, and the addition
+    after it; or, where there are two experts (yolo9000.twin), what blends them.
+    """
+    for j, layer in enumerate(net.spec):
+        if isinstance(layer, Blend) and isinstance(net.spec.layers[layer.first], AveragePool):
+            return layer.first, j
     for i, layer in enumerate(net.spec):
         if isinstance(layer, AveragePool):
             for j in range(i + 1, len(net.spec)):

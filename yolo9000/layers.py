@@ -214,6 +214,22 @@ class Add(Layer):
 
 
 @dataclass(frozen=True)
+class Blend(Layer):
+    """Of two earlier layers' outputs, of one shape, at every cell the share s of `second` and 1 - s of
+    `first`; s = sigmoid(v), v the previous layer's only channel. A network decides by it which of two experts
+    to hear where.
+    """
+
+    kind: ClassVar[str] = "blend"
+    first: int
+    second: int
+
+    def __post_init__(self) -> None:
+        self._integer("first", IMAGE)
+        self._integer("second", IMAGE)
+
+
+@dataclass(frozen=True)
 class Reorg(Layer):
     """Space to depth: (C, H, W) -> (C * stride^2, H / stride, W / stride), in one of two orders.
 

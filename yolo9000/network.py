@@ -19,6 +19,7 @@ from yolo9000.spec import (
     IMAGE,
     Add,
     AveragePool,
+    Blend,
     Convolution,
     Dropout,
     External,
@@ -315,6 +316,8 @@ class Network(nn.Module):
                 return x if len(inputs) == 1 else torch.cat(inputs, 1)
             case Add():
                 return activate(x + inputs[1], layer.activation)
+            case Blend():
+                return inputs[1] + x.sigmoid() * (inputs[2] - inputs[1])
             case Reorg():
                 return reorg(x, layer.stride, layer.order)
             case _:

@@ -1,5 +1,6 @@
-"""Parts of the data: which samples of the stores make up a share of every batch, and how many. Opens no
-picture; what becomes of the samples is batches.py's.
+"""Parts of the data: which samples of the stores make up a share of every batch, and how many; and, where
+parts have input sizes of their own, whose turn a batch is. Opens no picture; what becomes of the samples is
+batches.py's.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ import numpy as np
 
 from yolo9000.config import PartConfig, TrainConfig
 from yolo9000.errors import TrainingError
+
+_CYCLE = 20  # batches in which every group of sizes has its turns
 
 
 class Samples(Protocol):
@@ -41,11 +44,49 @@ class Part:
         return tiles * tiles
 
 
+class Turns:
+    """Whose turn each batch is. Parts with the same input sizes share batches; where there are several such
+    groups, each has its share of every 20 batches, spread evenly. One group: every batch is its.
+
+    members: for each group the positions of its parts; sizes: for each group its input sizes.
+    """
+
+    def __init__(self, config: TrainConfig):
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for k, part in enumerate(config.data):
+            groups.setdefault(part.sizes or config.input.sizes, []).append(k)
+        self.sizes, self.members = list(groups), list(groups.values())
+        weights = [sum(config.data[k].share for k in members) for members in self.members]
+        cycle = _CYCLE if len(weights) > 1 else 1
+        self.counts = part_counts(weights, cycle)
+        for members, count in zip(self.members, self.counts, strict=True):
+            if not count:
+                part = config.data[members[0]].name or str(members[0])
+                raise TrainingError(
+                    f"data part {part} has sizes of its own and less than one batch in {cycle}"
+                )
+        # Each time the one whose turns so far fall furthest behind its share.
+        self.order: list[int] = []
+        for n in range(1, cycle + 1):
+            behind = [n * count / cycle - self.order.count(g) for g, count in enumerate(self.counts)]
+            self.order.append(max(range(len(behind)), key=behind.__getitem__))
+
+    def of(self, number: int) -> tuple[int, int]:
+        """The group of batch `number`, and how many batches it had before."""
+        cycles, place = divmod(number, len(self.order))
+        group = self.order[place]
+        return group, cycles * self.counts[group] + self.order[:place].count(group)
+
+
 def select_parts(config: TrainConfig, stores: Sequence[Samples]) -> list[Part]:
     """The parts of the configuration with their samples and exact counts in a batch; TrainingError where a
     part has none.
     """
-    counts = part_counts([part.share for part in config.data], config.batch)
+    counts = [0] * len(config.data)
+    for members in Turns(config).members:
+        shares = part_counts([config.data[k].share for k in members], config.batch)
+        for k, count in zip(members, shares, strict=True):
+            counts[k] = count
     parts = []
     described = [describe(store) for store in stores]
     for k, (part, count) in enumerate(zip(config.data, counts, strict=True)):
@@ -107,7 +148,13 @@ def total_batches(config: TrainConfig, parts: Sequence[Part]) -> int:
     """Batches in the run: `images` of them, or `epochs` passes over the part that takes longest."""
     if config.images:
         return -(-config.images // config.batch)
-    longest = max(len(part.where) / (part.count * part.stride) for part in parts)
+    turns = Turns(config)
+    often = {
+        k: count / len(turns.order)
+        for members, count in zip(turns.members, turns.counts, strict=True)
+        for k in members
+    }
+    longest = max(len(part.where) / (part.count * part.stride * often[k]) for k, part in enumerate(parts))
     return max(1, int(np.ceil(config.epochs * longest)))
 
 

@@ -23,6 +23,7 @@ from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
 from yolo9000.parts import Samples, label_map
 from yolo9000.spec import Convolution, NetworkSpec
+from yolo9000.twin import add_twin
 
 
 def build_network(
@@ -44,8 +45,6 @@ def build_network(
                 copy_tree_rows(source, net)
             if known:
                 copy_class_rows(source, [tree.index(wnid) for wnid in known], net, tree)
-        if config.fold:
-            net = net.fuse(config.freeze)
     else:
         net = (
             load_any(config.start)
@@ -57,6 +56,10 @@ def build_network(
             tree = choose_tree(config.tree, stores, named)
         if tree is not None and net.tree is None:
             net.tree = tree
+    if config.twin:
+        net = add_twin(net, config.twin)
+    if config.fold:
+        net = net.fuse(config.freeze)
     maps = []
     for store in stores:
         if tree is None:

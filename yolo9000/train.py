@@ -190,7 +190,7 @@ def _save(run: Run, path: Path, record: dict[str, Any]) -> None:
 
 
 def _check_sizes(config: TrainConfig, net: Network) -> None:
-    for size in config.input.sizes:
+    for size in config.sizes:
         if size % net.stride:
             raise TrainingError(
                 f"input.sizes: {size} is not a multiple of the network's stride, {net.stride}"

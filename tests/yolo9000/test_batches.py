@@ -16,7 +16,7 @@ from tests.yolo9000 import toys
 from yolo9000.batches import Batches, load_batches, to_batch
 from yolo9000.config import AugmentConfig, ModelConfig, PartConfig, SizeConfig, TrainConfig
 from yolo9000.errors import TrainingError
-from yolo9000.parts import label_map, part_counts
+from yolo9000.parts import Turns, label_map, part_counts
 
 CPU = torch.device("cpu")
 
@@ -137,6 +137,61 @@ def test_sizes_are_drawn_anew_every_few_batches(store: Store) -> None:
     sizes = np.array([batches.size_of(n) for n in range(100)]).reshape(20, 5)
     assert (sizes == sizes[:, :1]).all() and set(sizes.ravel()) == {32, 64, 96}
     assert batches[0]["images"].shape[1] == sizes[0, 0]
+
+
+SMALL = dataclasses.replace(BOXED, sizes=(64,), name="small")
+
+
+def test_parts_with_sizes_of_their_own_have_batches_of_their_own(store: Store) -> None:
+    """In 20 batches each group has its share of turns, and a part's stream goes on from its last turn."""
+    parts = (SMALL, LABEL, dataclasses.replace(LABEL, name="more", kind="boxed"))
+    batches = make(store, parts, images=600)
+    plain = make(store, (SMALL,), input=SizeConfig((64,)), images=600)
+    turns, seen = [], []
+    for number in range(60):
+        item = batches[number]
+        turns.append(set(item["parts"].tolist()))
+        assert item["images"].shape[1] == batches.size_of(number) == (64 if turns[-1] == {0} else 32)
+        if turns[-1] == {0}:
+            assert (batches.places(number, 0) == plain.places(len(seen), 0)).all()
+            seen += [batches.places(number, 0)]
+    assert all(turn in ({0}, {1, 2}) for turn in turns) and [p.count for p in batches.parts] == [10, 5, 5]
+    small = np.array([turn == {0} for turn in turns])
+    assert small.sum() == 36  # 3 of 5 shares
+    assert (np.abs(np.cumsum(small) - 0.6 * np.arange(1, 61)) < 1).all()
+    counts = np.bincount(np.concatenate(seen).ravel(), minlength=13)
+    assert counts.max() - counts.min() <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.floats(1, 5), st.sampled_from([(), (64,), (64, 96)])), min_size=1, max_size=5))
+def test_turns_are_the_shares_of_every_twenty_batches(parts) -> None:
+    data = tuple(PartConfig(share, sizes=sizes) for share, sizes in parts)
+    turns = Turns(TrainConfig(model=ModelConfig(preset="x"), data=data, images=1))
+    group, before = zip(*(turns.of(number) for number in range(100)), strict=True)
+    for g, members in enumerate(turns.members):
+        assert {data[k].sizes or (416,) for k in members} == {turns.sizes[g]}
+        assert [k for h, k in zip(group, before, strict=True) if h == g] == list(range(group.count(g)))
+        share = sum(data[k].share for k in members) / sum(part.share for part in data)
+        assert abs(group.count(g) / 100 - share) <= 1 / 20
+    assert sorted(k for members in turns.members for k in members) == list(range(len(data)))
+
+
+def test_epochs_of_parts_with_turns(store: Store) -> None:
+    parts = (SMALL, LABEL)
+    batches = make(store, parts, images=0, epochs=2.0, batch=4)
+    assert (
+        len(batches) == 14
+    )  # 7 labelled pictures, 4 in each of 5 of 20 batches, twice; the 13 others faster
+    taken = [batches.places(n, 1).ravel() for n in range(40) if batches.turns.of(n)[0] == 1]
+    assert sorted(np.concatenate(taken)[:14]) == sorted([*range(7), *range(7)])
+
+
+def test_a_part_with_sizes_of_its_own_and_too_few_turns(store: Store) -> None:
+    with pytest.raises(TrainingError, match="labels has sizes of its own and less than one batch in 20"):
+        make(store, (BOXED, dataclasses.replace(LABEL, share=0.01, sizes=(64,))))
+    with pytest.raises(TrainingError, match=r"data.sizes of part 'labels' are pixels from 8 to 4096"):
+        dataclasses.replace(LABEL, sizes=(64, 7))
 
 
 def test_epochs_count_the_part_that_takes_longest(store: Store) -> None:

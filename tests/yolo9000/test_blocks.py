@@ -9,7 +9,7 @@ from torch import nn
 
 from yolo9000.blocks import BatchNorm, max_pool, reorg
 from yolo9000.network import Network
-from yolo9000.spec import Add, AveragePool, Convolution, LogSumExp, MaxPool, NetworkSpec, Route
+from yolo9000.spec import Add, AveragePool, Blend, Convolution, LogSumExp, MaxPool, NetworkSpec, Route
 
 LINEAR = {"activation": "linear", "batch_normalize": False}
 
@@ -101,6 +101,23 @@ def test_dilation_groups_and_references():
     expected = torch.cat((nn.functional.silu(a + b), x), 1)
     torch.testing.assert_close(net(x), expected)
     torch.testing.assert_close(net.features(x, 0), a)
+
+
+def test_a_gate_blends_two_layers_cell_by_cell():
+    layers = (
+        Convolution(4, 1, **LINEAR),
+        Convolution(4, 3, **LINEAR),
+        Convolution(1, 3, **LINEAR),
+        Blend(1, 0),
+    )
+    net = Network(NetworkSpec(16, 16, layers))
+    x = torch.rand(2, 3, 5, 7)
+    first, second, gate = (net.features(x, i) for i in (1, 0, 2))
+    share = 1 / (1 + (-gate).exp())  # (N, 1, H, W)
+    torch.testing.assert_close(net(x), (1 - share) * first + share * second)
+    for bias, expected in ((1e4, second), (-1e4, first)):
+        net.layers[2].conv.bias.data.fill_(bias)
+        torch.testing.assert_close(net(x), expected)
 
 
 def test_log_sum_exp_of_sets_of_rows():

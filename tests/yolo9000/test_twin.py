@@ -1,0 +1,114 @@
+"""A twin of the trunk: two experts for names and a gate; all that was there stays, only the twin learns."""
+
+import pytest
+import torch
+from torch.nn.functional import avg_pool2d
+
+from tests.yolo9000.test_distill import KNOWN, LABELS, batch, classifier, detector, started
+from tests.yolo9000.test_loss import TREE
+from yolo9000 import presets
+from yolo9000.detector import Detector
+from yolo9000.distill import DistillTask, class_branch
+from yolo9000.errors import TrainingError
+from yolo9000.layers import Convolution, Route
+from yolo9000.modelfile import load_model, save_model
+from yolo9000.network import Network
+from yolo9000.twin import add_twin
+
+
+def difference_learnt(net: Network) -> Network:
+    """Some difference, as training makes: a new one is zero."""
+    torch.manual_seed(3)
+    torch.nn.init.normal_(net.layers[class_branch(net)[1] - 1].conv.weight, 0, 0.1)
+    return net
+
+
+@pytest.mark.parametrize("first", [1, 4, 9, 14, 18])
+@pytest.mark.parametrize("shared", [True, False])
+@torch.no_grad()
+def test_the_gate_decides_between_the_detector_and_its_trunk(first, shared):
+    """Logits by hand: at one end what the detector said, at the other the trunk alone, averaged more widely;
+    at first the mean of both experts' features."""
+    net = difference_learnt(started(shared=shared)[1])
+    made = add_twin(net, first, window=5)
+    images = torch.rand(2, 3, 64, 96)
+    own = net.feature_layer
+    maps = net.outputs(images, (18, own))
+    trunk = avg_pool2d(maps[18], 5, 1, 2, count_include_pad=False)
+    gate = made.layers[made.feature_layer - 1].conv
+    for bias, share in ((1e4, 1.0), (-1e4, 0.0), (0.0, 0.5)):
+        gate.bias.fill_(bias)
+        features = share * maps[own] + (1 - share) * trunk
+        expected = net.lazy_from(net.lazy(images).boxes, features).dense()
+        torch.testing.assert_close(made(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_without_sums_of_evidence_too():
+    torch.manual_seed(1)
+    net = Network(presets.tiny9000(TREE, ((1.5, 2.0),), neck=8, dilations=(1, 2), branch=16), TREE).eval()
+    net.layers[-1].rows.weight.normal_()
+    made = add_twin(net, 9, window=7)  # the difference is zero still: both experts say the same
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(made(images), net(images), rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_twin_the_gate_and_the_rows_learn_and_boxes_stay():
+    flat, net = started()
+    made = add_twin(difference_learnt(net).fuse(), 9)
+    begin = made.spec.layers.index(Route((8,)), net.spec.region.boxes)
+    made.freeze(begin).train()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        boxes = net.eval().lazy(images).boxes
+    task = DistillTask(made, TREE, flat, LABELS, per_picture=3, boxes=True)
+    optimizer = torch.optim.SGD([p for p in made.parameters() if p.requires_grad], 0.01)
+    for _ in range(2):  # the gate's last convolution begins at zero: those before it learn from the second on
+        optimizer.zero_grad()
+        task.loss(made, batch(boxes=True))["loss"].backward()
+        optimizer.step()
+    changed = {int(k.split(".")[1]) for k, v in made.state_dict().items() if not torch.equal(v, before[k])}
+    learning = {i for i, s in enumerate(made.spec) if i > begin and isinstance(s, Convolution)}
+    assert learning and learning <= changed and min(changed) > begin
+    with torch.no_grad():
+        torch.testing.assert_close(made.eval().lazy(images).boxes, boxes, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_teacher_judges_what_the_trunk_sees():
+    made = add_twin(started()[1], 9, window=3)
+    images = torch.rand(1, 3, 64, 64)
+    averaged, blend = class_branch(made)
+    trunk = made.outputs(images, (18, averaged))
+    torch.testing.assert_close(
+        trunk[averaged], avg_pool2d(trunk[18], 3, 1, 1, count_include_pad=False), rtol=1e-5, atol=1e-6
+    )
+    assert blend == made.feature_layer
+
+
+def test_a_twin_goes_through_a_file_and_detects(tmp_path):
+    made = add_twin(difference_learnt(started()[1]), 9)
+    save_model(made, tmp_path / "twin.safetensors")
+    read = load_model(tmp_path / "twin.safetensors")
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(made(images), read(images))
+        torch.testing.assert_close(read.fuse()(images), made(images), rtol=1e-4, atol=1e-4)
+    detector = Detector(read, precision="float32")
+    assert len(detector(torch.zeros(60, 60, 3, dtype=torch.uint8).numpy(), threshold=0.0, size=64))
+
+
+@pytest.mark.parametrize("first", [-1, 0, 19, 40])
+def test_a_layer_that_is_not_the_trunks(first):
+    with pytest.raises(TrainingError, match="one of the trunk's layers, 1 to 18"):
+        add_twin(detector(), first)
+
+
+def test_networks_of_another_kind():
+    with pytest.raises(TrainingError, match="has no twin yet"):
+        add_twin(add_twin(detector(), 9), 9)
+    with pytest.raises(TrainingError, match="an average plus a difference"):
+        add_twin(classifier(len(KNOWN)), 9)
+    with pytest.raises(TrainingError, match="only together with boxes"):
+        DistillTask(add_twin(detector(), 9), TREE, classifier(), LABELS)
