@@ -1,8 +1,4 @@
-"""Objects on photographs by a file of `yolo9000 export`, run by OpenVINO: nothing of yolo9000 is needed.
-
-    python detect_openvino.py yolo9000.xml photo.jpg ...
-
-Prints a line of JSON an object."""
+"""Detect with OpenVINO, without yolo9000: python detect_openvino.py yolo9000.xml photo.jpg ..."""
 
 import json
 import sys
@@ -11,46 +7,24 @@ import numpy as np
 import openvino
 from PIL import Image, ImageOps
 
-
-def scaled(pixels, count):
-    """Darknet's way to stretch or shrink (n, m, 3) to (count, m, 3): corner pixels' centres stay in place."""
-    place = np.arange(count) * ((len(pixels) - 1) / max(1, count - 1))
-    before = place.astype(int)
-    share = (place - before).astype(np.float32)[:, None, None]
-    return pixels[before] * (1 - share) + pixels[np.minimum(before + 1, len(pixels) - 1)] * share
-
-
-def letterboxed(picture, wide, high, resize, grey):
-    """A PIL picture as (1, 3, high, wide) in 0..1, scaled to fit, in the middle of grey."""
-    w, h = picture.size
-    w, h = (wide, max(1, h * wide // w)) if wide * h < high * w else (max(1, w * high // h), high)
-    if resize == "smooth":
-        pixels = np.asarray(picture.resize((w, h), Image.Resampling.BILINEAR), np.float32) / 255
-    else:
-        pixels = scaled(np.asarray(picture, np.float32) / 255, h)
-        pixels = scaled(pixels.transpose(1, 0, 2), w).transpose(1, 0, 2)
-    image = np.full((1, 3, high, wide), grey, np.float32)
-    left, top = (wide - w) // 2, (high - h) // 2
-    image[0, :, top : top + h, left : left + w] = pixels.transpose(2, 0, 1)
-    return image
-
-
-if len(sys.argv) < 3:
-    sys.exit(__doc__)
+files = sys.argv[2:] or sys.exit(__doc__)
 model = openvino.Core().read_model(sys.argv[1])
+compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # not bfloat16
 about = json.loads(model.get_rt_info("yolo9000").astype(str))
-# Without the hint processors that have bfloat16 compute in it: faster, and scores differ by some hundredths.
-compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-tree = about["tree"]
-for file in sys.argv[2:]:
-    picture = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
-    image = letterboxed(picture, *about["size"], **about["letterbox"])
-    outputs = compiled({"images": image, "image_sizes": np.array([picture.size])})
-    boxes, scores, nodes = (outputs[name] for name in ("boxes_xyxy", "scores", "nodes"))
-    for box, score, node in zip(boxes, scores, nodes, strict=True):
-        path = [int(node)]
-        while tree["parents"][path[0]] >= 0:
-            path.insert(0, tree["parents"][path[0]])
-        names = [tree["names"][k] for k in path]
-        found = {"source": file, "name": names[-1], "id": tree["ids"][node], "score": round(float(score), 5)}
-        print(json.dumps({**found, "box_xyxy": [round(float(v), 2) for v in box], "path_names": names}))
+tree, paths, (wide, high) = about["tree"], {-1: []}, about["size"]
+for node, parent in enumerate(tree["parents"]):  # parents come before their children
+    paths[node] = [*paths[parent], tree["names"][node]]
+for file in files:
+    photo = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    W, H = photo.size
+    w, h = min(wide, max(1, W * high // H)), min(high, max(1, H * wide // W))  # as large as it fits
+    small = photo.resize((w, h), Image.BILINEAR) if about["letterbox"]["resize"] == "smooth" else photo
+    a, b = (small.width - 1) / max(1, w - 1), (small.height - 1) / max(1, h - 1)  # 1 if it is scaled already
+    place = (a, 0, (1 - a) / 2, 0, b, (1 - b) / 2)  # as Darknet scales: the corner pixels stay in the corners
+    bands = [c.convert("F").transform((w, h), Image.AFFINE, place, Image.BILINEAR) for c in small.split()]
+    images = np.full((1, 3, high, wide), about["letterbox"]["grey"], np.float32)
+    images[0, :, (high - h) // 2 :, (wide - w) // 2 :][:, :h, :w] = np.stack(bands) / 255
+    outputs = compiled({"images": images, "image_sizes": np.array([photo.size])})
+    for box, score, node in zip(*(outputs[k].tolist() for k in range(3)), strict=True):
+        found = {"source": file, "name": paths[node][-1], "id": tree["ids"][node], "path_names": paths[node]}
+        print(json.dumps({**found, "score": round(score, 5), "box_xyxy": [round(v, 2) for v in box]}))

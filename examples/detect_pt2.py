@@ -1,8 +1,4 @@
-"""Objects on photographs by a file of `yolo9000 export`, run by PyTorch: nothing of yolo9000 is needed.
-
-    python detect_pt2.py yolo9000.pt2 photo.jpg ...
-
-Prints a line of JSON an object."""
+"""Detect with PyTorch, without yolo9000: python detect_pt2.py yolo9000.pt2 photo.jpg ..."""
 
 import json
 import sys
@@ -11,46 +7,24 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-
-def scaled(pixels, count):
-    """Darknet's way to stretch or shrink (n, m, 3) to (count, m, 3): corner pixels' centres stay in place."""
-    place = np.arange(count) * ((len(pixels) - 1) / max(1, count - 1))
-    before = place.astype(int)
-    share = (place - before).astype(np.float32)[:, None, None]
-    return pixels[before] * (1 - share) + pixels[np.minimum(before + 1, len(pixels) - 1)] * share
-
-
-def letterboxed(picture, wide, high, resize, grey):
-    """A PIL picture as (1, 3, high, wide) in 0..1, scaled to fit, in the middle of grey."""
-    w, h = picture.size
-    w, h = (wide, max(1, h * wide // w)) if wide * h < high * w else (max(1, w * high // h), high)
-    if resize == "smooth":
-        pixels = np.asarray(picture.resize((w, h), Image.Resampling.BILINEAR), np.float32) / 255
-    else:
-        pixels = scaled(np.asarray(picture, np.float32) / 255, h)
-        pixels = scaled(pixels.transpose(1, 0, 2), w).transpose(1, 0, 2)
-    image = np.full((1, 3, high, wide), grey, np.float32)
-    left, top = (wide - w) // 2, (high - h) // 2
-    image[0, :, top : top + h, left : left + w] = pixels.transpose(2, 0, 1)
-    return image
-
-
-if len(sys.argv) < 3:
-    sys.exit(__doc__)
-extra = {"yolo9000": ""}
+files = sys.argv[2:] or sys.exit(__doc__)
+extra = {"yolo9000": ""}  # torch fills it
 module = torch.export.load(sys.argv[1], extra_files=extra).module()
 about = json.loads(extra["yolo9000"])
-tree = about["tree"]
-for file in sys.argv[2:]:
-    picture = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
-    image = letterboxed(picture, *about["size"], **about["letterbox"])
+tree, paths, (wide, high) = about["tree"], {-1: []}, about["size"]
+for node, parent in enumerate(tree["parents"]):  # parents come before their children
+    paths[node] = [*paths[parent], tree["names"][node]]
+for file in files:
+    photo = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    W, H = photo.size
+    w, h = min(wide, max(1, W * high // H)), min(high, max(1, H * wide // W))  # as large as it fits
+    small = photo.resize((w, h), Image.BILINEAR) if about["letterbox"]["resize"] == "smooth" else photo
+    pixels = torch.tensor(np.asarray(small, np.float32)).permute(2, 0, 1)[None] / 255  # in 0..1
+    scaled = torch.nn.functional.interpolate(pixels, (h, w), mode="bilinear", align_corners=True)  # Darknet's
+    images = torch.full((1, 3, high, wide), about["letterbox"]["grey"])
+    images[:, :, (high - h) // 2 :, (wide - w) // 2 :][..., :h, :w] = scaled
     with torch.inference_mode():
-        outputs = module(torch.from_numpy(image), torch.tensor([picture.size]))
-    boxes, scores, nodes = (output.numpy() for output in outputs[:3])
-    for box, score, node in zip(boxes, scores, nodes, strict=True):
-        path = [int(node)]
-        while tree["parents"][path[0]] >= 0:
-            path.insert(0, tree["parents"][path[0]])
-        names = [tree["names"][k] for k in path]
-        found = {"source": file, "name": names[-1], "id": tree["ids"][node], "score": round(float(score), 5)}
-        print(json.dumps({**found, "box_xyxy": [round(float(v), 2) for v in box], "path_names": names}))
+        outputs = module(images, torch.tensor([photo.size]))
+    for box, score, node in zip(*(output.tolist() for output in outputs[:3]), strict=True):
+        found = {"source": file, "name": paths[node][-1], "id": tree["ids"][node], "path_names": paths[node]}
+        print(json.dumps({**found, "score": round(score, 5), "box_xyxy": [round(v, 2) for v in box]}))

@@ -55,14 +55,25 @@ def run_example(format: str, model: Path, files: list[Path]) -> list[dict]:
 
 
 def assert_example_finds(found: list[dict], pictures: list[dict]) -> None:
-    """What an example printed is what `detect --json` said; pixels scaled by Pillow may differ by a level."""
-    expected = [{"source": one["source"], **object_} for one in pictures for object_ in one["detections"]]
-    assert len(found) == len(expected) > 0
-    for ours, theirs in zip(found, expected, strict=True):
-        for key in ("source", "name", "id", "path_names"):
-            assert ours[key] == theirs[key]
-        assert ours["score"] == pytest.approx(theirs["score"], abs=0.01)
-        assert np.allclose(ours["box_xyxy"], theirs["box_xyxy"], atol=1.5)
+    """What an example printed is what `detect --json` said, each box once and the best first. Pixels scaled
+    by Pillow may differ by a level, and boxes of equal scores may change places."""
+    assert len(found) > 0
+    assert [one["source"] for one in found] == [one["source"] for one in pictures for _ in one["detections"]]
+    for one in pictures:
+        ours, left = [row for row in found if row["source"] == one["source"]], list(one["detections"])
+        scores = [row["score"] for row in ours]
+        assert np.allclose(scores, [row["score"] for row in left], atol=0.01, rtol=0)
+        assert scores == sorted(scores, reverse=True)
+        for row in ours:
+            same = [k for k, theirs in enumerate(left) if _same(row, theirs)]
+            assert same, f"{row} is not among {left}"
+            left.pop(same[0])
+
+
+def _same(ours: dict, theirs: dict) -> bool:
+    named = all(ours[key] == theirs[key] for key in ("name", "id", "path_names"))
+    near = np.allclose(ours["box_xyxy"], theirs["box_xyxy"], atol=1.5)
+    return named and near and abs(ours["score"] - theirs["score"]) <= 0.01
 
 
 @pytest.mark.slow
@@ -131,3 +142,9 @@ def test_an_example_without_arguments_says_how_it_is_used(format):
     script = EXAMPLES / f"detect_{format}.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and f"python {script.name}" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_example_is_short_enough_to_read_at_a_glance(format):
+    text = (EXAMPLES / f"detect_{format}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 30  # docstring and blank lines among them
