@@ -260,7 +260,8 @@ def _from_pil(
 def _without_rest(picture: Image.Image, stored: tuple[int, int]) -> Image.Image:
     """A reduced picture without a last column or row of which less than half was in the whole, (width,
     height) `stored`: it would stretch what is seen."""
-    power = round(stored[0] / picture.width)
+    # By the longer side: one of few pixels is rounded up by too much to tell.
+    power = round(max(stored) / max(picture.size))
     sides = tuple(max(1, round(side / power)) for side in stored)
     return picture if sides == picture.size else picture.crop((0, 0, *sides))
 
