@@ -1,7 +1,7 @@
-"""Readers of annotations: COCO, LVIS, VOC, CVAT, Open Images, YOLO, Darknet's lists, class names, recipes.
+"""Readers of annotations: COCO, LVIS, VOC, CVAT, Open Images, YOLO, Darknet's lists. Class names are
+classnames.py's.
 
-The independent parses: the json module and pycocotools, ElementTree, lines and fields split by hand, PyYAML
-where it is installed.
+The independent parses: the json module and pycocotools, ElementTree, lines and fields split by hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from xml.etree import ElementTree
 import numpy as np
 
 from data_prep import DataError
-from data_prep.classnames import read_class_names
 from data_prep.coco import read_coco
 from data_prep.cvat import read_cvat
 from data_prep.lookup import Lookup
@@ -88,17 +87,6 @@ YOLO = b"0 0.5 0.5 0.25 0.5\n1 0.1 0.2 0.1 0.1\n\n0 0.1 0.1 0.5 0.1 0.5 0.5\n"
 DARK = b"2 0.5 0.5 0.25 0.5\n"
 MARK = b"5 0 0 0 0\n"
 LISTING = b"images/a.jpg\n/data/images/b/c.jpg\n"
-NAMES = b"cat\ndog\nhusky dog\n"
-YAML = b"path: x\nnames:\n  0: cat\n  1: 'dog'  # a comment\n  2: husky dog\nnc: 3\n"
-YAML_LIST = b"nc: 3\nnames: [\"cat\", dog, 'husky, dog']\n"
-YAML_QUOTES = b"""names: ['dog''s', "a \\"b\\"",
-  '[c]', don't, 'it', "\\u00e9",]
-"""
-YAML_LINES = b"""names:
-- 'dog''s'
-- "a \\"b\\""
-- don't
-"""
 _CORNERS = ("XMin", "YMin", "XMax", "YMax")
 PICTURES = ("a.jpg", "b/c.jpg", "train2017/000000391895.jpg")
 
@@ -276,10 +264,7 @@ def open_openimages(folder: Path) -> Iterator[Check]:
         }  # of two columns of one name the last, as csv has it
         wanted = []
         for fields in lines:
-            values = [
-                _parsed(fields[column[k]]) if column[k] < len(fields) else None
-                for k in ("XMin", "YMin", "XMax", "YMax")
-            ]
+            values = [_parsed(fields[column[k]]) if column[k] < len(fields) else None for k in _CORNERS]
             if None not in values and column["LabelName"] < len(fields):
                 key, image = fields[column["LabelName"]].strip(), fields[column["ImageID"]].strip()
                 if key and image:
@@ -318,7 +303,7 @@ def _yolo_rows(data: bytes, classes: int) -> list[tuple]:
 @contextmanager
 def open_yolo(folder: Path) -> Iterator[Check]:
     (folder / "labels").mkdir()
-    (folder / "x.names").write_bytes(NAMES)
+    (folder / "x.names").write_bytes(b"cat\ndog\nhusky dog\n")
 
     def check(data: bytes) -> None:
         (folder / "labels" / "a.txt").write_bytes(data)
@@ -356,40 +341,6 @@ def open_darknet(folder: Path) -> Iterator[Check]:
     yield check
 
 
-@contextmanager
-def open_names(folder: Path) -> Iterator[Check]:
-    def check(data: bytes) -> None:
-        is_yaml = b"names:" in data
-        path = folder / ("x.yaml" if is_yaml else "x.names")
-        path.write_bytes(data)
-        names = read_class_names(path)
-        same(len(set(names)), len(names), "names that differ")
-        if not is_yaml:
-            lines = data.decode("utf-8-sig").rstrip().splitlines()
-            same(names, [line.strip() for line in lines], "names")
-            return
-        try:
-            import yaml
-        except ImportError:
-            return
-        try:
-            content = yaml.safe_load(data)
-        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date of the 13th month
-            return  # other parts of the file may be no YAML; the reader looks at the names alone
-        wanted = content["names"]
-        if isinstance(wanted, dict):
-            same(list(wanted), list(range(len(wanted))), "numbers")
-            wanted = list(wanted.values())
-        # What YAML takes for a number or a date is a name here, as it is in a .names file.
-        if not isinstance(wanted, list):
-            raise MisreadError(f"names {names}, where YAML has {wanted!r}")
-        same(len(names), len(wanted), "number of names")
-        texts = [(a, b) for a, b in zip(names, wanted, strict=True) if isinstance(b, str)]
-        same([a for a, _ in texts], [b for _, b in texts], "names")
-
-    yield check
-
-
 _ERRORS = (DataError,)
 _JSON = (edit_json, edit_json, edit_text, edit_bytes)
 _TEXT = (edit_text, edit_text, edit_bytes)
@@ -401,7 +352,4 @@ READERS = (
     Reader("openimages", _ERRORS, open_openimages, lambda: [OPEN], _TEXT),
     Reader("yolo", _ERRORS, open_yolo, lambda: [YOLO, b""], _TEXT),
     Reader("darknet-list", _ERRORS, open_darknet, lambda: [LISTING], _TEXT),
-    Reader(
-        "class-names", _ERRORS, open_names, lambda: [NAMES, YAML, YAML_LIST, YAML_QUOTES, YAML_LINES], _TEXT
-    ),
 )

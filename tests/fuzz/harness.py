@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = {
     "trees": ("tree", "names", "map", "tree-json", "nested", "table", "graphml"),
     "networks": ("cfg", "weights", "model"),
-    "annotations": ("coco", "lvis", "voc", "cvat", "openimages", "yolo", "darknet-list", "class-names"),
+    "annotations": ("coco", "lvis", "voc", "cvat", "openimages", "yolo", "darknet-list"),
+    "classnames": ("class-names",),
     "stores": ("store",),
     "photos": ("picture", "inspect"),
     "requests": ("request",),

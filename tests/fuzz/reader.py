@@ -1,6 +1,7 @@
 """Reader: what the fuzzer knows of one reader of files, and how one case of it ends.
 
-Not here: the readers themselves (trees.py, networks.py, annotations.py, stores.py, photos.py, requests.py).
+Not here: the readers themselves (trees.py, networks.py, annotations.py, classnames.py, stores.py, photos.py,
+requests.py).
 """
 
 from __future__ import annotations

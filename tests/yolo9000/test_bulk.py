@@ -1,10 +1,8 @@
-"""Detection in parts: each picture once, whatever happens in between; and the inputs it takes. No Ray."""
+"""Detection in parts: each picture once, whatever happens in between. No Ray, no Parquet as input and no
+command line, which are test_ray.py's and test_cli_bulk.py's."""
 
 import fcntl
-import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,57 +16,24 @@ from yolo9000.errors import ImageError, ModelError
 from yolo9000.modelfile import save_model
 
 pa = pytest.importorskip("pyarrow", reason="not installed (extra `ray`)")
-pq = pytest.importorskip("pyarrow.parquet")
 
-from yolo9000.cli import _bulk  # noqa: E402
-from yolo9000.distributed import DetectPictures, Job, PartWriter  # noqa: E402
+from tests.yolo9000.bulk import NAMES, PICTURES, job_of, make_model, make_photos, rows_of, run_job  # noqa: E402
+from yolo9000.distributed import DetectPictures, PartWriter  # noqa: E402
 from yolo9000.distributed.detecting import _ATTEMPTS  # noqa: E402
 from yolo9000.distributed.engines import run_local  # noqa: E402
 from yolo9000.distributed.inputs import Input, Part, list_input, read_part  # noqa: E402
 from yolo9000.distributed.job import MANIFEST, SUCCESS  # noqa: E402
 from yolo9000.distributed.rows import SCHEMA, attempts_name, part_name, read_counts  # noqa: E402
 
-PICTURES = 11
-NAMES = [f"{k:02d}.png" for k in range(PICTURES)]
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_model(small_detector("stored"), path, defaults={"threshold": 0.3})
-    return path
+    return make_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    """Pictures of several sizes in folders below one another; the last is none."""
-    folder = tmp_path / "photos"
-    (folder / "sub").mkdir(parents=True)
-    for k in range(PICTURES - 1):
-        picture(k, 40 + 5 * k, 90 - 3 * k).save(folder / f"{k:02d}.png")
-    (folder / "10.png").write_text("hello")
-    return folder
-
-
-def job_of(photos: Path, out: Path, model: Path, part_size: int = 4, **words) -> tuple[Job, dict]:
-    detect = DetectPictures(model, threads=None, **words)
-    return Job(list_input(photos), out, detect.facts(), part_size), detect.words
-
-
-def run_job(photos: Path, out: Path, model: Path, part_size=4, most: int | None = None, **words) -> list:
-    """Does what is missing, or the first `most` parts of it; the numbers of the parts that were done."""
-    job, words = job_of(photos, out, model, part_size, **words)
-    with job.opened():
-        there = job.finished()
-        missing = [part for part in job.parts if part.number not in there][:most]
-        assert len(list(run_local(job, missing, words))) == len(missing)
-        if most is None:
-            job.finish()
-    return [part.number for part in missing]
-
-
-def rows_of(out: Path) -> list[dict]:
-    return pq.read_table(out).to_pylist()
+    return make_photos(tmp_path / "photos")
 
 
 # Parts of an input
@@ -289,135 +254,3 @@ def test_two_processes_do_not_share_a_folder(photos, tmp_path, model):
         with pytest.raises(ImageError, match="another process"):
             run_job(photos, out, model)
     assert run_job(photos, out, model) == [1, 2]
-
-
-# Parquet
-
-
-def tables(photos: Path, folder: Path, form: str) -> Path:
-    """The pictures as Parquet: two files of several row groups, bytes, structs or paths."""
-    folder.mkdir()
-    data = [(photos / name).read_bytes() for name in NAMES]
-    if form == "bytes":
-        table = pa.table({"extra": range(PICTURES), "id": NAMES, "bytes": data})
-    elif form == "struct":  # as Hugging Face has them
-        table = pa.table({"image": [{"bytes": d, "path": n} for n, d in zip(NAMES, data, strict=True)]})
-    else:
-        table = pa.table({"path": [f"../photos/{name}" for name in NAMES], "id": NAMES})
-    pq.write_table(table.slice(0, 7), folder / "a.parquet", row_group_size=3)
-    pq.write_table(table.slice(7), folder / "b.parquet", row_group_size=2)
-    (folder / "_metadata.parquet").write_text("not looked at")
-    return folder
-
-
-@pytest.mark.parametrize("form", ["bytes", "struct", "path"])
-def test_parquet_gives_what_its_pictures_give_as_files(form, photos, tmp_path, model):
-    run_job(photos, tmp_path / "wanted", model)
-    folder = tables(photos, tmp_path / "tables", form)
-    run_job(folder, tmp_path / "out", model)
-    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "wanted")
-    run_job(folder / "b.parquet", tmp_path / "alone", model, part_size=100)
-    assert [row["picture"] for row in rows_of(tmp_path / "alone")] == NAMES[7:]
-
-
-def test_pictures_without_a_name_and_without_bytes(photos, tmp_path, model):
-    data = (photos / "00.png").read_bytes()
-    pq.write_table(pa.table({"bytes": pa.array([data, None, b"", data])}), tmp_path / "x.parquet")
-    run_job(tmp_path / "x.parquet", tmp_path / "out", model)
-    rows = rows_of(tmp_path / "out")
-    assert [row["picture"] for row in rows] == [f"x.parquet:{k}" for k in range(4)]
-    assert [row["error"] for row in rows] == [None, "empty", "empty", None]
-
-
-def test_inputs_that_are_none(photos, tmp_path):
-    def refused(path: Path, why: str) -> None:
-        with pytest.raises(ImageError, match=why):
-            list_input(path)
-
-    refused(tmp_path / "nothing", "no such file")
-    refused(photos / "00.png", "neither a folder nor a .parquet file")
-    refused(photos / "sub", "no pictures in this folder, nor Parquet files")
-    bad = tmp_path / "bad.parquet"
-    for data in (b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1"):
-        bad.write_bytes(data)
-        refused(bad, "not a Parquet file")
-    pq.write_table(pa.table({"label": [1], "path": [2]}), bad)
-    refused(bad, r"no column of pictures.*label \(int64\)")
-    pq.write_table(pa.table({"bytes": pa.array([], pa.binary())}), bad)
-    refused(bad, "no rows")
-    pq.write_table(pa.table({"bytes": [b"x"]}), photos / "x.parquet")
-    refused(photos, "pictures and Parquet")
-
-
-def test_parquet_that_changes_or_breaks_below_is_told(photos, tmp_path, model):
-    folder = tables(photos, tmp_path / "tables", "bytes")
-    job, words = job_of(folder, tmp_path / "out", model)
-    whole = (folder / "a.parquet").read_bytes()
-    pq.write_table(pa.table({"bytes": [b"x"]}), folder / "a.parquet")
-    with job.opened(), pytest.raises(ImageError, match="has changed"):
-        list(run_local(job, job.parts, words))
-    (folder / "a.parquet").write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
-    with job.opened(), pytest.raises(ImageError, match=r"a\.parquet: damaged"):
-        list(run_local(job, job.parts, words))
-
-
-# The command
-
-
-def test_the_command_does_the_job_and_goes_on(run, photos, tmp_path, model):
-    words = ("detect", "--engine", "local", "--input", photos, "--output", tmp_path / "out", "--model", model)
-    words += ("--part-size", 4)
-    status, out, err = run(*words)
-    assert status == 1 and err == "1 picture could not be read; the column `error` says why\n"
-    rows = rows_of(tmp_path / "out")
-    detections = sum(len(row["nodes"] or ()) for row in rows)
-    assert out == f"11 pictures: {detections:,} detections in {tmp_path / 'out'}\n"
-    (tmp_path / "out" / part_name(2)).unlink()
-    said = json.loads(run(*words, "--json")[1])
-    assert (said["pictures"], said["done_before"], said["failed"], said["parts"]) == (11, 8, 1, 3)
-    assert said["detections"] == detections and rows_of(tmp_path / "out") == rows
-    # The same pictures by the command that prints them.
-    printed = json.loads(run("detect", photos, "--model", model, "--json")[1])["pictures"]
-    assert [Path(one["source"]).name for one in printed] == [row["picture"] for row in rows[:-1]]
-    for one, row in zip(printed, rows, strict=False):
-        assert [found["node"] for found in one["detections"]] == row["nodes"]
-        boxes = np.array([found["box_xyxy"] for found in one["detections"]]).reshape(-1, 4)  # (0,) -> (0, 4)
-        np.testing.assert_allclose(np.array(row["boxes_xyxy"]).reshape(-1, 4), boxes, atol=0.006)
-
-
-def test_words_that_do_not_go_together(run, photos, tmp_path):
-    job = ("--engine", "local", "--input", photos, "--output", tmp_path / "out")
-    for words, why in (
-        (("--input", photos), "go with --engine"),
-        (("--engine", "local", "--input", photos), "needs --input and --output"),
-        ((*job, "--workers", 2), "--workers goes with --engine ray"),
-        ((*job, "a.jpg"), "PICTURES does not go"),
-        ((*job, "--out", tmp_path), "--out does not go"),
-        ((*job, "--json-lines"), "--json-lines does not go"),
-        ((*job, "--part-size", 0), "--part-size"),
-        ((*job, "--size", 63), "63"),
-    ):
-        status, out, err = run("detect", *words)
-        assert (status, out) == (2, "") and why in err, words
-    assert not (tmp_path / "out").exists()
-
-
-def test_without_ray_the_engine_says_what_to_install(run, photos, tmp_path, model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    words = ("detect", "--engine", "ray", "--input", photos, "--output", tmp_path / "out", "--model", model)
-    status, _, err = run(*words)
-    assert status == 1 and "pip install 'yolo9000[ray]'" in err and err.count("\n") == 1
-
-
-def test_what_is_not_used_is_not_imported():
-    """A training needs no Arrow, the command's help no torch, and nothing of this Ray."""
-    code = (
-        "import sys, yolo9000.distributed, yolo9000.cli.detect\n"
-        "found = {'torch', 'pyarrow', 'ray'} & set(sys.modules)\n"
-        "import yolo9000.distributed.world\n"
-        "found |= {'pyarrow', 'ray'} & set(sys.modules)\n"
-        "from yolo9000.distributed import engines\n"
-        "print(sorted(found | {'ray'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
-    assert _bulk.ENGINES == ("local", "ray")
