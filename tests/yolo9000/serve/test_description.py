@@ -2,10 +2,13 @@
 
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-PROGRAM = shutil.which("schemathesis")
+# Beside the interpreter: the environment need not be the active one.
+PROGRAM = shutil.which("schemathesis", path=Path(sys.executable).parent) or shutil.which("schemathesis")
 
 
 @pytest.mark.slow
