@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from yolo9000.asked import asked_for
 from yolo9000.augment import in_picture
 from yolo9000.boxes import cxcywh_to_xyxy
 from yolo9000.decision import Decision
 from yolo9000.errors import TrainingError
+from yolo9000.head import LazyOutput
 from yolo9000.heldout import EvalSettings as EvalSettings
 from yolo9000.heldout import HeldOut, Output
+from yolo9000.hierarchy import Restriction
 from yolo9000.naming import Naming
 from yolo9000.network import Network
 from yolo9000.node_pairs import NodePairs
@@ -103,8 +106,7 @@ class _Pairs:
 
     def add(self, said: Output) -> None:
         at = (said.objectness >= self.settings.objectness).nonzero(as_tuple=True)
-        logits = said.lazy.logits(*at, self.few.columns)  # (M, U)
-        probability = self.few.log_probabilities(logits.T).exp().T  # (M, known kinds)
+        probability = node_shares(self.few, said.lazy, at)  # (M, known kinds)
         score = said.objectness[at]
         pairs = (score[:, None] * probability).cpu().numpy()
         boxes = cxcywh_to_xyxy(said.boxes_cxcywh[at]).cpu().numpy()
@@ -139,14 +141,8 @@ class _Pairs:
         order = np.argsort(-score, kind="stable")[: self.settings.pairs]
         kept = order[suppress(boxes[order], np.zeros(len(order), int), self.settings.nms)]
         self.blind.append(_detections(place, np.zeros(len(kept), int), boxes[kept], score[kept]))
-        flat = pairs.ravel()
-        count = min(self.settings.pairs, len(flat))
-        best = np.argpartition(-flat, count - 1)[:count] if count else np.zeros(0, int)
-        best = best[np.argsort(-flat[best], kind="stable")]
-        box, column = np.divmod(best, max(1, pairs.shape[1]))
-        kept = suppress(boxes[box], column, self.settings.nms)
-        kinds = np.asarray(self.known, np.int64)[column[kept]]
-        self.found.append(_detections(place, kinds, boxes[box[kept]], flat[best[kept]]))
+        found = best_pairs(place, boxes, pairs, self.settings)
+        self.found.append(replace(found, kind=np.asarray(self.known, np.int64)[found.kind]))
 
     def joined(self) -> tuple[Boxes, Boxes, Boxes]:
         """Truth, (box, node) pairs found, and boxes found whatever the class, of all pictures."""
@@ -181,6 +177,33 @@ class _Pairs:
         if self.nodes:
             result["nodes"] = self.nodes.scores(images)
         return result
+
+
+def node_shares(few: Restriction, lazy: LazyOutput, at: tuple[Tensor, ...]) -> Tensor:
+    """Pr(node) of the K nodes of `few`, (M, K), at M boxes: image, anchor, row, column. Where the anchors
+    share their class rows, computed once for each cell.
+    """
+    if len(lazy.weight) > 1:
+        return few.log_probabilities(lazy.logits(*at, few.columns).T).exp().T
+    image, _, row, column = at
+    H, W = lazy.features.shape[2:]
+    cells, cell = ((image * H + row) * W + column).unique(return_inverse=True)
+    where = cells // (H * W), torch.zeros_like(cells), cells // W % H, cells % W
+    return few.log_probabilities(lazy.logits(*where, few.columns).T).exp().T[cell]
+
+
+def best_pairs(place: int, boxes_xyxy: np.ndarray, scores: np.ndarray, settings: EvalSettings) -> Boxes:
+    """What a detector finds in the picture at `place`: of its (box, column) pairs the best, suppressed.
+
+    boxes_xyxy: (M, 4); scores: (M, K) of each box as each of K things; the kinds found are columns.
+    """
+    flat = scores.ravel()  # (M, K) -> (M*K,)
+    count = min(settings.pairs, len(flat))
+    best = np.argpartition(-flat, count - 1)[:count] if count else np.zeros(0, int)
+    best = best[np.argsort(-flat[best], kind="stable")]
+    box, column = np.divmod(best, max(1, scores.shape[1]))
+    kept = suppress(boxes_xyxy[box], column, settings.nms)
+    return _detections(place, column[kept], boxes_xyxy[box[kept]], flat[best[kept]])
 
 
 def _whole(boxes: Boxes) -> Boxes:

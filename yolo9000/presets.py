@@ -237,8 +237,9 @@ def tiny9000(
         from yolo9000.distill import known_below  # needs torch, as no other description does
 
         sets = tuple(tuple(below) for below in known_below(tree, known, stored).values())
-        layers += [LogSumExp(len(known), sets), Route((features, len(layers)))]
-        features = len(layers) - 1
+        if sets:  # a flat list has no inner nodes
+            layers += [LogSumExp(len(known), sets), Route((features, len(layers)))]
+            features = len(layers) - 1
     nodes = None if stored is None else tuple(int(node) for node in stored)
     layers.append(
         Region(tuple(anchors), classes, boxes=boxes, features=features, stored=nodes, shared_rows=shared_rows)
