@@ -100,7 +100,7 @@ def refuse(where: str, words: list[str]) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_flags_in_prose_exist(page):
     for text in page.inline:
-        if re.match(r"(pip|python|mkdocs|curl|pytest|torchrun|apt|git|docker)\b", text):
+        if re.match(r"(pip|python|mkdocs|curl|pytest|schemathesis|torchrun|apt|git|docker)\b", text):
             continue
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text):
             assert flag in all_flags() | FOREIGN, (
