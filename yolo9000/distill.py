@@ -29,6 +29,9 @@ from yolo9000.spec import Add, AveragePool, Blend, GlobalAveragePool, LogSumExp
 if TYPE_CHECKING:
     from yolo9000.batches import Batch
 
+# So many times more costs a gate that is wrong on what the teacher judges: of a tenth of the pictures it makes half.
+_RARE = 9.0
+
 
 def class_labels(name: str) -> list[str]:
     """WordNet ids in the order of a classifier's classes: a table of wordtree.class_map, or a file of ids."""
@@ -183,7 +186,9 @@ class DistillTask:
     as far as it believes the label itself (it may not know such pictures). Of nodes that it has no class for
     it has no opinion: conditionals are compared among the siblings that it knows.
     boxes: train the detector by RegionLoss (settings `loss`) in the same step, with the teacher's part
-    weighted by teacher_weight and judged on the final features, learnt difference included.
+    weighted by teacher_weight and judged on the final features, learnt difference included. gate_weight: of
+    two experts (yolo9000.twin) the new one is to be heard on pictures that the teacher does not judge, the
+    old one on those of `parts`; the weight of the gate's cross entropy with that.
     """
 
     def __init__(
@@ -201,6 +206,7 @@ class DistillTask:
         trust: bool = True,
         boxes: bool = False,
         parts: Sequence[int] | None = None,
+        gate_weight: float = 0.0,
     ):
         self.windows, self.per_picture, self.trust = tuple(windows), per_picture, trust
         self.label_weight, self.teacher_weight = label_weight, teacher_weight
@@ -213,6 +219,9 @@ class DistillTask:
                 "the task distill needs class rows on an average plus a difference; with more channels after "
                 "these, or two experts, only together with boxes"
             )
+        self.gate, self.gate_weight = net.spec.inputs(added)[0], gate_weight
+        if gate_weight and (not blended or parts is None):
+            raise TrainingError("distill.gate_weight needs a network with a twin, and distill.parts")
         if not net.spec.region.shared_rows:
             raise TrainingError("the task distill needs class rows that all anchors share")
         stored = net.spec.region.nodes
@@ -242,10 +251,16 @@ class DistillTask:
             blank = given.new_zeros(1, 5 * len(region.anchors), 1, given.shape[0] * given.shape[1])
             line = given.flatten(0, 1).T[None, :, None]  # (N, P, D) -> (1, D, 1, N*P)
             return self._judge(batch, given, self._logits(net.lazy_from(blank, line), given.shape[:2]), {})
-        found = net.outputs(batch.images, (region.boxes, self.joined, self.averaged))
+        found = net.outputs(batch.images, (region.boxes, self.joined, self.averaged, self.gate))
         out = net.lazy_from(found[region.boxes].float(), found[self.joined].float())
         with torch.autocast(batch.images.device.type, enabled=False):
             parts = self.region(out, batch.targets, images_seen=batch.seen)
+            if self.gate_weight:
+                gate = found[self.gate].float()  # (N, 1, H, W)
+                judged = torch.isin(batch.parts, self.parts).to(gate)[:, None, None, None]
+                wanted, weight = (1 - judged).expand_as(gate), 1 + (_RARE - 1) * judged
+                parts["gate"] = F.binary_cross_entropy_with_logits(gate, wanted, weight)
+                parts["loss"] = parts["loss"] + self.gate_weight * parts["gate"]
             seen, joined = found[self.averaged].float().flatten(2), out.features.flatten(2)
             cells = torch.randint(seen.shape[2], (len(seen), 1, self.per_picture), device=seen.device)
             seen, joined = (
@@ -311,16 +326,14 @@ class DistillTask:
 
 def class_branch(net: Network) -> tuple[int, int]:
     """The layers (averaged, joined): the average pool of class features that the trunk has, and the addition
-    after it; or, where there are two experts (yolo9000.twin), what blends them.
+    after it; or, where that is one of two experts (yolo9000.twin), what blends them.
     """
-    for j, layer in enumerate(net.spec):
-        if isinstance(layer, Blend) and isinstance(net.spec.layers[layer.first], AveragePool):
-            return layer.first, j
     for i, layer in enumerate(net.spec):
         if isinstance(layer, AveragePool):
             for j in range(i + 1, len(net.spec)):
                 if isinstance(net.spec.layers[j], Add) and i in net.spec.inputs(j):
-                    return i, j
+                    blends = [k for k, b in enumerate(net.spec) if isinstance(b, Blend) and b.first == j]
+                    return i, next(iter(blends), j)
     raise TrainingError("the task distill needs class features that are an average plus a difference")
 
 

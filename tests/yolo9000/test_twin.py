@@ -1,5 +1,7 @@
 """A twin of the trunk: two experts for names and a gate; all that was there stays, only the twin learns."""
 
+import math
+
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d
@@ -10,7 +12,7 @@ from yolo9000 import presets
 from yolo9000.detector import Detector
 from yolo9000.distill import DistillTask, class_branch
 from yolo9000.errors import TrainingError
-from yolo9000.layers import Convolution, Route
+from yolo9000.layers import AveragePool, Convolution, Route
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.twin import add_twin
@@ -26,19 +28,27 @@ def difference_learnt(net: Network) -> Network:
 @pytest.mark.parametrize("first", [1, 4, 9, 14, 18])
 @pytest.mark.parametrize("shared", [True, False])
 @torch.no_grad()
-def test_the_gate_decides_between_the_detector_and_its_trunk(first, shared):
-    """Logits by hand: at one end what the detector said, at the other the trunk alone, averaged more widely;
-    at first the mean of both experts' features."""
+def test_it_says_at_first_what_the_detector_says(first, shared):
     net = difference_learnt(started(shared=shared)[1])
-    made = add_twin(net, first, window=5)
     images = torch.rand(2, 3, 64, 96)
-    own = net.feature_layer
-    maps = net.outputs(images, (18, own))
-    trunk = avg_pool2d(maps[18], 5, 1, 2, count_include_pad=False)
+    torch.testing.assert_close(add_twin(net, first)(images), net(images), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_gate_decides_between_two_experts():
+    """Logits by hand, of a twin that has learnt: its last layer says the double."""
+    net = difference_learnt(started()[1])
+    made = add_twin(net, 9)
+    images = torch.rand(2, 3, 64, 96)
+    averaged, own = class_branch(net)
+    copy = [i for i, s in enumerate(made.spec) if isinstance(s, AveragePool)][1] - 1
+    for values in made.layers[copy].parameters():  # positively homogeneous: leaky
+        values *= 2
+    maps = net.outputs(images, (averaged, own))
     gate = made.layers[made.feature_layer - 1].conv
     for bias, share in ((1e4, 1.0), (-1e4, 0.0), (0.0, 0.5)):
         gate.bias.fill_(bias)
-        features = share * maps[own] + (1 - share) * trunk
+        features = maps[own] + share * maps[averaged]
         expected = net.lazy_from(net.lazy(images).boxes, features).dense()
         torch.testing.assert_close(made(images), expected, rtol=1e-4, atol=1e-4)
 
@@ -48,7 +58,7 @@ def test_without_sums_of_evidence_too():
     torch.manual_seed(1)
     net = Network(presets.tiny9000(TREE, ((1.5, 2.0),), neck=8, dilations=(1, 2), branch=16), TREE).eval()
     net.layers[-1].rows.weight.normal_()
-    made = add_twin(net, 9, window=7)  # the difference is zero still: both experts say the same
+    made = add_twin(net, 9)
     images = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(made(images), net(images), rtol=1e-4, atol=1e-4)
 
@@ -64,7 +74,7 @@ def test_only_the_twin_the_gate_and_the_rows_learn_and_boxes_stay():
         boxes = net.eval().lazy(images).boxes
     task = DistillTask(made, TREE, flat, LABELS, per_picture=3, boxes=True)
     optimizer = torch.optim.SGD([p for p in made.parameters() if p.requires_grad], 0.01)
-    for _ in range(2):  # the gate's last convolution begins at zero: those before it learn from the second on
+    for _ in range(3):  # a gate between equals learns nothing, nor what stands before a convolution of zeros
         optimizer.zero_grad()
         task.loss(made, batch(boxes=True))["loss"].backward()
         optimizer.step()
@@ -77,14 +87,41 @@ def test_only_the_twin_the_gate_and_the_rows_learn_and_boxes_stay():
 
 @torch.no_grad()
 def test_the_teacher_judges_what_the_trunk_sees():
-    made = add_twin(started()[1], 9, window=3)
+    made = add_twin(started()[1], 9)
     images = torch.rand(1, 3, 64, 64)
     averaged, blend = class_branch(made)
     trunk = made.outputs(images, (18, averaged))
-    torch.testing.assert_close(
-        trunk[averaged], avg_pool2d(trunk[18], 3, 1, 1, count_include_pad=False), rtol=1e-5, atol=1e-6
-    )
+    expected = avg_pool2d(trunk[18], 7, 1, 3, count_include_pad=False)
+    torch.testing.assert_close(trunk[averaged], expected, rtol=1e-5, atol=1e-6)
     assert blend == made.feature_layer
+
+
+@torch.no_grad()
+def test_the_gate_learns_to_hear_the_twin_where_the_teacher_does_not_judge():
+    """Its cross entropy by hand, for a batch of two parts; undecided it is log 2 for each picture."""
+    flat, net = started()
+    made = add_twin(net, 9)
+    task = DistillTask(made, TREE, flat, LABELS, boxes=True, parts=[1], gate_weight=3.0)
+    given = batch(boxes=True)
+    given.parts = torch.tensor([0, 1, 1])
+    one = math.log(2)
+    found = task.loss(made, given)
+    torch.testing.assert_close(found["gate"], torch.tensor((one + 9 * one + 9 * one) / 3))
+    made.layers[made.feature_layer - 1].conv.bias.fill_(2.0)
+    moved = task.loss(made, given)
+    right, wrong = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
+    torch.testing.assert_close(moved["gate"], torch.tensor((right + 18 * wrong) / 3))
+    others = DistillTask(made, TREE, flat, LABELS, boxes=True, parts=[1]).loss(made, given)
+    torch.testing.assert_close(moved["loss"] - 3 * moved["gate"], others["loss"], rtol=1e-3, atol=1e-3)
+
+
+def test_a_gate_that_is_not_there_or_has_no_parts_to_tell_apart():
+    flat, net = started()
+    for made, parts in ((net, [0]), (add_twin(net, 9), None)):
+        with pytest.raises(
+            TrainingError, match=r"gate_weight needs a network with a twin, and distill\.parts"
+        ):
+            DistillTask(made, TREE, flat, LABELS, boxes=True, parts=parts, gate_weight=1.0)
 
 
 def test_a_twin_goes_through_a_file_and_detects(tmp_path):
