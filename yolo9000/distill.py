@@ -29,7 +29,7 @@ from yolo9000.spec import Add, AveragePool, Blend, GlobalAveragePool, LogSumExp
 if TYPE_CHECKING:
     from yolo9000.batches import Batch
 
-# So many times more costs a gate that is wrong on what the teacher judges: of a tenth of the pictures it makes half.
+# So many times more costs a gate wrong on what the teacher judges: a tenth of the pictures then weighs half.
 _RARE = 9.0
 
 
