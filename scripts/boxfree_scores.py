@@ -16,8 +16,9 @@ import numpy as np
 
 from wordtree import WordTree
 from yolo9000.errors import TrainingError
-from yolo9000.evaluate import best_pairs, node_shares
+from yolo9000.evaluate import best_pairs
 from yolo9000.heldout import EvalSettings, HeldOut
+from yolo9000.node_pairs import node_shares
 from yolo9000.scoring import Boxes, average_precision
 
 # A box that touches the object so much is one of the object, wherever its edges are; chance boxes are below.

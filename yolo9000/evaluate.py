@@ -12,20 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from yolo9000.asked import asked_for
 from yolo9000.augment import in_picture
 from yolo9000.boxes import cxcywh_to_xyxy
 from yolo9000.decision import Decision
 from yolo9000.errors import TrainingError
-from yolo9000.head import LazyOutput
 from yolo9000.heldout import EvalSettings as EvalSettings
 from yolo9000.heldout import HeldOut, Output
-from yolo9000.hierarchy import Restriction
 from yolo9000.naming import Naming
 from yolo9000.network import Network
-from yolo9000.node_pairs import NodePairs
+from yolo9000.node_pairs import NodePairs, node_shares
 from yolo9000.parts import Samples
 from yolo9000.scoring import Boxes, average_precision, suppress
 from yolo9000.witness import Witness
@@ -177,19 +174,6 @@ class _Pairs:
         if self.nodes:
             result["nodes"] = self.nodes.scores(images)
         return result
-
-
-def node_shares(few: Restriction, lazy: LazyOutput, at: tuple[Tensor, ...]) -> Tensor:
-    """Pr(node) of the K nodes of `few`, (M, K), at M boxes: image, anchor, row, column. Where the anchors
-    share their class rows, computed once for each cell.
-    """
-    if len(lazy.weight) > 1:
-        return few.log_probabilities(lazy.logits(*at, few.columns).T).exp().T
-    image, _, row, column = at
-    H, W = lazy.features.shape[2:]
-    cells, cell = ((image * H + row) * W + column).unique(return_inverse=True)
-    where = cells // (H * W), torch.zeros_like(cells), cells // W % H, cells % W
-    return few.log_probabilities(lazy.logits(*where, few.columns).T).exp().T[cell]
 
 
 def best_pairs(place: int, boxes_xyxy: np.ndarray, scores: np.ndarray, settings: EvalSettings) -> Boxes:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yolo9000.asked import Asked
 from yolo9000.head import LazyOutput
-from yolo9000.hierarchy import Hierarchy
+from yolo9000.hierarchy import Hierarchy, Restriction
 from yolo9000.node_precision import NodePrecision, node_precision
 from yolo9000.scoring import Boxes, suppress
 
@@ -43,8 +43,7 @@ class NodePairs:
 
     def shares(self, out: LazyOutput, at: tuple[Tensor, ...]) -> np.ndarray:
         """Pr(node) of the nodes looked at, (M, K), at M boxes: image, anchor, row, column."""
-        logits = out.logits(*at, self.few.columns)  # (M, U)
-        return self.few.log_probabilities(logits.T).exp().T.cpu().numpy()
+        return node_shares(self.few, out, at).cpu().numpy()
 
     def add(
         self,
@@ -89,6 +88,19 @@ class NodePairs:
         ]
         leaves = result.means(np.setdiff1d(result.nodes, inner))
         return {**result.means(), "leaves": leaves, "levels": levels, "partial": self.partial}
+
+
+def node_shares(few: Restriction, lazy: LazyOutput, at: tuple[Tensor, ...]) -> Tensor:
+    """Pr(node) of the K nodes of `few`, (M, K), at M boxes: image, anchor, row, column. Where the anchors
+    share their class rows, computed once for each cell.
+    """
+    if len(lazy.weight) > 1:
+        return few.log_probabilities(lazy.logits(*at, few.columns).T).exp().T
+    image, _, row, column = at
+    H, W = lazy.features.shape[2:]
+    cells, cell = ((image * H + row) * W + column).unique(return_inverse=True)
+    where = cells // (H * W), torch.zeros_like(cells), cells // W % H, cells % W
+    return few.log_probabilities(lazy.logits(*where, few.columns).T).exp().T[cell]
 
 
 def _whole(boxes: Boxes) -> Boxes:

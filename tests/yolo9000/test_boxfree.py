@@ -15,11 +15,11 @@ import torch
 from wordtree import WordTree
 from yolo9000 import presets
 from yolo9000.distill import copy_class_rows
-from yolo9000.evaluate import node_shares
 from yolo9000.head import LazyOutput
 from yolo9000.heldout import EvalSettings
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.network import Network
+from yolo9000.node_pairs import node_shares
 from yolo9000.spec import LogSumExp
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
