@@ -1,6 +1,4 @@
-"""`Network`: the modules that a `NetworkSpec` describes, and running them. No files, no decoding of boxes, no
-loss.
-"""
+"""`Network`: the modules that a `NetworkSpec` describes, and running them. No files, no boxes decoded, no loss."""
 
 from __future__ import annotations
 
@@ -118,9 +116,8 @@ class Network(nn.Module):
         return self.features(images, len(self.spec) - 1)
 
     def lazy(self, images: Tensor) -> LazyOutput:
-        """A detector's `forward` without the class channels.
-
-        Its last convolution must be linear and 1x1, as Darknet's are, or the region layer hold class rows.
+        """A detector's `forward` without the class channels. Its last convolution must be linear and 1x1, as
+        Darknet's are, or the region layer hold class rows.
         """
         return self(images, lazy=True)
 
@@ -284,9 +281,8 @@ class Network(nn.Module):
                 needed.add(i)
                 pending += self.spec.inputs(i)
         last_use = {j: i for i in sorted(needed) for j in self.spec.inputs(i)}
-        external = None
-        if any(isinstance(self.spec.layers[i], External) for i in needed):
-            external = self.external(images)
+        asked = any(isinstance(self.spec.layers[i], External) for i in needed)
+        external = self.external(images) if asked else None
         for i in sorted(needed):
             sources = self.spec.inputs(i)
             if isinstance(self.spec.layers[i], External):
