@@ -1,4 +1,4 @@
-"""`Network`: the modules that a `NetworkSpec` describes, and running them. No files, no boxes decoded, no loss."""
+"""`Network`: the modules that a `NetworkSpec` describes, and running them. No files, no boxes, no loss."""
 
 from __future__ import annotations
 
