@@ -5,6 +5,7 @@ import struct
 import time
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,16 +14,25 @@ from tests.yolo9000.serve.running import encode, picture, png
 from yolo9000.serve import decoder
 from yolo9000.serve.limits import Limits
 
-LIMITS = Limits(
-    body_bytes=300_000, body_seconds=1.5, head_seconds=1.5, head_bytes=8192, pixels=2_000_000, pictures=3
-)
+LIMITS = Limits(body_bytes=300_000, head_bytes=8192, pixels=2_000_000, pictures=3)
 
 
 @pytest.fixture(scope="module")
 def guarded(detector):
+    """A server of little room and ordinary patience: this process may stand still for seconds."""
+    yield from watched(detector, LIMITS)
+
+
+@pytest.fixture(scope="module")
+def hasty(detector):
+    """The same of little patience, for clients who never come to an end."""
+    yield from watched(detector, replace(LIMITS, body_seconds=1.5, head_seconds=1.5))
+
+
+def watched(detector, limits):
     from tests.yolo9000.serve.running import running
 
-    with running(detector, LIMITS) as found:
+    with running(detector, limits) as found:
         yield found
         assert found.detect(png()).status_code == 200
         assert found.metric("yolo9000_body_bytes ") == 0
@@ -257,8 +267,8 @@ def test_a_body_on_a_route_that_has_none_does_not_hold_the_connection(guarded):
     assert status == 200
 
 
-def test_a_slow_body_is_given_up(guarded):
-    with guarded.connect() as link:
+def test_a_slow_body_is_given_up(hasty):
+    with hasty.connect() as link:
         link.sendall(f"{HEAD}Content-Length: 1000\r\n\r\n".encode())
         send_on(link, b"x", 0.1)
         status, body = said(link)
@@ -266,8 +276,8 @@ def test_a_slow_body_is_given_up(guarded):
 
 
 @pytest.mark.parametrize("start_of_head", [b"", b"POST /v1/det", HEAD.encode()])
-def test_a_slow_head_is_given_up(guarded, start_of_head):
-    with guarded.connect() as link:
+def test_a_slow_head_is_given_up(hasty, start_of_head):
+    with hasty.connect() as link:
         link.sendall(start_of_head)
         began = time.monotonic()
         status, body = said(link)
@@ -275,8 +285,8 @@ def test_a_slow_head_is_given_up(guarded, start_of_head):
     assert 1 < time.monotonic() - began < 8
 
 
-def test_a_second_head_may_not_be_slow_either(guarded):
-    with guarded.connect() as link:
+def test_a_second_head_may_not_be_slow_either(hasty):
+    with hasty.connect() as link:
         link.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in link.recv(65536)
         time.sleep(0.2)
@@ -298,8 +308,8 @@ def test_a_second_head_may_not_be_slow_either(guarded):
         b"POST /v1/detect HTTP/1.1\r\n\r\n",
     ],
 )
-def test_heads_that_are_none(guarded, head):
-    with guarded.connect() as link:
+def test_heads_that_are_none(hasty, head):
+    with hasty.connect() as link:
         with suppress(OSError):
             link.sendall(head)
         status, body = said(link)
