@@ -17,9 +17,11 @@ from yolo9000.serve import memory
 
 @pytest.fixture
 def given_back(monkeypatch) -> list[float]:
-    """The times at which a server gave memory back, which it does after half a second here."""
+    """The times at which a server gave memory back, two seconds after the last upload: this process, which
+    the server shares, may stand still for one.
+    """
     times: list[float] = []
-    monkeypatch.setattr(memory, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(memory, "IDLE_SECONDS", 2.0)
     monkeypatch.setattr(memory, "give_back", lambda: times.append(time.monotonic()))
     return times
 
@@ -31,7 +33,7 @@ def test_once_after_the_last_upload_of_a_busy_time(start, detector, given_back):
         time.sleep(0.1)  # shorter than the pause it waits for
     last = time.monotonic()
     wait_for(lambda: given_back, "memory given back")
-    assert given_back[0] - last > 0.3
+    assert given_back[0] - last > 1.5
     for _ in range(4):  # probes are no work
         assert server.client.get("/healthz").status_code == 200
         time.sleep(0.2)
