@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,14 @@ from wordtree import TreeError, wordnet
 
 # Reference results lie beside the checkout, never inside it.
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported so far is there to stay. A full collection that goes through it stops this process, and
+    servers under test within it, for most of a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

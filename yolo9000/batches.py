@@ -81,12 +81,12 @@ class Batches(Dataset):
         self.stores = list(stores)
         self.label_maps = list(label_maps) if label_maps is not None else [None] * len(self.stores)
         self.rank, self.ranks = rank, ranks
-        self.parts = select_parts(config, self.stores)
         self.turns = Turns(config)
+        self.parts = select_parts(config, self.stores, self.turns)
         self._permutations: dict[tuple[int, int], np.ndarray] = {}  # (part, epoch); the last few
 
     def __len__(self) -> int:
-        return total_batches(self.config, self.parts)
+        return total_batches(self.config, self.parts, self.turns)
 
     def size_of(self, number: int) -> int:
         """The input size of a batch: drawn anew every `input.every` batches (paper, section 2, multi-scale

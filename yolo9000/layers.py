@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from yolo9000.errors import ModelError
@@ -349,6 +349,13 @@ class Softmax(Layer):
 
 
 LAYERS: dict[str, type[Layer]] = {cls.kind: cls for cls in Layer.__subclasses__()}
+
+
+def twin_of(index: int, layer: Layer) -> Layer:
+    """The same layer to learn beside it: batch norm folded, for its statistics must not run with the data."""
+    if not isinstance(layer, Convolution):
+        return layer
+    return replace(layer, batch_normalize=False, twin_of=index)
 
 
 def _plain(value: Any) -> Any:

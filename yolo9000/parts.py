@@ -78,12 +78,12 @@ class Turns:
         return group, cycles * self.counts[group] + self.order[:place].count(group)
 
 
-def select_parts(config: TrainConfig, stores: Sequence[Samples]) -> list[Part]:
+def select_parts(config: TrainConfig, stores: Sequence[Samples], turns: Turns) -> list[Part]:
     """The parts of the configuration with their samples and exact counts in a batch; TrainingError where a
     part has none.
     """
     counts = [0] * len(config.data)
-    for members in Turns(config).members:
+    for members in turns.members:
         shares = part_counts([config.data[k].share for k in members], config.batch)
         for k, count in zip(members, shares, strict=True):
             counts[k] = count
@@ -144,11 +144,10 @@ def part_counts(shares: Sequence[float], batch: int) -> list[int]:
     return counts.tolist()
 
 
-def total_batches(config: TrainConfig, parts: Sequence[Part]) -> int:
+def total_batches(config: TrainConfig, parts: Sequence[Part], turns: Turns) -> int:
     """Batches in the run: `images` of them, or `epochs` passes over the part that takes longest."""
     if config.images:
         return -(-config.images // config.batch)
-    turns = Turns(config)
     often = {
         k: count / len(turns.order)
         for members, count in zip(turns.members, turns.counts, strict=True)

@@ -8,10 +8,10 @@ GPU; for published weight files, as loaded by `darknet.load`, see docs/darknet.m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from yolo9000.errors import ModelError
+from yolo9000.layers import twin_of
 from yolo9000.spec import (
     Add,
     AveragePool,
@@ -208,7 +208,7 @@ def tiny9000(
             raise ModelError(f"twin must be one of the trunk's layers, 1 to {wide}, or 0, not {twin}")
         layers.append(Route((twin - 1,)))
         shift = len(layers) - twin
-        layers += [_twin_of(i, layers[i]) for i in range(twin, trunk + 1)]
+        layers += [twin_of(i, layers[i]) for i in range(twin, trunk + 1)]
         source, wide, fine = trunk + shift, wide + shift, fine + shift if fine >= twin else fine
     layers += [Route((fine,)), Convolution(neck // 2, 1), Reorg(2, "space_to_depth")]
     layers += [Route((len(layers) - 1, wide, source)), Convolution(neck, 1)]
@@ -245,13 +245,6 @@ def tiny9000(
         Region(tuple(anchors), classes, boxes=boxes, features=features, stored=nodes, shared_rows=shared_rows)
     )
     return NetworkSpec(image_size, image_size, tuple(layers), bn=bn)
-
-
-def _twin_of(index: int, layer: Layer) -> Layer:
-    """The same layer to learn beside it: batch norm folded, for its statistics must not run with the data."""
-    if not isinstance(layer, Convolution):
-        return layer
-    return replace(layer, batch_normalize=False, twin_of=index)
 
 
 def _scaled(filters: int, slim: float) -> int:

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from wordtree import TreeError, WordTree
-from yolo9000.blocks import ConvolutionUnit
 from yolo9000.checkpoint import load_checkpoint
 from yolo9000.classrows import row_nodes, row_parameters, view_rows
 from yolo9000.config import ModelConfig
@@ -23,7 +21,7 @@ from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
 from yolo9000.parts import Samples, label_map
 from yolo9000.spec import Convolution, NetworkSpec
-from yolo9000.twin import add_twin
+from yolo9000.twin import add_twin, copy_twin
 
 
 def build_network(
@@ -173,7 +171,7 @@ def copy_trunk(source: Network, net: Network) -> int:
         raise TrainingError("model.trunk: not even the first layer of that network fits this one")
     for i, layer in enumerate(net.spec):
         if isinstance(layer, Convolution) and layer.twin_of is not None and layer.twin_of < count:
-            _copy_twin(i, net.layers[i], net.layers[layer.twin_of])
+            copy_twin(i, net.layers[i], net.layers[layer.twin_of])
     return count
 
 
@@ -213,18 +211,6 @@ def _class_rows(net: Network) -> tuple[torch.Tensor, torch.Tensor]:
     """Views of the class rows (S, K, D) and their biases (S, K)."""
     weight, bias = (view_rows(net.spec, values.data) for values in row_parameters(net))
     return weight.flatten(2), bias  # (S, K, D, 1, 1) -> (S, K, D)
-
-
-def _copy_twin(index: int, twin: nn.Module, model: nn.Module) -> None:
-    weight, bias = model.folded() if isinstance(model, ConvolutionUnit) else (None, None)
-    if weight is None or twin.norm is not None or weight.shape != twin.conv.weight.shape:
-        raise TrainingError(
-            f"layer {index} cannot be the twin of layer {twin.spec.twin_of}: a twin is a convolution of the "
-            "same shape, without batch norm"
-        )
-    with torch.no_grad():
-        twin.conv.weight.copy_(weight)
-        twin.conv.bias.copy_(bias)
 
 
 def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool) -> NetworkSpec:

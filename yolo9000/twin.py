@@ -7,10 +7,12 @@ difference. How the twin then learns is the training configuration's (configs/de
 from dataclasses import replace
 
 import torch
+from torch import nn
 
+from yolo9000.blocks import ConvolutionUnit
 from yolo9000.distill import class_branch
 from yolo9000.errors import TrainingError
-from yolo9000.layers import Add, Blend, Convolution, Layer, MaxPool, Region, Reorg, Route
+from yolo9000.layers import Add, Blend, Convolution, Layer, MaxPool, Region, Reorg, Route, twin_of
 from yolo9000.network import Network
 
 _NARROW = 16  # channels of the gate: it tells kinds of picture apart, not classes
@@ -22,9 +24,9 @@ def add_twin(net: Network, first: int) -> Network:
     One expert is what there was: the trunk's features averaged, plus a difference. The other has the same
     difference, but averages a twin, a copy of the trunk's layers from `first` on that is there to learn. The
     gate, a few channels of the trunk's last grid of twice as many cells a side, averaged as well, begins at
-    one half of each; both say the same then, and what the detector says is unchanged. Boxes and class rows
-    see nothing of it. New convolutions have no batch norm: its statistics would run with the data. Raises
-    TrainingError for a network of another kind.
+    one half of each; both say the same then, and what the detector says is unchanged. Boxes see nothing of
+    it. New convolutions have no batch norm: its statistics would run with the data. Raises TrainingError for a
+    network of another kind.
     """
     averaged, own = class_branch(net)
     old = net.spec.layers
@@ -35,20 +37,19 @@ def add_twin(net: Network, first: int) -> Network:
         raise TrainingError("model.twin: wanted a detector of the preset tiny9000 that has no twin yet")
     if not 0 < first <= trunk:
         raise TrainingError(f"model.twin: {first}; a twin begins at one of the trunk's layers, 1 to {trunk}")
-    copied = old[first : trunk + 1]
-    if any(not isinstance(layer, Convolution | MaxPool) for layer in copied):
+    if any(not isinstance(layer, Convolution | MaxPool) for layer in old[first : trunk + 1]):
         raise TrainingError("model.twin: only convolutions and max-pools can have a twin")
     stride = net.spec.outputs[trunk].stride
     fine = max(i for i in range(trunk) if net.spec.outputs[i].stride * 2 == stride)
     difference = next(i for i in net.spec.inputs(own) if i != averaged)
     layers: list[Layer] = [*old[: own + 1], Route((first - 1,))]
-    twin = len(layers)
-    layers += [_unnormalised(layer) for layer in copied]
+    layers += [twin_of(i, old[i]) for i in range(first, trunk + 1)]
     layers += [old[averaged], Add(difference)]
     learning = len(layers) - 1
-    layers += [Route((fine,)), _unnormalised(Convolution(_NARROW, 1)), Reorg(2, "space_to_depth")]
-    layers += [_unnormalised(Convolution(_NARROW, 3)), old[averaged]]
-    layers += [_unnormalised(Convolution(1, 1, activation="linear", start="zero")), Blend(own, learning)]
+    layers += [Route((fine,)), Convolution(_NARROW, 1, batch_normalize=False), Reorg(2, "space_to_depth")]
+    layers += [Convolution(_NARROW, 3, batch_normalize=False), old[averaged]]
+    layers.append(Convolution(1, 1, activation="linear", batch_normalize=False, start="zero"))
+    layers.append(Blend(own, learning))
     blend = len(layers) - 1
     for layer in old[own + 1 :]:  # the sums of evidence and their join, if any; the region
         match layer:
@@ -58,18 +59,24 @@ def add_twin(net: Network, first: int) -> Network:
                 layer = replace(layer, features=len(layers) - 1)
         layers.append(layer)
     made = Network(replace(net.spec, layers=tuple(layers)), net.tree, external=net.external)
-    with torch.no_grad():
-        for i, theirs in enumerate(net.layers):
-            made.layers[i if i <= own else i + blend - own].load_state_dict(theirs.state_dict())
-        for i, layer in enumerate(copied):
-            if isinstance(layer, Convolution):
-                weight, bias = net.layers[first + i].folded()
-                made.layers[twin + i].conv.weight.copy_(weight)
-                made.layers[twin + i].conv.bias.copy_(bias)
+    for i, theirs in enumerate(net.layers):
+        made.layers[i if i <= own else i + blend - own].load_state_dict(theirs.state_dict())
+    for i, layer in enumerate(layers):
+        if i > own and isinstance(layer, Convolution) and layer.twin_of is not None:
+            copy_twin(i, made.layers[i], net.layers[layer.twin_of])
     for name in ("class_map", "stored", "seen", "version", "names", "record", "defaults"):
         setattr(made, name, getattr(net, name))
     return made.eval()
 
 
-def _unnormalised(layer: Layer) -> Layer:
-    return replace(layer, batch_normalize=False) if isinstance(layer, Convolution) else layer
+def copy_twin(index: int, twin: nn.Module, model: nn.Module) -> None:
+    """Layer `index`, a twin, begins as its model, batch norm folded. TrainingError where it cannot."""
+    weight, bias = model.folded() if isinstance(model, ConvolutionUnit) else (None, None)
+    if weight is None or twin.norm is not None or weight.shape != twin.conv.weight.shape:
+        raise TrainingError(
+            f"layer {index} cannot be the twin of layer {twin.spec.twin_of}: a twin is a convolution of the "
+            "same shape, without batch norm"
+        )
+    with torch.no_grad():
+        twin.conv.weight.copy_(weight)
+        twin.conv.bias.copy_(bias)
