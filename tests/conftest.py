@@ -12,8 +12,8 @@ _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_finish() -> None:
-    """What was imported so far is there to stay. A full collection that goes through it stops this process, and
-    servers under test within it, for most of a second.
+    """What was imported so far is there to stay. A full collection that goes through it stops this process,
+    and servers under test within it, for most of a second.
     """
     gc.collect()
     gc.freeze()

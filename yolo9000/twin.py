@@ -25,8 +25,8 @@ def add_twin(net: Network, first: int) -> Network:
     difference, but averages a twin, a copy of the trunk's layers from `first` on that is there to learn. The
     gate, a few channels of the trunk's last grid of twice as many cells a side, averaged as well, begins at
     one half of each; both say the same then, and what the detector says is unchanged. Boxes see nothing of
-    it. New convolutions have no batch norm: its statistics would run with the data. Raises TrainingError for a
-    network of another kind.
+    it. New convolutions have no batch norm: its statistics would run with the data. Raises TrainingError
+    for a network of another kind.
     """
     averaged, own = class_branch(net)
     old = net.spec.layers
