@@ -48,11 +48,11 @@ class Candidates:
         """For each box the truth that it overlaps most, and their IoU: (M,) each; 0 and 0 without truth."""
         if not len(self.truth):
             return np.zeros(len(self.boxes_xyxy), np.int64), np.zeros(len(self.boxes_xyxy))
-        a, b = self.boxes_xyxy[:, None], self.truth_xyxy[None]  # (M, 1, 4), (1, T, 4)
-        sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-        common = sides.clip(min=0).prod(axis=-1)
-        area = [(box[..., 2:] - box[..., :2]).clip(min=0).prod(axis=-1) for box in (a, b)]
-        iou = common / np.maximum(area[0] + area[1] - common, 1e-12)  # (M, T); 1e-12: two boxes of no area
+        import torch
+
+        from yolo9000.boxes import iou_xyxy
+
+        iou = iou_xyxy(torch.from_numpy(self.boxes_xyxy), torch.from_numpy(self.truth_xyxy)).numpy()  # (M, T)
         best = iou.argmax(axis=1)
         return best, iou[np.arange(len(best)), best]
 
