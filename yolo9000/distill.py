@@ -24,7 +24,7 @@ from yolo9000.errors import ModelError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, soft_tree_cross_entropy, tree_cross_entropy
 from yolo9000.network import Network
-from yolo9000.spec import Add, AveragePool, Blend, GlobalAveragePool, LogSumExp
+from yolo9000.spec import Add, AveragePool, Gate, GlobalAveragePool, LogSumExp
 
 if TYPE_CHECKING:
     from yolo9000.batches import Batch
@@ -213,14 +213,14 @@ class DistillTask:
         self.averaged, added = class_branch(net)
         self.joined = net.feature_layer
         more = self.joined != added
-        blended = isinstance(net.spec.layers[added], Blend)
-        if (more and added not in net.spec.inputs(self.joined)[:1]) or ((more or blended) and not boxes):
+        gated = isinstance(net.spec.layers[added], Gate)
+        if (more and added not in net.spec.inputs(self.joined)[:1]) or ((more or gated) and not boxes):
             raise TrainingError(
                 "the task distill needs class rows on an average plus a difference; with more channels after "
                 "these, or two experts, only together with boxes"
             )
-        self.gate, self.gate_weight = net.spec.inputs(added)[0], gate_weight
-        if gate_weight and (not blended or parts is None):
+        self.gate, self.gate_weight = net.spec.inputs(added)[-1], gate_weight
+        if gate_weight and (not gated or parts is None):
             raise TrainingError("distill.gate_weight needs a network with a twin, and distill.parts")
         if not net.spec.region.shared_rows:
             raise TrainingError("the task distill needs class rows that all anchors share")
@@ -326,14 +326,16 @@ class DistillTask:
 
 def class_branch(net: Network) -> tuple[int, int]:
     """The layers (averaged, joined): the average pool of class features that the trunk has, and the addition
-    after it; or, where that is one of two experts (yolo9000.twin), what blends them.
+    after it; or, where that is one of two experts (yolo9000.twin), the gate between them.
     """
     for i, layer in enumerate(net.spec):
         if isinstance(layer, AveragePool):
             for j in range(i + 1, len(net.spec)):
                 if isinstance(net.spec.layers[j], Add) and i in net.spec.inputs(j):
-                    blends = [k for k, b in enumerate(net.spec) if isinstance(b, Blend) and b.first == j]
-                    return i, next(iter(blends), j)
+                    gates = [
+                        k for k, gate in enumerate(net.spec) if isinstance(gate, Gate) and gate.first == j
+                    ]
+                    return i, next(iter(gates), j)
     raise TrainingError("the task distill needs class features that are an average plus a difference")
 
 

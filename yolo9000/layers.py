@@ -214,19 +214,20 @@ class Add(Layer):
 
 
 @dataclass(frozen=True)
-class Blend(Layer):
-    """Of two earlier layers' outputs, of one shape, at every cell the share s of `second` and 1 - s of
-    `first`; s = sigmoid(v), v the previous layer's only channel. A network decides by it which of two experts
-    to hear where.
+class Gate(Layer):
+    """At every cell 1 - s times the output of layer `first` and s times the previous layer's, of the same
+    shape, side by side: a network decides by it which of two experts to hear where, and what comes after has
+    weights for each of them. s = clip(1/2 + v / 6, 0, 1), v the only channel of layer `share`: an expert that
+    is not heard is not heard at all, and need not be run.
     """
 
-    kind: ClassVar[str] = "blend"
+    kind: ClassVar[str] = "gate"
     first: int
-    second: int
+    share: int
 
     def __post_init__(self) -> None:
         self._integer("first", IMAGE)
-        self._integer("second", IMAGE)
+        self._integer("share", IMAGE)
 
 
 @dataclass(frozen=True)

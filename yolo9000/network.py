@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from yolo9000.blocks import ClassRows, ConvolutionUnit, LogSumExpUnit, RegionRows, activate, max_pool, reorg
 from yolo9000.errors import ModelError
 from yolo9000.head import LazyOutput
+from yolo9000.plan import make_plan
 from yolo9000.rowbank import RowBank
 from yolo9000.spec import (
     IMAGE,
     Add,
     AveragePool,
-    Blend,
     Convolution,
     Dropout,
     External,
+    Gate,
     GlobalAveragePool,
     Layer,
     LogSumExp,
@@ -269,21 +270,17 @@ class Network(nn.Module):
         return torch.cat((features, sums.at(features)), -1)
 
     def outputs(self, images: Tensor, wanted: tuple[int, ...]) -> dict[int, Tensor]:
-        """Outputs of the layers `wanted`, by layer; runs what they depend on, drops each output after its
-        last use.
+        """Outputs of the layers `wanted`, by layer; runs what they depend on (plan.py), drops each output
+        after its last use.
         """
         self._check(images)
         outputs = {IMAGE: images}
-        needed, pending = set(), list(wanted)
-        while pending:
-            i = pending.pop()
-            if i not in needed and i != IMAGE:
-                needed.add(i)
-                pending += self.spec.inputs(i)
-        last_use = {j: i for i in sorted(needed) for j in self.spec.inputs(i)}
-        asked = any(isinstance(self.spec.layers[i], External) for i in needed)
+        plan, resting = make_plan(self.spec, wanted), frozenset()
+        asked = any(isinstance(self.spec.layers[i], External) for i in plan.layers)
         external = self.external(images) if asked else None
-        for i in sorted(needed):
+        for i in plan.layers:
+            if i in resting:
+                continue
             sources = self.spec.inputs(i)
             if isinstance(self.spec.layers[i], External):
                 outputs[i] = self._from_external(external, i, images)
@@ -291,8 +288,11 @@ class Network(nn.Module):
                 inputs = [outputs[j] for j in sources]
                 _check_fit(i, self.spec.layers[i], inputs)
                 outputs[i] = self._step(i, inputs)
+            if (second := plan.seconds.get(i)) and second.rests(outputs[i]):
+                resting |= second.layers
+                outputs[second.gate - 1] = torch.zeros_like(outputs[second.first])
             for j in set(sources):
-                if last_use[j] == i and j not in wanted:
+                if plan.last_use[j] == i and j not in wanted:
                     del outputs[j]
         return {i: outputs[i] for i in wanted}
 
@@ -312,8 +312,9 @@ class Network(nn.Module):
                 return x if len(inputs) == 1 else torch.cat(inputs, 1)
             case Add():
                 return activate(x + inputs[1], layer.activation)
-            case Blend():
-                return inputs[1] + x.sigmoid() * (inputs[2] - inputs[1])
+            case Gate():
+                share = F.hardsigmoid(inputs[2])  # (N, 1, H, W)
+                return torch.cat(((1 - share) * inputs[1], share * x), 1)
             case Reorg():
                 return reorg(x, layer.stride, layer.order)
             case _:

@@ -19,10 +19,10 @@ from yolo9000.layers import (
     REORG_ORDERS,
     Add,
     AveragePool,
-    Blend,
     Convolution,
     Dropout,
     External,
+    Gate,
     GlobalAveragePool,
     Layer,
     LogSumExp,
@@ -41,10 +41,10 @@ __all__ = [
     "REORG_ORDERS",
     "Add",
     "AveragePool",
-    "Blend",
     "Convolution",
     "Dropout",
     "External",
+    "Gate",
     "GlobalAveragePool",
     "Layer",
     "LogSumExp",
@@ -130,8 +130,8 @@ class NetworkSpec:
                 return layers
             case Add(layer=other):
                 return (index - 1, other)
-            case Blend(first=first, second=second):
-                return (index - 1, first, second)
+            case Gate(first=first, share=share):
+                return (index - 1, first, share)
             case External():
                 return (IMAGE,)
             case Region(boxes=boxes, features=features) if boxes is not None:
@@ -276,12 +276,12 @@ def _output(layer: Layer, before: list[Output]) -> Output:
             if before[0] != before[1]:
                 raise ModelError(f"adds {before[1]} to {before[0]}; they must be the same")
             return first
-        case Blend():
-            if before[1] != before[2] or first != Output(1, before[1].stride):
+        case Gate():
+            if first != before[1] or before[2] != Output(1, first.stride):
                 raise ModelError(
-                    f"blends {before[1]} and {before[2]} by {first}; wanted two of the same and one channel"
+                    f"shares {before[1]} and {first} by {before[2]}; wanted two of the same and one channel"
                 )
-            return before[1]
+            return Output(2 * first.channels, first.stride)
         case Reorg():
             if layer.order == "darknet" and first.channels % layer.stride**2:
                 raise ModelError(

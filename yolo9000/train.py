@@ -27,6 +27,7 @@ from yolo9000.runlog import read_log, rounded, timestamp
 from yolo9000.signals import caught_signals
 from yolo9000.start import build_network
 from yolo9000.tasks import Task, make_task
+from yolo9000.twin import hold_first_expert
 from yolo9000.validation import Judge
 
 BEST_MODEL_NAME = "best.safetensors"  # only where validation data says which is the best
@@ -97,6 +98,8 @@ def _train(
     batches = Batches(config, stores, label_maps, world.rank, world.ranks)
     net.to(device, memory_format=torch.channels_last)
     net.freeze(config.model.freeze)
+    if config.model.hold:
+        hold_first_expert(net)
     net.train()
     _check_sizes(config, net)
     optimiser = make_optimiser(net, config.optimiser)

@@ -12,7 +12,7 @@ from torch import nn
 from yolo9000.blocks import ConvolutionUnit
 from yolo9000.distill import class_branch
 from yolo9000.errors import TrainingError
-from yolo9000.layers import Add, Blend, Convolution, Layer, MaxPool, Region, Reorg, Route, twin_of
+from yolo9000.layers import Add, Convolution, Gate, Layer, LogSumExp, MaxPool, Region, Reorg, Route, twin_of
 from yolo9000.network import Network
 
 _NARROW = 16  # channels of the gate: it tells kinds of picture apart, not classes
@@ -24,9 +24,10 @@ def add_twin(net: Network, first: int) -> Network:
     One expert is what there was: the trunk's features averaged, plus a difference. The other has the same
     difference, but averages a twin, a copy of the trunk's layers from `first` on that is there to learn. The
     gate, a few channels of the trunk's last grid of twice as many cells a side, averaged as well, begins at
-    one half of each; both say the same then, and what the detector says is unchanged. Boxes see nothing of
-    it. New convolutions have no batch norm: its statistics would run with the data. Raises TrainingError
-    for a network of another kind.
+    one half of each. Class rows and sums of evidence get weights for both experts, the twin's being copies;
+    so both say the same at first, and what the detector says is unchanged. Boxes see nothing of it. New
+    convolutions have no batch norm: its statistics would run with the data. Raises TrainingError for a
+    network of another kind.
     """
     averaged, own = class_branch(net)
     old = net.spec.layers
@@ -42,31 +43,55 @@ def add_twin(net: Network, first: int) -> Network:
     stride = net.spec.outputs[trunk].stride
     fine = max(i for i in range(trunk) if net.spec.outputs[i].stride * 2 == stride)
     difference = next(i for i in net.spec.inputs(own) if i != averaged)
-    layers: list[Layer] = [*old[: own + 1], Route((first - 1,))]
-    layers += [twin_of(i, old[i]) for i in range(first, trunk + 1)]
-    layers += [old[averaged], Add(difference)]
-    learning = len(layers) - 1
-    layers += [Route((fine,)), Convolution(_NARROW, 1, batch_normalize=False), Reorg(2, "space_to_depth")]
-    layers += [Convolution(_NARROW, 3, batch_normalize=False), old[averaged]]
+    layers: list[Layer] = [*old[: own + 1], Route((fine,)), Convolution(_NARROW, 1, batch_normalize=False)]
+    layers += [Reorg(2, "space_to_depth"), Convolution(_NARROW, 3, batch_normalize=False), old[averaged]]
     layers.append(Convolution(1, 1, activation="linear", batch_normalize=False, start="zero"))
-    layers.append(Blend(own, learning))
-    blend = len(layers) - 1
+    share = len(layers) - 1
+    layers.append(Route((first - 1,)))
+    layers += [twin_of(i, old[i]) for i in range(first, trunk + 1)]
+    layers += [old[averaged], Add(difference), Gate(own, share)]
+    gate = len(layers) - 1
     for layer in old[own + 1 :]:  # the sums of evidence and their join, if any; the region
         match layer:
             case Route():
-                layer = Route((blend, blend + 1))
+                layer = Route((gate, gate + 1))
             case Region():
                 layer = replace(layer, features=len(layers) - 1)
         layers.append(layer)
     made = Network(replace(net.spec, layers=tuple(layers)), net.tree, external=net.external)
+    channels = net.spec.outputs[own].channels
     for i, theirs in enumerate(net.layers):
-        made.layers[i if i <= own else i + blend - own].load_state_dict(theirs.state_dict())
+        state = theirs.state_dict()
+        if i > own:  # weights for the first expert, the same for its twin, then those for sums of evidence
+            state = {
+                key: torch.cat((value[..., :channels], value), -1) if key.endswith("weight") else value
+                for key, value in state.items()
+            }
+        made.layers[i if i <= own else i + gate - own].load_state_dict(state)
     for i, layer in enumerate(layers):
         if i > own and isinstance(layer, Convolution) and layer.twin_of is not None:
             copy_twin(i, made.layers[i], net.layers[layer.twin_of])
     for name in ("class_map", "stored", "seen", "version", "names", "record", "defaults"):
         setattr(made, name, getattr(net, name))
     return made.eval()
+
+
+def hold_first_expert(net: Network) -> None:
+    """Only the gate and the second of a network's two experts may learn from now on: of class rows and sums
+    of evidence the weights for the second alone. Where the gate hears the first, names then stay what they
+    were, exactly, if weight decay is zero. Raises TrainingError for a network without a gate.
+    """
+    gates = [i for i, layer in enumerate(net.spec) if isinstance(layer, Gate)]
+    if not gates:
+        raise TrainingError("model.hold keeps the first of two experts; this network has one: see model.twin")
+    channels = net.spec.outputs[gates[-1]].channels // 2
+    for layer, module in zip(net.spec.layers[gates[-1] + 1 :], net.layers[gates[-1] + 1 :], strict=True):
+        if isinstance(layer, LogSumExp | Region):
+            rows = module.rows if isinstance(layer, Region) else module
+            rows.bias.requires_grad_(False)
+            learning = torch.zeros_like(rows.weight)
+            learning[..., channels : 2 * channels] = 1
+            rows.weight.register_hook(learning.mul)
 
 
 def copy_twin(index: int, twin: nn.Module, model: nn.Module) -> None:

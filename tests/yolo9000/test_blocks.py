@@ -9,7 +9,7 @@ from torch import nn
 
 from yolo9000.blocks import BatchNorm, max_pool, reorg
 from yolo9000.network import Network
-from yolo9000.spec import Add, AveragePool, Blend, Convolution, LogSumExp, MaxPool, NetworkSpec, Route
+from yolo9000.spec import Add, AveragePool, Convolution, Gate, LogSumExp, MaxPool, NetworkSpec, Route
 
 LINEAR = {"activation": "linear", "batch_normalize": False}
 
@@ -103,21 +103,23 @@ def test_dilation_groups_and_references():
     torch.testing.assert_close(net.features(x, 0), a)
 
 
-def test_a_gate_blends_two_layers_cell_by_cell():
+def test_a_gate_weighs_two_layers_cell_by_cell():
     layers = (
         Convolution(4, 1, **LINEAR),
-        Convolution(4, 3, **LINEAR),
         Convolution(1, 3, **LINEAR),
-        Blend(1, 0),
+        Route((0,)),
+        Convolution(4, 3, **LINEAR),
+        Gate(0, 1),
     )
     net = Network(NetworkSpec(16, 16, layers))
     x = torch.rand(2, 3, 5, 7)
-    first, second, gate = (net.features(x, i) for i in (1, 0, 2))
-    share = 1 / (1 + (-gate).exp())  # (N, 1, H, W)
-    torch.testing.assert_close(net(x), (1 - share) * first + share * second)
-    for bias, expected in ((1e4, second), (-1e4, first)):
-        net.layers[2].conv.bias.data.fill_(bias)
-        torch.testing.assert_close(net(x), expected)
+    first, gate, second = (net.features(x, i) for i in (0, 1, 3))
+    share = (gate / 6 + 0.5).clamp(0, 1)  # (N, 1, H, W)
+    torch.testing.assert_close(net(x), torch.cat(((1 - share) * first, share * second), 1))
+    none = torch.zeros_like(first)
+    for bias, expected in ((1e4, (none, second)), (-1e4, (first, none))):
+        net.layers[1].conv.bias.data.fill_(bias)
+        assert torch.equal(net(x), torch.cat(expected, 1))
 
 
 def test_log_sum_exp_of_sets_of_rows():

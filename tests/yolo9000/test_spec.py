@@ -12,9 +12,9 @@ from yolo9000.network import Network
 from yolo9000.spec import (
     Add,
     AveragePool,
-    Blend,
     Convolution,
     Dropout,
+    Gate,
     GlobalAveragePool,
     LogSumExp,
     MaxPool,
@@ -52,7 +52,7 @@ def specs(draw) -> NetworkSpec:
             Dropout(0.25),
             LogSumExp(5, ((0, 1), (4,), (2, 3, 4), (0,))),
             Add(draw(st.sampled_from(same))),
-            Blend(draw(st.sampled_from(same)), draw(st.sampled_from(same))),
+            Gate(draw(st.sampled_from(same)), len(layers)),
             Route(tuple(draw(st.lists(st.sampled_from(alike), min_size=1, max_size=2)))),
         ]
         if stride < 8:
@@ -62,8 +62,8 @@ def specs(draw) -> NetworkSpec:
                 Reorg(2, draw(st.sampled_from(["darknet", "space_to_depth"]))),
             ]
         layer = draw(st.sampled_from(choices))
-        if isinstance(layer, Blend):
-            layers.append(Convolution(1, 1))
+        if isinstance(layer, Gate):
+            layers += [Convolution(1, 1), Route((len(layers) - 1,))]
         layers.append(layer)
     end = draw(st.sampled_from(["trunk", "classifier", "region", "split"]))
     if end == "classifier":
@@ -152,10 +152,10 @@ def test_json_gives_the_same_description_and_modules_give_the_shapes_it_says(spe
         (lambda: NetworkSpec(32, 32, (HEAD, Region(ANCHORS, 2), HEAD)), "must be the last"),
         (lambda: NetworkSpec(32, 32, (HEAD, MaxPool(2, 2), Route((0, 1)))), "different strides"),
         (lambda: NetworkSpec(32, 32, (HEAD, Convolution(8, 1), Add(0))), "must be the same"),
-        (lambda: NetworkSpec(32, 32, (HEAD, Convolution(1, 1), Blend(0, 1))), "wanted two of the same"),
-        (lambda: NetworkSpec(32, 32, (HEAD, Convolution(2, 1), Blend(0, 0))), "wanted two of the same"),
+        (lambda: NetworkSpec(32, 32, (HEAD, Convolution(1, 1), Gate(0, 1))), "wanted two of the same"),
+        (lambda: NetworkSpec(32, 32, (HEAD, Gate(0, 0))), "wanted two of the same"),
         (
-            lambda: NetworkSpec(32, 32, (HEAD, Convolution(1, 1), Blend(0, 2))),
+            lambda: NetworkSpec(32, 32, (HEAD, Convolution(1, 1), Gate(0, 2))),
             "refers to layer 2; only 0 to 1",
         ),
         (lambda: NetworkSpec(32, 32, (HEAD, Reorg(2))), "divisible by 4, found 14"),

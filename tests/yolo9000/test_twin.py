@@ -9,13 +9,20 @@ from torch.nn.functional import avg_pool2d
 from tests.yolo9000.test_distill import KNOWN, LABELS, batch, classifier, detector, started
 from tests.yolo9000.test_loss import TREE
 from yolo9000 import presets
+from yolo9000.config import OptimiserConfig
 from yolo9000.detector import Detector
 from yolo9000.distill import DistillTask, class_branch
 from yolo9000.errors import TrainingError
-from yolo9000.layers import AveragePool, Convolution, Route
+from yolo9000.layers import AveragePool, Convolution
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
-from yolo9000.twin import add_twin
+from yolo9000.optim import make_optimiser
+from yolo9000.twin import add_twin, hold_first_expert
+
+
+def gate_of(made: Network) -> torch.nn.Conv2d:
+    """The convolution that says how far the second expert is heard."""
+    return made.layers[made.spec.inputs(made.feature_layer)[-1]].conv
 
 
 def difference_learnt(net: Network) -> Network:
@@ -41,11 +48,11 @@ def test_the_gate_decides_between_two_experts():
     made = add_twin(net, 9)
     images = torch.rand(2, 3, 64, 96)
     averaged, own = class_branch(net)
-    copy = [i for i, s in enumerate(made.spec) if isinstance(s, AveragePool)][1] - 1
+    copy = [i for i, s in enumerate(made.spec) if isinstance(s, AveragePool)][-1] - 1
     for values in made.layers[copy].parameters():  # positively homogeneous: leaky
         values *= 2
     maps = net.outputs(images, (averaged, own))
-    gate = made.layers[made.feature_layer - 1].conv
+    gate = gate_of(made)
     for bias, share in ((1e4, 1.0), (-1e4, 0.0), (0.0, 0.5)):
         gate.bias.fill_(bias)
         features = maps[own] + share * maps[averaged]
@@ -66,7 +73,7 @@ def test_without_sums_of_evidence_too():
 def test_only_the_twin_the_gate_and_the_rows_learn_and_boxes_stay():
     flat, net = started()
     made = add_twin(difference_learnt(net).fuse(), 9)
-    begin = made.spec.layers.index(Route((8,)), net.spec.region.boxes)
+    begin = class_branch(net)[1] + 1
     made.freeze(begin).train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
     images = torch.rand(1, 3, 64, 64)
@@ -79,21 +86,63 @@ def test_only_the_twin_the_gate_and_the_rows_learn_and_boxes_stay():
         task.loss(made, batch(boxes=True))["loss"].backward()
         optimizer.step()
     changed = {int(k.split(".")[1]) for k, v in made.state_dict().items() if not torch.equal(v, before[k])}
-    learning = {i for i, s in enumerate(made.spec) if i > begin and isinstance(s, Convolution)}
-    assert learning and learning <= changed and min(changed) > begin
+    learning = {i for i, s in enumerate(made.spec) if i >= begin and isinstance(s, Convolution)}
+    assert learning and learning <= changed and min(changed) >= begin
     with torch.no_grad():
         torch.testing.assert_close(made.eval().lazy(images).boxes, boxes, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_expert_held_names_stay_where_the_gate_hears_it():
+    flat, net = started()
+    difference_learnt(net)
+    made = add_twin(net, 9)
+    made.freeze(class_branch(net)[1] + 1).train()
+    hold_first_expert(made)
+    task = DistillTask(made, TREE, flat, LABELS, per_picture=3, boxes=True)
+    optimiser = make_optimiser(made, OptimiserConfig(name="adamw", lr=0.01, weight_decay=0.0))
+    for _ in range(3):
+        optimiser.zero_grad()
+        task.loss(made, batch(boxes=True))["loss"].backward()
+        optimiser.step()
+    images = torch.rand(2, 3, 64, 64)
+    gate = gate_of(made.eval())
+    with torch.no_grad():
+        before = net.eval()(images)
+        gate.bias.fill_(-1e4)
+        torch.testing.assert_close(made(images), before, rtol=1e-5, atol=1e-5)
+        gate.bias.fill_(1e4)
+        assert not torch.allclose(made(images), before, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "shares, runs", [((-3.0, -3.1), 0), ((-3.1, 0.0), 1), ((-2.9, -3.1), 1), ((3.0, 3.0), 1)]
+)
+def test_a_twin_that_no_gate_hears_does_not_run(shares, runs):
+    """What is said is the same as where something could learn; then it runs."""
+    made = add_twin(difference_learnt(started()[1]), 9)
+    twin = next(i for i, layer in enumerate(made.spec) if getattr(layer, "twin_of", None) == 9)
+    ran = []
+    made.layers[twin].register_forward_hook(lambda *_: ran.append(twin))
+    said = torch.tensor(shares).view(2, 1, 1, 1)
+    share = made.layers[made.spec.inputs(made.feature_layer)[-1]]
+    share.register_forward_hook(lambda module, given, found: said.expand_as(found))
+    images = torch.rand(2, 3, 64, 96)
+    running = made(images)
+    assert ran == [twin]
+    with torch.no_grad():
+        assert torch.equal(made(images), running)
+    assert len(ran) == 1 + runs
 
 
 @torch.no_grad()
 def test_the_teacher_judges_what_the_trunk_sees():
     made = add_twin(started()[1], 9)
     images = torch.rand(1, 3, 64, 64)
-    averaged, blend = class_branch(made)
+    averaged, gate = class_branch(made)
     trunk = made.outputs(images, (18, averaged))
     expected = avg_pool2d(trunk[18], 7, 1, 3, count_include_pad=False)
     torch.testing.assert_close(trunk[averaged], expected, rtol=1e-5, atol=1e-6)
-    assert blend == made.feature_layer
+    assert gate == made.feature_layer
 
 
 @torch.no_grad()
@@ -107,7 +156,7 @@ def test_the_gate_learns_to_hear_the_twin_where_the_teacher_does_not_judge():
     one = math.log(2)
     found = task.loss(made, given)
     torch.testing.assert_close(found["gate"], torch.tensor((one + 9 * one + 9 * one) / 3))
-    made.layers[made.feature_layer - 1].conv.bias.fill_(2.0)
+    gate_of(made).bias.fill_(2.0)
     moved = task.loss(made, given)
     right, wrong = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
     torch.testing.assert_close(moved["gate"], torch.tensor((right + 18 * wrong) / 3))
@@ -147,5 +196,7 @@ def test_networks_of_another_kind():
         add_twin(add_twin(detector(), 9), 9)
     with pytest.raises(TrainingError, match="an average plus a difference"):
         add_twin(classifier(len(KNOWN)), 9)
+    with pytest.raises(TrainingError, match="first of two experts"):
+        hold_first_expert(detector())
     with pytest.raises(TrainingError, match="only together with boxes"):
         DistillTask(add_twin(detector(), 9), TREE, classifier(), LABELS)

@@ -1,0 +1,69 @@
+"""Which layers of a network run for which outputs, in what order, and which may rest: of two experts the
+second need not run where its gate does not hear it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from yolo9000.layers import IMAGE, Gate
+from yolo9000.spec import NetworkSpec
+
+# Gate's share of the second expert, clip(1/2 + v / 6, 0, 1), is zero up to here.
+_SILENT = -3.0
+
+
+@dataclass(frozen=True)
+class Second:
+    """The second of two experts. first: the other's output; gate: what weighs them; layers: those that run
+    for the second alone, `gate` - 1 the last of them."""
+
+    first: int
+    gate: int
+    layers: frozenset[int]
+
+    def rests(self, share: Tensor) -> bool:
+        """Whether it can be left out: nobody learns, and the gate's v (N, 1, H, W) hears it nowhere.
+
+        Only on a processor, where looking costs nothing, and not while the network is traced."""
+        if torch.is_grad_enabled() or share.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        return not torch.jit.is_tracing() and bool((share <= _SILENT).all())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """layers: those to run, ascending. last_use: of each layer used, the last that uses it. seconds: experts
+    that can be left out, by the layer that says how far they are heard."""
+
+    layers: tuple[int, ...]
+    last_use: dict[int, int]
+    seconds: dict[int, Second]
+
+
+def make_plan(spec: NetworkSpec, wanted: tuple[int, ...]) -> Plan:
+    """How to come to the outputs of the layers `wanted`."""
+    layers = _needed(spec, wanted)
+    seconds = {}
+    for gate in layers:
+        layer = spec.layers[gate]
+        if isinstance(layer, Gate):
+            alone = layers - _needed(spec, wanted, without=(gate - 1, gate))
+            if alone and max(layer.first, layer.share) < min(alone):  # known in time
+                seconds[layer.share] = Second(layer.first, gate, frozenset(alone))
+    ordered = tuple(sorted(layers))
+    return Plan(ordered, {j: i for i in ordered for j in spec.inputs(i)}, seconds)
+
+
+def _needed(spec: NetworkSpec, wanted: Iterable[int], without: tuple[int, int] | None = None) -> set[int]:
+    """What `wanted` depend on, themselves among it. without: a way not to go, (from, to)."""
+    found: set[int] = set()
+    pending = list(wanted)
+    while pending:
+        i = pending.pop()
+        if i not in found and i != IMAGE:
+            found.add(i)
+            pending += [j for j in spec.inputs(i) if (j, i) != without]
+    return found
