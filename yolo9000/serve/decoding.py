@@ -3,6 +3,7 @@
 What a decoder does is decoder.py's; a picture that takes too long costs its process, never the server."""
 
 import asyncio
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,9 @@ T = TypeVar("T")
 # glibc gives what a picture took back to the system after each, and has it cleared page by page for the next:
 # half of the time of decoding. Up to 16 MiB it keeps now; larger pictures still go back. Others ignore it.
 _KEEP = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(16 << 20))
+
+# What a pipe holds, if the system lets it: most pictures go over in one piece rather than in fourteen.
+_PIPE_BYTES = 1 << 20
 
 # A process starts in a fraction of a second; on a machine that is short of everything in some.
 _START_SECONDS = 60.0
@@ -40,12 +44,20 @@ class Decoders:
         for process in self._all:
             self._idle.put(process)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decoding")
+        self._inside, self._watching = 0, False
         self.restarts = 0
 
     async def __call__(self, data: bytes, then: Callable[[np.ndarray, tuple[int, int]], T]) -> T:
         """`then` of the pixels (H, W, 3) uint8 and the (width, height) of the picture, made in the decoder's
         thread. Raises RequestError."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, data, then)
+        loop = asyncio.get_running_loop()
+        self._inside += 1
+        if not self._watching:
+            self._watch(loop)
+        try:
+            return await loop.run_in_executor(self._threads, self._run, data, then)
+        finally:
+            self._inside -= 1
 
     def start(self) -> None:
         """Start the processes now rather than with the first picture."""
@@ -57,6 +69,15 @@ class Decoders:
         for process in self._all:
             process.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Looks a few times within the limit whether a process is late, until nothing is being decoded; a
+        timer for each picture would be a thread for each."""
+        for process in self._all:
+            process.end_if_late()
+        self._watching = self._inside > 0
+        if self._watching:
+            loop.call_later(self.limits.decode_seconds / 4, self._watch, loop)
 
     def _run(self, data: bytes, then: Callable[[np.ndarray, tuple[int, int]], T]) -> T:
         process = self._idle.get()
@@ -80,6 +101,7 @@ class _Process:
         self._lock = threading.Lock()
         self._closed = False
         self._fresh = True  # it has answered nothing yet and may still be starting
+        self._until = math.inf  # when the picture must be there
 
     @property
     def alive(self) -> bool:
@@ -100,6 +122,8 @@ class _Process:
                 stdout=subprocess.PIPE,
                 env=os.environ | settings,
             )
+            for pipe in (self._process.stdin, self._process.stdout):
+                _widen(pipe)
 
     def stop(self) -> None:
         with self._lock:
@@ -113,9 +137,7 @@ class _Process:
         if process is None:
             raise RequestError(503, "the server is going down", retry=10)
         limit = self.limits.decode_seconds + (_START_SECONDS if self._fresh else 0)
-        late = threading.Timer(limit, process.kill)
-        began = time.monotonic()
-        late.start()
+        self._until = until = time.monotonic() + limit
         try:
             process.stdin.write(LENGTH.pack(len(data)))
             process.stdin.write(data)
@@ -125,18 +147,24 @@ class _Process:
         except (OSError, EOFError, ValueError):
             process.kill()
             process.wait()
-            if time.monotonic() - began >= limit:
+            if time.monotonic() >= until:
                 reason = f"decoding takes longer than the {self.limits.decode_seconds:g} s that are granted"
             else:
                 reason = "the decoder broke down on it"
             raise RequestError(422, reason) from None
         finally:
-            late.cancel()
+            self._until = math.inf
         self._fresh = False
         if status != 200:
             raise RequestError(status, payload.decode())
         pixels = np.frombuffer(payload, np.uint8).reshape(height, width, 3)  # (H*W*3,) -> (H, W, 3)
         return pixels, (image_size[0], image_size[1])
+
+    def end_if_late(self) -> None:
+        """Kill what has not brought its picture in time. Any thread."""
+        process = self._process
+        if process is not None and time.monotonic() >= self._until:
+            process.kill()
 
     def _forget(self) -> None:
         if self._process is not None:
@@ -146,6 +174,16 @@ class _Process:
                 with suppress(OSError):  # what was left to write has no reader any more
                     pipe.close()
             self._process = None
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Let a pipe hold more, on systems that do this."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except (ImportError, AttributeError, OSError):
+        return  # it holds what it holds
 
 
 def _read(pipe, length: int) -> bytearray:
