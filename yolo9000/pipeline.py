@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Pictures that run together: on a CPU two stay within a core's cache and share the many small steps of the
 # descent, on a GPU many fill it.
-_CPU_BATCH, _GPU_BATCH = 2, 16
+CPU_BATCH, GPU_BATCH = 2, 16
 
 # Threads that read for a GPU; more than so many have no use for one that runs some hundred pictures a second.
 _MOST_READERS = 16
@@ -102,7 +102,7 @@ def outcomes(
         # With fewer batches than threads the batches share the threads.
         lanes = threads if count is None else max(1, min(-(-count // max(1, batch or 1)), threads))
     if batch is None:
-        batch = _CPU_BATCH if cpu else _GPU_BATCH
+        batch = CPU_BATCH if cpu else GPU_BATCH
         if cpu and count is not None and count < batch * lanes:  # no lane waits while another has several
             batch = 1
     if min(batch, lanes, depth) < 1:

@@ -39,7 +39,11 @@ _MIB = 1 << 20
 @click.option("--size", type=_pictures.Size(), help="Input of the network, 416 or 608x416.")
 @click.option("--precision", type=click.Choice(("auto", "float32", "bfloat16")), help="As of detect.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--batch", default=8, show_default=True, type=click.IntRange(1, 256), help="Pictures together.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 256),
+    help="Pictures together.  [default: 2 on a processor, for more outgrow its cache, 16 on a GPU]",
+)
 @click.option(
     "--queue", default=128, show_default=True, type=click.IntRange(1), help="Pictures waiting; more: 503."
 )
@@ -76,7 +80,7 @@ def command(
     size: tuple[int, int] | None,
     precision: str | None,
     device: str,
-    batch: int,
+    batch: int | None,
     queue: int,
     decoders: int,
     max_body: int,

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from yolo9000.pipeline import CPU_BATCH, GPU_BATCH
 from yolo9000.serve.answers import Answerer, Question
 from yolo9000.serve.limits import Limits, RequestError
 from yolo9000.serve.metrics import Metrics
@@ -29,6 +30,7 @@ class Batcher:
         cpu = answerer.detector.device.type == "cpu"
         self._torch_threads = torch.get_num_threads()
         self._lanes = lanes or (self._torch_threads if cpu else 1)
+        self._most = limits.batch or (CPU_BATCH if cpu else GPU_BATCH)
         self.inside = 0  # pictures admitted and not yet answered
         self._waiting: asyncio.Queue[tuple[Question, asyncio.Future]] = asyncio.Queue()
         alone = partial(torch.set_num_threads, 1) if cpu and self._lanes > 1 else None
@@ -71,7 +73,7 @@ class Batcher:
     async def _run(self) -> None:
         while True:
             batch = [await self._waiting.get()]
-            while len(batch) < self.limits.batch and not self._waiting.empty():
+            while len(batch) < self._most and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             batch = [entry for entry in batch if not entry[1].done()]
             if not batch:

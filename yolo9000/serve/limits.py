@@ -19,9 +19,9 @@ class Limits:
     from the head of a request to the end of its body. head_seconds: from the first byte (or the connection)
     to the end of the head. head_bytes: of the head. pictures: in one request. pixels: of one picture.
     decode_seconds: for one picture. queue: pictures that are being decoded or wait for the network. batch:
-    pictures that go through the network together. connections: open at a time. drain_seconds: after SIGTERM.
-    candidates: boxes whose conditionals one picture's answer carries; up to four times as many if they
-    pass the threshold.
+    pictures that go through the network together, None for what suits the device. connections: open at a
+    time. drain_seconds: after SIGTERM. candidates: boxes whose conditionals one picture's answer carries; up
+    to four times as many if they pass the threshold.
     """
 
     body_bytes: int = 20 << 20  # the largest photographs of telephones are half of it
@@ -33,7 +33,7 @@ class Limits:
     pixels: int = 50_000_000  # 150 MB as RGB; telephones' cameras deliver 12 to 50 million
     decode_seconds: float = 10.0  # the largest JPEG within the limits takes about one
     queue: int = 128
-    batch: int = 8
+    batch: int | None = None
     connections: int = 512
     drain_seconds: float = 30.0
     candidates: int = 64  # of 9,418 nodes each, 4 bytes a node: 2.4 MB
@@ -41,7 +41,7 @@ class Limits:
     def __post_init__(self) -> None:
         for part in fields(self):
             value = getattr(self, part.name)
-            if not 0 < value < 1 << 40:  # also refuses NaN
+            if value is not None and not 0 < value < 1 << 40:  # also refuses NaN
                 raise ValueError(f"{part.name.replace('_', ' ')} is a number above 0, not {value}")
         if self.held_bytes < self.body_bytes:
             raise ValueError("less memory for all bodies than for one of them")
