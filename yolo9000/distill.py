@@ -256,9 +256,9 @@ class DistillTask:
         with torch.autocast(batch.images.device.type, enabled=False):
             parts = self.region(out, batch.targets, images_seen=batch.seen)
             if self.gate_weight:
-                gate = found[self.gate].float()  # (N, 1, H, W)
-                judged = torch.isin(batch.parts, self.parts).to(gate)[:, None, None, None]
-                wanted, weight = (1 - judged).expand_as(gate), 1 + (_RARE - 1) * judged
+                gate = found[self.gate].float()  # (N, 1)
+                judged = torch.isin(batch.parts, self.parts).to(gate)[:, None]
+                wanted, weight = 1 - judged, 1 + (_RARE - 1) * judged
                 parts["gate"] = F.binary_cross_entropy_with_logits(gate, wanted, weight)
                 parts["loss"] = parts["loss"] + self.gate_weight * parts["gate"]
             seen, joined = found[self.averaged].float().flatten(2), out.features.flatten(2)

@@ -309,11 +309,11 @@ class Network(nn.Module):
             case GlobalAveragePool():
                 return x.mean((2, 3))
             case Route():
-                return x if len(inputs) == 1 else torch.cat(inputs, 1)
+                return torch.cat(inputs, 1) if len(inputs) > 1 else x
             case Add():
                 return activate(x + inputs[1], layer.activation)
             case Gate():
-                share = F.hardsigmoid(inputs[2])  # (N, 1, H, W)
+                share = F.hardsigmoid(inputs[2]).view(-1, 1, *(inputs[2].shape[2:] or (1, 1)))  # (N, 1, ...)
                 return torch.cat(((1 - share) * inputs[1], share * x), 1)
             case Reorg():
                 return reorg(x, layer.stride, layer.order)
@@ -364,7 +364,7 @@ def _bank(weight: Tensor, bias: Tensor, dims: int) -> RowBank | None:
 
 def _check_fit(index: int, layer: Layer, inputs: list[Tensor]) -> None:
     """ModelError where the grids, whose sizes depend on the image's, do not fit this layer."""
-    shapes = [tuple(x.shape[2:]) for x in inputs]
+    shapes = [tuple(x.shape[2:]) for x in inputs if x.dim() == 4] or [()]
     needed, multiple = 1, 1
     match layer:
         case Convolution():

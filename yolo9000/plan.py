@@ -25,7 +25,7 @@ class Second:
     layers: frozenset[int]
 
     def rests(self, share: Tensor) -> bool:
-        """Whether it can be left out: nobody learns, and the gate's v (N, 1, H, W) hears it nowhere.
+        """Whether it can be left out: nobody learns, and by the gate's v, `share`, it is heard nowhere.
 
         Only on a processor, where looking costs nothing, and not while the network is traced."""
         if torch.is_grad_enabled() or share.device.type != "cpu" or torch.compiler.is_compiling():

@@ -252,7 +252,7 @@ def _output(layer: Layer, before: list[Output]) -> Output:
     together.
     """
     first = before[0]
-    flat = [out for out in before if out.stride == 0]
+    flat = [out for out in (before[:2] if isinstance(layer, Gate) else before) if out.stride == 0]
     if flat and not isinstance(layer, Softmax | Dropout):
         raise ModelError("needs cells, but the global average pool before it leaves none")
     match layer:
@@ -277,7 +277,7 @@ def _output(layer: Layer, before: list[Output]) -> Output:
                 raise ModelError(f"adds {before[1]} to {before[0]}; they must be the same")
             return first
         case Gate():
-            if first != before[1] or before[2] != Output(1, first.stride):
+            if first != before[1] or before[2] not in (Output(1, first.stride), Output(1, 0)):
                 raise ModelError(
                     f"shares {before[1]} and {first} by {before[2]}; wanted two of the same and one channel"
                 )

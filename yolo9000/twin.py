@@ -12,21 +12,33 @@ from torch import nn
 from yolo9000.blocks import ConvolutionUnit
 from yolo9000.distill import class_branch
 from yolo9000.errors import TrainingError
-from yolo9000.layers import Add, Convolution, Gate, Layer, LogSumExp, MaxPool, Region, Reorg, Route, twin_of
+from yolo9000.layers import (
+    Add,
+    Convolution,
+    Gate,
+    GlobalAveragePool,
+    Layer,
+    LogSumExp,
+    MaxPool,
+    Region,
+    Reorg,
+    Route,
+    twin_of,
+)
 from yolo9000.network import Network
 
 _NARROW = 16  # channels of the gate: it tells kinds of picture apart, not classes
 
 
 def add_twin(net: Network, first: int) -> Network:
-    """A copy of a detector with two experts for names and, at every cell, a gate between them.
+    """A copy of a detector with two experts for names and, for each picture, a gate between them.
 
     One expert is what there was: the trunk's features averaged, plus a difference. The other has the same
     difference, but averages a twin, a copy of the trunk's layers from `first` on that is there to learn. The
-    gate, a few channels of the trunk's last grid of twice as many cells a side, averaged as well, begins at
-    one half of each. Class rows and sums of evidence get weights for both experts, the twin's being copies;
-    so both say the same at first, and what the detector says is unchanged. Boxes see nothing of it. New
-    convolutions have no batch norm: its statistics would run with the data. Raises TrainingError for a
+    gate, a few channels of the trunk's last grid of twice as many cells a side, averaged over the picture,
+    begins at one half of each. Class rows and sums of evidence get weights for both experts, the twin's being
+    copies; so both say the same at first, and what the detector says is unchanged. Boxes see nothing of it.
+    New convolutions have no batch norm: its statistics would run with the data. Raises TrainingError for a
     network of another kind.
     """
     averaged, own = class_branch(net)
@@ -44,8 +56,9 @@ def add_twin(net: Network, first: int) -> Network:
     fine = max(i for i in range(trunk) if net.spec.outputs[i].stride * 2 == stride)
     difference = next(i for i in net.spec.inputs(own) if i != averaged)
     layers: list[Layer] = [*old[: own + 1], Route((fine,)), Convolution(_NARROW, 1, batch_normalize=False)]
-    layers += [Reorg(2, "space_to_depth"), Convolution(_NARROW, 3, batch_normalize=False), old[averaged]]
+    layers += [Reorg(2, "space_to_depth"), Convolution(_NARROW, 3, batch_normalize=False)]
     layers.append(Convolution(1, 1, activation="linear", batch_normalize=False, start="zero"))
+    layers.append(GlobalAveragePool())
     share = len(layers) - 1
     layers.append(Route((first - 1,)))
     layers += [twin_of(i, old[i]) for i in range(first, trunk + 1)]

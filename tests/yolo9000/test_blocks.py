@@ -9,7 +9,17 @@ from torch import nn
 
 from yolo9000.blocks import BatchNorm, max_pool, reorg
 from yolo9000.network import Network
-from yolo9000.spec import Add, AveragePool, Convolution, Gate, LogSumExp, MaxPool, NetworkSpec, Route
+from yolo9000.spec import (
+    Add,
+    AveragePool,
+    Convolution,
+    Gate,
+    GlobalAveragePool,
+    LogSumExp,
+    MaxPool,
+    NetworkSpec,
+    Route,
+)
 
 LINEAR = {"activation": "linear", "batch_normalize": False}
 
@@ -120,6 +130,22 @@ def test_a_gate_weighs_two_layers_cell_by_cell():
     for bias, expected in ((1e4, (none, second)), (-1e4, (first, none))):
         net.layers[1].conv.bias.data.fill_(bias)
         assert torch.equal(net(x), torch.cat(expected, 1))
+
+
+def test_a_gate_for_the_whole_picture():
+    layers = (
+        Convolution(4, 1, **LINEAR),
+        Convolution(1, 3, **LINEAR),
+        GlobalAveragePool(),
+        Route((0,)),
+        Convolution(4, 3, **LINEAR),
+        Gate(0, 2),
+    )
+    net = Network(NetworkSpec(16, 16, layers))
+    x = torch.rand(2, 3, 5, 7)
+    first, gate, second = (net.features(x, i) for i in (0, 1, 4))
+    share = (gate.mean((2, 3), keepdim=True) / 6 + 0.5).clamp(0, 1)  # (N, 1, 1, 1)
+    torch.testing.assert_close(net(x), torch.cat(((1 - share) * first, share * second), 1))
 
 
 def test_log_sum_exp_of_sets_of_rows():

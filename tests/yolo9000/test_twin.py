@@ -22,7 +22,7 @@ from yolo9000.twin import add_twin, hold_first_expert
 
 def gate_of(made: Network) -> torch.nn.Conv2d:
     """The convolution that says how far the second expert is heard."""
-    return made.layers[made.spec.inputs(made.feature_layer)[-1]].conv
+    return made.layers[made.spec.inputs(made.feature_layer)[-1] - 1].conv
 
 
 def difference_learnt(net: Network) -> Network:
@@ -124,8 +124,7 @@ def test_a_twin_that_no_gate_hears_does_not_run(shares, runs):
     ran = []
     made.layers[twin].register_forward_hook(lambda *_: ran.append(twin))
     said = torch.tensor(shares).view(2, 1, 1, 1)
-    share = made.layers[made.spec.inputs(made.feature_layer)[-1]]
-    share.register_forward_hook(lambda module, given, found: said.expand_as(found))
+    gate_of(made).register_forward_hook(lambda module, given, found: said.expand_as(found))
     images = torch.rand(2, 3, 64, 96)
     running = made(images)
     assert ran == [twin]
