@@ -44,6 +44,7 @@ class ModelConfig:
     known: str = ""
     shared_rows: bool = False  # one set of class rows for all anchors
     twin: int = 0  # with `start`: the first of the trunk's layers that get a copy that learns (yolo9000.twin)
+    box_twin: bool = False  # with `start`, that of a twin: another of the neck (yolo9000.twin)
     hold: bool = False  # of two experts for names (`twin`) only the second learns, and the gate between them
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
     trunk_rows: bool = False  # class rows begin as those of the trunk, a classifier on a tree
@@ -60,8 +61,8 @@ class ModelConfig:
             raise TrainingError("model.known names the classes of model.trunk, the start of a preset")
         if self.weights and not self.cfg:
             raise TrainingError("model.weights is read with model.cfg; for a model file use model.start")
-        if self.twin and not self.start:
-            raise TrainingError("model.twin adds to a trained detector: name it with model.start")
+        if (self.twin or self.box_twin) and not self.start:
+            raise TrainingError("model.twin and box_twin add to a trained detector: name it with model.start")
         if self.freeze < 0:
             raise TrainingError(f"model.freeze is a layer index, 0 or more; it is {self.freeze}")
 

@@ -290,7 +290,7 @@ class Network(nn.Module):
                 outputs[i] = self._step(i, inputs)
             if (second := plan.seconds.get(i)) and second.rests(outputs[i]):
                 resting |= second.layers
-                outputs[second.gate - 1] = torch.zeros_like(outputs[second.first])
+                outputs |= {i - 1: torch.zeros_like(outputs[gate.first]) for i, gate in second.gates}
             for j in set(sources):
                 if plan.last_use[j] == i and j not in wanted:
                     del outputs[j]

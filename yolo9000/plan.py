@@ -2,7 +2,7 @@
 second need not run where its gate does not hear it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,10 @@ _SILENT = -3.0
 
 @dataclass(frozen=True)
 class Second:
-    """The second of two experts. first: the other's output; gate: what weighs them; layers: those that run
-    for the second alone, `gate` - 1 the last of them."""
+    """The second of two experts, for names or for boxes or both. gates: what weighs it and the other, in the
+    layer before the gate and in the gate's `first`; layers: those that run for the second alone."""
 
-    first: int
-    gate: int
+    gates: tuple[tuple[int, Gate], ...]
     layers: frozenset[int]
 
     def rests(self, share: Tensor) -> bool:
@@ -46,24 +45,25 @@ class Plan:
 def make_plan(spec: NetworkSpec, wanted: tuple[int, ...]) -> Plan:
     """How to come to the outputs of the layers `wanted`."""
     layers = _needed(spec, wanted)
+    gates = [(i, layer) for i in sorted(layers) if isinstance(layer := spec.layers[i], Gate)]
     seconds = {}
-    for gate in layers:
-        layer = spec.layers[gate]
-        if isinstance(layer, Gate):
-            alone = layers - _needed(spec, wanted, without=(gate - 1, gate))
-            if alone and max(layer.first, layer.share) < min(alone):  # known in time
-                seconds[layer.share] = Second(layer.first, gate, frozenset(alone))
+    for share in {gate.share for _, gate in gates}:
+        mine = tuple((i, gate) for i, gate in gates if gate.share == share)
+        alone = layers - _needed(spec, wanted, without={(i - 1, i) for i, _ in mine})
+        # What is known in time: the share, and the shape of what stays zero.
+        if all(i - 1 in alone and max(gate.first, share) < min(alone) for i, gate in mine):
+            seconds[share] = Second(mine, frozenset(alone))
     ordered = tuple(sorted(layers))
     return Plan(ordered, {j: i for i in ordered for j in spec.inputs(i)}, seconds)
 
 
-def _needed(spec: NetworkSpec, wanted: Iterable[int], without: tuple[int, int] | None = None) -> set[int]:
-    """What `wanted` depend on, themselves among it. without: a way not to go, (from, to)."""
+def _needed(spec: NetworkSpec, wanted: Iterable[int], without: Collection[tuple[int, int]] = ()) -> set[int]:
+    """What `wanted` depend on, themselves among it. without: ways not to go, (from, to)."""
     found: set[int] = set()
     pending = list(wanted)
     while pending:
         i = pending.pop()
         if i not in found and i != IMAGE:
             found.add(i)
-            pending += [j for j in spec.inputs(i) if (j, i) != without]
+            pending += [j for j in spec.inputs(i) if (j, i) not in without]
     return found

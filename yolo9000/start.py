@@ -21,7 +21,7 @@ from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
 from yolo9000.parts import Samples, label_map
 from yolo9000.spec import Convolution, NetworkSpec
-from yolo9000.twin import add_twin, copy_twin
+from yolo9000.twin import add_box_twin, add_twin, copy_twin
 
 
 def build_network(
@@ -56,6 +56,8 @@ def build_network(
             net.tree = tree
     if config.twin:
         net = add_twin(net, config.twin)
+    if config.box_twin:
+        net = add_box_twin(net)
     if config.fold:
         net = net.fuse(config.freeze)
     maps = []

@@ -43,9 +43,7 @@ def add_twin(net: Network, first: int) -> Network:
     """
     averaged, own = class_branch(net)
     old = net.spec.layers
-    trunk = net.spec.inputs(averaged)[0]
-    while isinstance(old[trunk], Route):
-        trunk = net.spec.inputs(trunk)[0]
+    trunk = _trunk_end(net, averaged)
     if not isinstance(old[own], Add) or net.feature_layer != own:
         raise TrainingError("model.twin: wanted a detector of the preset tiny9000 that has no twin yet")
     if not 0 < first <= trunk:
@@ -89,22 +87,80 @@ def add_twin(net: Network, first: int) -> Network:
     return made.eval()
 
 
+def add_box_twin(net: Network) -> Network:
+    """A copy of a detector with twin and gate that has two experts for boxes as well: a twin of the neck,
+    from the end of the trunk to the features that boxes are made of, heard as far as the names' second is.
+    It begins as a copy, so what the detector says is unchanged. Raises TrainingError for a network of another
+    kind.
+    """
+    old, region = net.spec.layers, net.spec.region
+    gates = [layer for layer in old if isinstance(layer, Gate)]
+    if len(gates) != 1 or region is None or region.boxes is None:
+        raise TrainingError("model.box_twin: wanted a detector with a twin for names and none for boxes")
+    first, last = _trunk_end(net, class_branch(net)[0]) + 1, net.spec.inputs(region.boxes)[0]
+    shift = len(old) - 1 - first
+    copies = [_moved(i, old[i], first, shift) for i in range(first, last + 1)]
+    gate = Gate(last, gates[0].share)
+    boxes = len(old) + len(copies)
+    layers = (*old[:-1], *copies, gate, old[region.boxes], replace(region, boxes=boxes))
+    made = Network(replace(net.spec, layers=layers), net.tree, external=net.external)
+    for i, theirs in enumerate(net.layers):
+        made.layers[i if i < len(old) - 1 else -1].load_state_dict(theirs.state_dict())
+    for i in range(first, last + 1):
+        if isinstance(old[i], Convolution):
+            copy_twin(i + shift, made.layers[i + shift], net.layers[i])
+    state = net.layers[region.boxes].state_dict()
+    state["conv.weight"] = torch.cat((state["conv.weight"],) * 2, 1)
+    made.layers[boxes].load_state_dict(state)
+    for name in ("class_map", "stored", "seen", "version", "names", "record", "defaults"):
+        setattr(made, name, getattr(net, name))
+    return made.eval()
+
+
+def _trunk_end(net: Network, averaged: int) -> int:
+    """The trunk's last layer, whose features the layer `averaged` averages."""
+    trunk = net.spec.inputs(averaged)[0]
+    while isinstance(net.spec.layers[trunk], Route):
+        trunk = net.spec.inputs(trunk)[0]
+    return trunk
+
+
+def _moved(index: int, layer: Layer, first: int, shift: int) -> Layer:
+    """A copy of layer `index` that stands `shift` later, as all from `first` on do; others stay."""
+    match layer:
+        case Convolution():
+            return twin_of(index, layer)
+        case Route():
+            return Route(tuple(i + shift if i >= first else i for i in layer.layers))
+        case Add(layer=other):
+            return replace(layer, layer=other + shift if other >= first else other)
+        case Reorg():
+            return layer
+    raise TrainingError(f"model.box_twin: layer {index} ({layer.kind}) of the neck cannot have a twin")
+
+
 def hold_first_expert(net: Network) -> None:
-    """Only the gate and the second of a network's two experts may learn from now on: of class rows and sums
-    of evidence the weights for the second alone. Where the gate hears the first, names then stay what they
-    were, exactly, if weight decay is zero. Raises TrainingError for a network without a gate.
+    """Only gates and the second of a network's two experts may learn from now on: of what reads both, class
+    rows and sums of evidence and boxes, the weights for the second alone. Where a gate hears the first, what
+    is said then stays what it was, exactly, if weight decay is zero. Raises TrainingError for a network
+    without a gate.
     """
     gates = [i for i, layer in enumerate(net.spec) if isinstance(layer, Gate)]
     if not gates:
         raise TrainingError("model.hold keeps the first of two experts; this network has one: see model.twin")
-    channels = net.spec.outputs[gates[-1]].channels // 2
-    for layer, module in zip(net.spec.layers[gates[-1] + 1 :], net.layers[gates[-1] + 1 :], strict=True):
-        if isinstance(layer, LogSumExp | Region):
-            rows = module.rows if isinstance(layer, Region) else module
-            rows.bias.requires_grad_(False)
-            learning = torch.zeros_like(rows.weight)
-            learning[..., channels : 2 * channels] = 1
-            rows.weight.register_hook(learning.mul)
+    for i, (layer, module) in enumerate(zip(net.spec, net.layers, strict=True)):
+        read = (net.feature_layer,) if isinstance(layer, Region) else net.spec.inputs(i)
+        if read[0] not in gates or not isinstance(layer, Convolution | LogSumExp | Region):
+            continue
+        rows = {Convolution: "conv", Region: "rows"}.get(type(layer))
+        rows = getattr(module, rows) if rows else module
+        if not rows.weight.requires_grad:  # frozen altogether
+            continue
+        rows.bias.requires_grad_(False)
+        channels = net.spec.outputs[read[0]].channels // 2
+        learning = torch.zeros_like(rows.weight)
+        learning.narrow(1 if isinstance(layer, Convolution) else -1, channels, channels).fill_(1)
+        rows.weight.register_hook(learning.mul)
 
 
 def copy_twin(index: int, twin: nn.Module, model: nn.Module) -> None:

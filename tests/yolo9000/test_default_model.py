@@ -1,12 +1,18 @@
 """The model that comes with the package, on photographs that it never saw."""
 
+import tarfile
+
+import numpy as np
 import pytest
 import torch
 
 from wordtree import WordTree
 from yolo9000 import Detector
 from yolo9000.boxes import iou_xyxy
-from yolo9000.modelfile import DEFAULT_PATH
+from yolo9000.images import read_image
+from yolo9000.layers import Gate
+from yolo9000.letterbox import letterbox
+from yolo9000.modelfile import DEFAULT_PATH, load_model
 
 # Photograph, box of the object by eye (left, top, right, bottom pixels), node at or below which it lies.
 PHOTOGRAPHS = [
@@ -43,3 +49,22 @@ def test_finds_and_names_the_animal(detector, shared, name, box, node):
     right = [above in detector.tree.path_nodes(int(k)) for k in found.nodes]
     good = [float(o) for o, known in zip(overlaps, right, strict=True) if known]
     assert max(good, default=0.0) >= 0.5
+
+
+@pytest.mark.reference
+@torch.no_grad()
+def test_the_second_expert_is_for_small_pictures_alone(shared):
+    """By the gate's share of it: nothing on photographs, all on pictures of 64 pixels."""
+    net = load_model(DEFAULT_PATH)
+    share = next(layer.share for layer in net.spec if isinstance(layer, Gate))
+
+    def heard(pixels: np.ndarray, size: int) -> float:
+        image, _ = letterbox(pixels, (size, size))
+        return float(torch.nn.functional.hardsigmoid(net.outputs(image[None], (share,))[share]))
+
+    photographs = sorted((shared / "photos").glob("*.jpg"))
+    assert photographs and all(heard(read_image(path), 256) == 0 for path in photographs)
+    with tarfile.open(shared / "data/tiny-imagenet/val.tar") as tar:
+        members = [member for member in tar if member.isfile()][::100]
+        small = [heard(read_image(tar.extractfile(member).read()), 128) for member in members]
+    assert len(small) == 40 and np.mean(np.array(small) == 1) >= 0.95

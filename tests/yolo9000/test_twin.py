@@ -13,11 +13,11 @@ from yolo9000.config import OptimiserConfig
 from yolo9000.detector import Detector
 from yolo9000.distill import DistillTask, class_branch
 from yolo9000.errors import TrainingError
-from yolo9000.layers import AveragePool, Convolution
+from yolo9000.layers import AveragePool, Convolution, GlobalAveragePool
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.optim import make_optimiser
-from yolo9000.twin import add_twin, hold_first_expert
+from yolo9000.twin import add_box_twin, add_twin, hold_first_expert
 
 
 def gate_of(made: Network) -> torch.nn.Conv2d:
@@ -182,6 +182,74 @@ def test_a_twin_goes_through_a_file_and_detects(tmp_path):
         torch.testing.assert_close(read.fuse()(images), made(images), rtol=1e-4, atol=1e-4)
     detector = Detector(read, precision="float32")
     assert len(detector(torch.zeros(60, 60, 3, dtype=torch.uint8).numpy(), threshold=0.0, size=64))
+
+
+def boxes_learnt() -> Network:
+    """A detector with a twin for names whose boxes depend on the picture, as a new one's do not."""
+    net = difference_learnt(started()[1])
+    torch.nn.init.normal_(net.layers[net.spec.region.boxes].conv.weight, 0, 0.3)
+    return add_twin(net, 9)
+
+
+def both_twins() -> Network:
+    """A twin for names and one for boxes, which have learnt: they say something else than their models."""
+    made = add_box_twin(boxes_learnt())
+    for layer, module in zip(made.spec, made.layers, strict=True):
+        if getattr(layer, "twin_of", None) is not None:
+            torch.nn.init.normal_(module.conv.bias, 0, 0.3)
+    return made.eval()
+
+
+@torch.no_grad()
+def test_with_a_twin_for_boxes_too_the_same_is_said_at_first():
+    made = boxes_learnt()
+    images = torch.rand(2, 3, 64, 96)
+    both = add_box_twin(made)
+    torch.testing.assert_close(both(images), made(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_box_twin_that_no_gate_hears_does_not_run_and_changes_nothing():
+    made, both, images, ran = boxes_learnt(), both_twins(), torch.rand(2, 3, 64, 96), []
+    for layer, module in zip(both.spec, both.layers, strict=True):
+        if getattr(layer, "twin_of", None) is not None:
+            module.register_forward_hook(lambda *_: ran.append(1))
+    with torch.no_grad():
+        made.layers[made.spec.layers.index(GlobalAveragePool()) - 1].conv.bias.fill_(-1e4)
+        gate_of(both).bias.fill_(-1e4)
+        torch.testing.assert_close(both(images), made(images), rtol=1e-5, atol=1e-5)
+        assert not ran
+        for wanted in (both.spec.region.boxes, both.feature_layer):  # one of the two gates
+            both.outputs(images, (wanted,))
+        assert not ran
+        gate_of(both).bias.fill_(1e4)
+        heard = both.lazy(images)
+        assert len(ran) == sum(getattr(layer, "twin_of", None) is not None for layer in both.spec)
+        for found, first in (
+            (heard.boxes, made.lazy(images).boxes),
+            (heard.features, made.lazy(images).features),
+        ):
+            assert (found - first).abs().max() > 0.01
+
+
+def test_of_two_experts_for_boxes_the_first_is_held():
+    both = both_twins()
+    begin = both.spec.layers.index(both.spec.region) - 1  # the last layer before: boxes
+    both.freeze(class_branch(started()[1])[1] + 1).train()
+    hold_first_expert(both)
+    flat, _ = started()
+    optimiser = make_optimiser(both, OptimiserConfig(name="adamw", lr=0.01, weight_decay=0.0))
+    before = both.layers[begin].conv.weight.detach().clone()
+    DistillTask(both, TREE, flat, LABELS, boxes=True).loss(both, batch(boxes=True))["loss"].backward()
+    optimiser.step()
+    after, half = both.layers[begin].conv.weight.detach(), before.shape[1] // 2
+    assert torch.equal(after[:, :half], before[:, :half])
+    assert not torch.equal(after[:, half:], before[:, half:])
+
+
+def test_a_box_twin_of_another_network_is_refused():
+    for net in (detector(), both_twins(), classifier(len(KNOWN))):
+        with pytest.raises(TrainingError, match="a twin for names and none for boxes"):
+            add_box_twin(net)
 
 
 @pytest.mark.parametrize("first", [-1, 0, 19, 40])
