@@ -2,6 +2,8 @@
 
 import ctypes
 import gc
+import itertools
+import math
 import platform
 import threading
 import time
@@ -28,10 +30,16 @@ def given_back(monkeypatch) -> list[float]:
 
 def test_once_after_the_last_upload_of_a_busy_time(start, detector, given_back):
     server = start(detector)
-    for _ in range(8):
-        assert server.detect(png()).status_code == 200
-        time.sleep(0.1)  # shorter than the pause it waits for
-    last = time.monotonic()
+    pause = math.inf
+    while pause > 1.5:  # the machine stood still: what was to be busy was not
+        given_back.clear()
+        times = [time.monotonic()]
+        for _ in range(8):
+            assert server.detect(png()).status_code == 200
+            time.sleep(0.1)  # shorter than the pause it waits for
+            times.append(time.monotonic())
+        pause = max(after - before for before, after in itertools.pairwise(times))
+    last = times[-1]
     wait_for(lambda: given_back, "memory given back")
     assert given_back[0] - last > 1.5
     for _ in range(4):  # probes are no work
