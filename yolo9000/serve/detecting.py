@@ -5,10 +5,9 @@ import io
 import json
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Query as InQuery
 from PIL import Image
 
 from yolo9000.serve.answers import Answerer, Question
@@ -18,7 +17,7 @@ from yolo9000.serve.browsing import Finder
 from yolo9000.serve.decoding import Decoders
 from yolo9000.serve.limits import MOST_LISTED, Limits, RequestError
 from yolo9000.serve.metrics import Metrics
-from yolo9000.serve.schema import BODY, Answer, Query, problems
+from yolo9000.serve.schema import BODY, Answer, problems, query_parameters, read_query
 
 _SETS = ("coco", "voc", "det")
 
@@ -49,13 +48,13 @@ def make_router(
         "/v1/detect",
         response_model=Answer,
         responses=problems(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 500, 503),
-        openapi_extra={"requestBody": BODY},
+        openapi_extra={"requestBody": BODY, "parameters": query_parameters()},
         summary="Find objects on one or several pictures",
         description="The body is one picture, or a form with several files. All are answered or none: an "
         "error names the first picture that cannot be read. Nothing in a request is opened as a path or URL.",
     )
-    async def detect(request: Request, query: Annotated[Query, InQuery()]) -> Response:
-        given = query.model_dump(exclude_none=True)
+    async def detect(request: Request) -> Response:
+        given = read_query(request.scope["query_string"]).model_dump(exclude_none=True)
         floor = given.pop("candidates", None)
         for name in ("level", "vocabulary"):
             if name in given:

@@ -3,6 +3,7 @@ what was begun be answered.
 
 Limits within a request are bodies.py's and guard.py's."""
 
+import json
 import signal
 import socket
 from collections.abc import Callable
@@ -61,8 +62,8 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
         def _end(self, status: int, reason: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
             """Say why, where nothing was said yet, and close the connection."""
             self._unwatch()
-            body = reason.encode("ascii", "replace") + b"\n"
-            head = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+            body = json.dumps({"error": reason}).encode()
+            head = [(b"content-type", b"application/json"), (b"connection", b"close")]
             head += [(b"content-length", str(len(body)).encode()), *(headers or [])]
             answer = h11.Response(status_code=status, headers=head, reason=STATUS_PHRASES[status])
             with suppress(h11.LocalProtocolError):  # an answer is on its way
