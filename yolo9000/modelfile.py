@@ -86,10 +86,10 @@ def save_model(
 ) -> str:
     """Write a network as a model file; returns the SHA-256 that the file carries.
 
-    record, defaults: JSON-able. dtype: "float32", or "float16" for weights of two and more dimensions that
-    fit (biases and batch norm stay float32). names: display names of a network without a tree, by default
-    those it was loaded with. embed_tree: whether the tree's nodes go into the file; by default unless it is
-    this package's default tree, names included.
+    record, defaults: JSON-able. names: display names of a network without a tree. All three are by default
+    those it was loaded with. dtype: "float32", or "float16" for weights of two and more dimensions that fit
+    (biases and batch norm stay float32). embed_tree: whether the tree's nodes go into the file; by default
+    unless it is this package's default tree, names included.
 
     Raises ModelError for a network with an external backbone, weights that are not finite, a record that is
     no JSON, and a path that cannot be written. An older file is replaced only by a whole new one.
@@ -111,7 +111,7 @@ def save_model(
         "class_map": None if net.class_map is None else [int(k) for k in net.class_map],
         "seen": int(net.seen),
         "version": [int(part) for part in net.version],
-        "record": dict(record or {}),
+        "record": dict(net.record if record is None else record),
         "defaults": dict(defaults if defaults is not None else net.defaults),
     }
     try:
