@@ -45,7 +45,7 @@ class ModelConfig:
     shared_rows: bool = False  # one set of class rows for all anchors
     twin: int = 0  # with `start`: the first of the trunk's layers that get a copy that learns (yolo9000.twin)
     box_twin: bool = False  # with `start`, that of a twin: another of the neck (yolo9000.twin)
-    hold: bool = False  # of two experts for names (`twin`) only the second learns, and the gate between them
+    hold: bool = False  # of two experts (`twin`, `box_twin`) only the second learns, and the gate
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
     trunk_rows: bool = False  # class rows begin as those of the trunk, a classifier on a tree
     fold: bool = False  # the frozen layers' batch norms into their convolutions: the same outputs, faster
