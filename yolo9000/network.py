@@ -168,10 +168,13 @@ class Network(nn.Module):
                     if not (share_rows and isinstance(ours, RegionRows)):
                         state = {key: value.clone() for key, value in state.items()}
                     theirs.load_state_dict(state, assign=True)
-        copy.stored = self.stored
-        for name in ("class_map", "seen", "version", "names", "record", "defaults"):
-            setattr(copy, name, getattr(self, name))
-        return copy.eval()
+        return copy.carry(self).eval()
+
+    def carry(self, net: Network) -> Network:
+        """Takes over what another network has beside spec, tree and weights. Returns self."""
+        for name in ("class_map", "stored", "seen", "version", "names", "record", "defaults"):
+            setattr(self, name, getattr(net, name))
+        return self
 
     def freeze(self, layers: int) -> Network:
         """Stops the first `layers` layers from learning, batch norm's statistics included. Returns self."""
@@ -328,12 +331,7 @@ class Network(nn.Module):
             found = f"{len(outputs)} outputs; layer {index} wants number {layer.output}"
             raise ModelError(f"the external backbone gave {found}")
         x = outputs[layer.output]
-        wanted = (
-            len(images),
-            layer.channels,
-            images.shape[2] // layer.stride,
-            images.shape[3] // layer.stride,
-        )
+        wanted = (len(images), layer.channels, *(side // layer.stride for side in images.shape[2:]))
         if tuple(x.shape) != wanted:
             raise ModelError(
                 f"the external backbone's output {layer.output} is {tuple(x.shape)}, not {wanted}"

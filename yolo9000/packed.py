@@ -66,9 +66,7 @@ def part_rows(net: "Network") -> "Network":
     conv, rows = parted.layers[last].conv, parted.layers[-1].rows
     conv.weight, conv.bias = nn.Parameter(weight[:, :5].flatten(0, 1)), nn.Parameter(bias[:, :5].flatten())
     rows.weight, rows.bias = nn.Parameter(weight[:, 5:, :, 0, 0]), nn.Parameter(bias[:, 5:])
-    for name in ("class_map", "seen", "version", "names", "record", "defaults"):
-        setattr(parted, name, getattr(net, name))
-    return parted
+    return parted.carry(net)
 
 
 def _is_rows(layer: Layer) -> bool:

@@ -82,9 +82,7 @@ def add_twin(net: Network, first: int) -> Network:
     for i, layer in enumerate(layers):
         if i > own and isinstance(layer, Convolution) and layer.twin_of is not None:
             copy_twin(i, made.layers[i], net.layers[layer.twin_of])
-    for name in ("class_map", "stored", "seen", "version", "names", "record", "defaults"):
-        setattr(made, name, getattr(net, name))
-    return made.eval()
+    return made.carry(net).eval()
 
 
 def add_box_twin(net: Network) -> Network:
@@ -112,9 +110,7 @@ def add_box_twin(net: Network) -> Network:
     state = net.layers[region.boxes].state_dict()
     state["conv.weight"] = torch.cat((state["conv.weight"],) * 2, 1)
     made.layers[boxes].load_state_dict(state)
-    for name in ("class_map", "stored", "seen", "version", "names", "record", "defaults"):
-        setattr(made, name, getattr(net, name))
-    return made.eval()
+    return made.carry(net).eval()
 
 
 def _trunk_end(net: Network, averaged: int) -> int:
@@ -149,18 +145,22 @@ def hold_first_expert(net: Network) -> None:
     if not gates:
         raise TrainingError("model.hold keeps the first of two experts; this network has one: see model.twin")
     for i, (layer, module) in enumerate(zip(net.spec, net.layers, strict=True)):
-        read = (net.feature_layer,) if isinstance(layer, Region) else net.spec.inputs(i)
-        if read[0] not in gates or not isinstance(layer, Convolution | LogSumExp | Region):
-            continue
-        rows = {Convolution: "conv", Region: "rows"}.get(type(layer))
-        rows = getattr(module, rows) if rows else module
-        if not rows.weight.requires_grad:  # frozen altogether
-            continue
-        rows.bias.requires_grad_(False)
-        channels = net.spec.outputs[read[0]].channels // 2
-        learning = torch.zeros_like(rows.weight)
-        learning.narrow(1 if isinstance(layer, Convolution) else -1, channels, channels).fill_(1)
-        rows.weight.register_hook(learning.mul)
+        read = net.spec.inputs(i)[0]
+        match layer:  # whatever has weights; dim: the dimension of its channels
+            case Convolution():
+                rows, dim = module.conv, 1
+            case LogSumExp():
+                rows, dim = module, -1
+            case Region() if layer.features is not None:
+                rows, dim, read = module.rows, -1, net.feature_layer
+            case _:
+                continue
+        if read in gates and rows.weight.requires_grad:  # else it is frozen altogether
+            rows.bias.requires_grad_(False)
+            channels = net.spec.outputs[read].channels // 2
+            learning = torch.zeros_like(rows.weight)
+            learning.narrow(dim, channels, channels).fill_(1)
+            rows.weight.register_hook(learning.mul)
 
 
 def copy_twin(index: int, twin: nn.Module, model: nn.Module) -> None:

@@ -106,7 +106,8 @@ def read_query(text: bytes) -> Query:
     given = QueryParams(text)
     lists = ("level", "vocabulary")
     try:
-        return Query(**{name: given.getlist(name) if name in lists else given[name] for name in given})
+        fields = {name: given.getlist(name) if name in lists else given[name] for name in given}
+        return Query.model_validate(fields)
     except ValidationError as error:
         wrong = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
         raise RequestValidationError(wrong) from None
