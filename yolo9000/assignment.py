@@ -25,15 +25,17 @@ class Targets:
     """The targets of N images, each kind in one array with the image that each entry belongs to, ascending.
 
     boxed: (N,) bool, images whose boxes are known, though there may be none. boxes_cxcywh: (T, 4) as shares
-    of the input; labels: (T,) nodes; image: (T,). ignore_cxcywh: (I, 4), ignore_image: (I,): where objectness
-    costs nothing. image_labels: (L,) nodes shown somewhere in label_image: (L,), images without boxes.
-    negative_labels: (E,) nodes shown nowhere in negative_image: (E,), images of either kind. open_labels:
-    (Q,) nodes of which more may be in open_image: (Q,), images with boxes, than were drawn.
+    of the input; labels: (T,) nodes; named: (T,) bool, whether the label teaches; image: (T,).
+    ignore_cxcywh: (I, 4), ignore_image: (I,): where objectness costs nothing. image_labels: (L,) nodes shown
+    somewhere in label_image: (L,), images without boxes. negative_labels: (E,) nodes shown nowhere in
+    negative_image: (E,), images of either kind. open_labels: (Q,) nodes of which more may be in open_image:
+    (Q,), images with boxes, than were drawn.
     """
 
     boxed: Tensor
     boxes_cxcywh: Tensor
     labels: Tensor
+    named: Tensor
     image: Tensor
     ignore_cxcywh: Tensor
     ignore_image: Tensor
@@ -69,12 +71,13 @@ def collect(
 
     Each of targets: {"boxes": (n, 4) cxcywh in 0..1, "labels": (n,)}, where n may be 0 (an image known to be
     empty); or {"label": k} or {"image_labels": (m,)} for an image without boxes; or neither (unlabelled: it
-    teaches nothing). Beside boxes, "ignore_boxes" (k, 4) and "not_exhaustive_labels" (q,); beside either,
-    "negative_labels" (j,). Image labels beside boxes are left out: the boxes say more. nodes: how many
-    classes there are. map: (d,) class of the data set -> node, applied to the labels of boxes only, as in
-    Darknet. Raises TrainingError.
+    teaches nothing). Beside boxes, "ignore_boxes" (k, 4), "not_exhaustive_labels" (q,), and "named" (n,)
+    bool, False for a box that teaches where something is, but not what; beside either, "negative_labels"
+    (j,). Image labels beside boxes are left out: the boxes say more. nodes: how many classes there are. map:
+    (d,) class of the data set -> node, applied to the labels of boxes only, as in Darknet. Raises
+    TrainingError.
     """
-    boxes, labels, ignore, image_labels, negatives, unsure = (_Flat() for _ in range(6))
+    boxes, labels, named, ignore, image_labels, negatives, unsure = (_Flat() for _ in range(7))
     for b, target in enumerate(targets):
         if not isinstance(target, Mapping):
             raise TrainingError(f"target {b} of the batch is no dict but {type(target).__name__}")
@@ -84,6 +87,12 @@ def collect(
             count = boxes.add(b, _boxes(target["boxes"], f'"boxes" of target {b}'))
             if labels.add(b, _labels(target["labels"], f'"labels" of target {b}')) != count:
                 raise TrainingError(f"target {b} of the batch has {count} boxes and another number of labels")
+            teaches = torch.ones(count, dtype=torch.bool)
+            if "named" in target:
+                teaches = _tensor(target["named"], f'"named" of target {b}')
+                if teaches.dtype != torch.bool or teaches.shape != (count,):
+                    raise TrainingError(f'"named" of target {b} has to be {count} times true or false')
+            named.add(b, teaches.to(device))
             ignore.add(b, _boxes(target.get("ignore_boxes", ()), f'"ignore_boxes" of target {b}'))
             given = target.get("not_exhaustive_labels", ())
             unsure.add(b, _labels(given, f'"not_exhaustive_labels" of target {b}'))
@@ -96,6 +105,7 @@ def collect(
         torch.tensor(["boxes" in target for target in targets], dtype=torch.bool, device=device),
         boxes.joined(torch.zeros(0, 4), device),
         labels.joined(_NO_LABELS, device),
+        named.joined(_NO_LABELS.bool(), device),
         boxes.owners(device),
         ignore.joined(torch.zeros(0, 4), device),
         ignore.owners(device),

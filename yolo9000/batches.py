@@ -43,8 +43,9 @@ class Batch:
 
     images: (N, 3, H, W) float32 RGB 0..1, channels_last. targets: N dicts as RegionLoss takes them: boxed
     pictures have "boxes" (n, 4) cxcywh in 0..1 and "labels" (n,), perhaps "ignore_boxes" (m, 4) where
-    objectness costs nothing and "not_exhaustive_labels" (q,); others "image_labels" (m,), which is empty for
-    unlabelled ones; both may have "negative_labels". parts: (N,) position of each picture's data part.
+    objectness costs nothing, "named" (n,) and "not_exhaustive_labels" (q,); others "image_labels" (m,), which
+    is empty for unlabelled ones; both may have "negative_labels". parts: (N,) position of each picture's data
+    part.
     """
 
     number: int
@@ -286,6 +287,8 @@ def _target(
     centre = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     boxes_cxcywh = (np.concatenate([centre, sides], axis=1) / scale).astype(np.float32)
     target["boxes"], target["labels"] = boxes_cxcywh[truth], sample.labels[truth]
+    if not part.names:
+        target["named"] = np.zeros(len(target["labels"]), bool)
     ignored = ~truth & (visible > 0)
     if ignored.any():
         target["ignore_boxes"] = boxes_cxcywh[ignored]

@@ -27,7 +27,8 @@ class ModelConfig:
     checkpoint, or cfg + weights separated by a space) whose first layers are copied as far as the layers
     agree; with trunk_rows, where it is a classifier on a tree, its class rows too, by id, to each anchor.
     known: the classes of `trunk`, a classifier, as WordNet ids (a table of wordtree.class_map, or a file);
-    then the class rows begin as what that classifier knows (yolo9000.distill). tree: "default", a tree file,
+    then the class rows begin as what that classifier knows (yolo9000.distill); with `start`, whose own trunk
+    stays, those of the nodes that it knows, again. tree: "default", a tree file,
     "flat" (one sibling group of all classes that the data names), or "" (that of the data). stored: "labels"
     gives class rows only to nodes on the paths of the data's labels and of `known`, "all" to every node.
     """
@@ -57,8 +58,12 @@ class ModelConfig:
                 f"[model] needs exactly one of preset, start and cfg; it has {given or 'none'}"
             )
         _choice("model.stored", self.stored, ("all", "labels"))
-        if self.known and not (self.preset and self.trunk):
-            raise TrainingError("model.known names the classes of model.trunk, the start of a preset")
+        if self.known and not self.trunk:
+            raise TrainingError("model.known names the classes of model.trunk, a classifier")
+        if self.trunk and not (self.preset or self.known):
+            raise TrainingError(
+                "model.trunk is the start of a preset, or with model.known gives class rows"
+            )
         if self.weights and not self.cfg:
             raise TrainingError("model.weights is read with model.cfg; for a model file use model.start")
         if (self.twin or self.box_twin) and not self.start:
@@ -122,6 +127,7 @@ class PartConfig:
         int, ...
     ] = ()  # input sizes of batches of its own, shared by parts that have the same; () = all
     ignore_boxes: bool = False  # treat boxed pictures as if only their labels were known
+    names: bool = True  # false: boxes teach where something is, but not what
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:

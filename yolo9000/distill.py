@@ -24,7 +24,7 @@ from yolo9000.errors import ModelError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, soft_tree_cross_entropy, tree_cross_entropy
 from yolo9000.network import Network
-from yolo9000.spec import Add, AveragePool, Gate, GlobalAveragePool, LogSumExp
+from yolo9000.spec import Add, AveragePool, Gate, GlobalAveragePool, LogSumExp, RoiAverage
 
 if TYPE_CHECKING:
     from yolo9000.batches import Batch
@@ -78,10 +78,13 @@ def last_rows(classifier: Network) -> tuple[Tensor, Tensor]:
     return conv.weight.detach().flatten(1), conv.bias.detach()  # (C, D, 1, 1) -> (C, D)
 
 
-def copy_class_rows(classifier: Network, known: Sequence[int], net: Network, tree: WordTree) -> int:
+def copy_class_rows(
+    classifier: Network, known: Sequence[int], net: Network, tree: WordTree, keep: bool = False
+) -> int:
     """Makes the tree say what the flat classifier says: class rows of all nodes at or above its classes.
 
-    known: the node of each of its classes. Among leaf siblings the flat rows are the tree's: they are copied.
+    known: the node of each of its classes. keep: the rows of other nodes stay, instead of starting with no
+    evidence at all. Among leaf siblings the flat rows are the tree's: they are copied.
     An inner node's row picks the log of the sum of exponentials below it, where the network has such channels
     (presets.tiny9000). The classifier's D channels must be the first D that the class rows are applied to.
     Returns the number of rows set. Raises ModelError where the two do not fit.
@@ -102,8 +105,9 @@ def copy_class_rows(classifier: Network, known: Sequence[int], net: Network, tre
     if any(net.spec.layers[i].sets != tuple(map(tuple, inner.values())) for i in sums):
         raise ModelError("the network's sums of evidence were made for other known classes")
     with torch.no_grad():
-        rows.weight.zero_()  # a node that the classifier does not know starts with no evidence at all
-        rows.bias.zero_()
+        mine = [place[node] for node in {*known, *inner} if node in place] if keep else slice(None)
+        rows.weight[:, mine] = 0
+        rows.bias[:, mine] = 0
         for k, node in enumerate(known):
             if node in place and node not in inner:
                 rows.weight[:, place[node], : weight.shape[1]] = weight[k]
@@ -329,7 +333,7 @@ def class_branch(net: Network) -> tuple[int, int]:
     after it; or, where that is one of two experts (yolo9000.twin), the gate between them.
     """
     for i, layer in enumerate(net.spec):
-        if isinstance(layer, AveragePool):
+        if isinstance(layer, AveragePool | RoiAverage):
             for j in range(i + 1, len(net.spec)):
                 if isinstance(net.spec.layers[j], Add) and i in net.spec.inputs(j):
                     gates = [

@@ -300,15 +300,16 @@ class RegionLoss(nn.Module):
         values = logits.at(*where, few.columns)  # (T+L+E, U)
         positive = few.which < positives
         if self.class_loss == "sigmoid":
-            return self._classify_sigmoid(values, few.target, few.which, truth, truths, positives)
+            taught = truth.last & known.named
+            return self._classify_sigmoid(values, few.target, few.which, taught, positives)
         steps = few.log_conditionals(values)  # (P,)
         logs = steps.new_zeros(len(labels)).index_add(0, few.which, steps)
         # Where a later truth has the same box, its path replaces the earlier one's in the groups that both
         # have.
-        counted = torch.ones_like(positive)
+        counted = F.pad(known.named, (0, len(labels) - truths), value=True)[few.which]
         overwritten = ~truth.last
         if bool(overwritten.any()):
-            is_truth = few.which < truths
+            is_truth = (few.which < truths) & counted
             key = truth.slot[few.which[is_truth]] * few.segments + few.segment_of_path[is_truth]
             key = key.unique(return_inverse=True)[1]
             order = torch.arange(len(key), device=key.device)
@@ -318,15 +319,15 @@ class RegionLoss(nn.Module):
         return self.class_scale * loss, logs.detach()
 
     def _classify_sigmoid(
-        self, values: Tensor, target: Tensor, which: Tensor, truth: Assignment, truths: int, positives: int
+        self, values: Tensor, target: Tensor, which: Tensor, taught: Tensor, positives: int
     ) -> tuple[Tensor, Tensor]:
-        """Each class for itself: binary cross entropies, as Darknet's softmax=0."""
+        """Each class for itself: binary cross entropies, as Darknet's softmax=0. taught: (T,) bool."""
         found = torch.zeros(len(values), device=values.device, dtype=values.dtype)
         found = found.index_add(0, which, values[which, target])
         has_row = torch.zeros_like(found, dtype=torch.bool)
         has_row[which] = True
         counted = has_row[:positives].clone()
-        counted[:truths] &= truth.last
+        counted[: len(taught)] &= taught
         positive = F.softplus(values[:positives]).sum(1) - found[:positives]
         negative = torch.where(has_row[positives:], F.softplus(found[positives:]), 0)
         loss = torch.where(counted, positive, 0).sum() + negative.sum()

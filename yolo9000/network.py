@@ -13,6 +13,7 @@ from yolo9000.blocks import ClassRows, ConvolutionUnit, LogSumExpUnit, RegionRow
 from yolo9000.errors import ModelError
 from yolo9000.head import LazyOutput
 from yolo9000.plan import make_plan
+from yolo9000.roi import roi_average
 from yolo9000.rowbank import RowBank
 from yolo9000.spec import (
     IMAGE,
@@ -29,6 +30,7 @@ from yolo9000.spec import (
     NetworkSpec,
     Region,
     Reorg,
+    RoiAverage,
     Route,
 )
 
@@ -118,8 +120,7 @@ class Network(nn.Module):
 
     def lazy(self, images: Tensor) -> LazyOutput:
         """A detector's `forward` without the class channels. Its last convolution must be linear and 1x1, as
-        Darknet's are, or the region layer hold class rows.
-        """
+        Darknet's are, or the region layer hold class rows."""
         return self(images, lazy=True)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -305,10 +306,11 @@ class Network(nn.Module):
         match layer:
             case MaxPool() if isinstance(self.layers[index], nn.Identity):  # else packed.py has been here
                 return max_pool(x, layer)
-            case AveragePool(padded=True):
-                return F.avg_pool2d(x, layer.size, 1, layer.size // 2, count_include_pad=False)
-            case AveragePool():
-                return F.avg_pool2d(x, layer.size, layer.stride)
+            case AveragePool():  # of a padded one only real cells count
+                padding = layer.size // 2 if layer.padded else 0
+                return F.avg_pool2d(x, layer.size, layer.stride, padding, count_include_pad=False)
+            case RoiAverage():
+                return roi_average(x, inputs[1], self.anchors, layer.least, layer.context)
             case GlobalAveragePool():
                 return x.mean((2, 3))
             case Route():

@@ -29,6 +29,7 @@ from yolo9000.layers import (
     MaxPool,
     Region,
     Reorg,
+    RoiAverage,
     Route,
     Softmax,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Output",
     "Region",
     "Reorg",
+    "RoiAverage",
     "Route",
     "Softmax",
 ]
@@ -116,11 +118,22 @@ class NetworkSpec:
             except ModelError as error:
                 raise ModelError(f"layer {i} ({layer.kind}): {error}") from None
         object.__setattr__(self, "outputs", tuple(outputs))
+        for i, layer in enumerate(layers):
+            if isinstance(layer, RoiAverage):
+                self._check_boxes(i, layer)
         if self.region and (self.width % self.stride or self.height % self.stride):
             size = f"{self.width} x {self.height}"
             raise ModelError(f"network: width and height must be multiples of {self.stride}, not {size}")
         if self.values > _MOST_VALUES:
             raise ModelError(f"network: {self.values:,} parameters; at most {_MOST_VALUES:,} are supported")
+
+    def _check_boxes(self, index: int, layer: RoiAverage) -> None:
+        """ModelError unless the boxes that this layer follows are those of the network's anchors."""
+        wanted = 5 * len(self.region.anchors) if self.region else 0
+        found = self.outputs[layer.boxes].channels
+        if found != wanted:
+            what = f"anchors * 5 = {wanted} channels of boxes" if wanted else "a network with a region layer"
+            raise ModelError(f"layer {index} (roi_average): wants {what}; layer {layer.boxes} has {found}")
 
     def inputs(self, index: int) -> tuple[int, ...]:
         """Indices of the layers whose outputs layer `index` takes; -1 is the image."""
@@ -132,6 +145,8 @@ class NetworkSpec:
                 return (index - 1, other)
             case Gate(first=first, share=share):
                 return (index - 1, first, share)
+            case RoiAverage(boxes=boxes):
+                return (index - 1, boxes)
             case External():
                 return (IMAGE,)
             case Region(boxes=boxes, features=features) if boxes is not None:
@@ -262,6 +277,10 @@ def _output(layer: Layer, before: list[Output]) -> Output:
             return Output(layer.filters, first.stride * layer.stride)
         case MaxPool() | AveragePool():
             return Output(first.channels, first.stride * layer.stride)
+        case RoiAverage():
+            if before[1].stride != first.stride:
+                raise ModelError(f"boxes at stride {before[1].stride}, features at stride {first.stride}")
+            return first
         case GlobalAveragePool():
             return Output(first.channels, 0)
         case LogSumExp():

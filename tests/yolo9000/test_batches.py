@@ -132,6 +132,15 @@ def test_labels_of_boxed_pictures_can_stand_in_for_their_boxes(store: Store) -> 
         assert "boxes" not in target and 1 <= len(target["image_labels"]) <= 2
 
 
+def test_boxes_can_teach_where_and_not_what(store: Store) -> None:
+    for layout in ("crop", "mosaic"):
+        part = dataclasses.replace(BOXED, names=False, augment=AugmentConfig(layout=layout))
+        for target in make(store, (part,))[0]["targets"]:
+            assert target["named"].dtype == bool and not target["named"].any()
+            assert len(target["named"]) == len(target["labels"])
+    assert "named" not in make(store, (BOXED,))[0]["targets"][0]
+
+
 def test_sizes_are_drawn_anew_every_few_batches(store: Store) -> None:
     batches = make(store, (BOXED,), input=SizeConfig((32, 64, 96), every=5), images=1000)
     sizes = np.array([batches.size_of(n) for n in range(100)]).reshape(20, 5)

@@ -13,6 +13,7 @@ from wordtree import WordTree
 from yolo9000 import Network, presets
 from yolo9000.batches import Batch
 from yolo9000.blocks import BatchNorm
+from yolo9000.config import ModelConfig
 from yolo9000.distill import (
     DistillTask,
     Teacher,
@@ -25,8 +26,9 @@ from yolo9000.distill import (
 from yolo9000.errors import ModelError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
+from yolo9000.modelfile import save_model
 from yolo9000.spec import AveragePool, LogSumExp
-from yolo9000.start import copy_trunk
+from yolo9000.start import build_network, copy_trunk
 
 # 0 (3 (8, 9, 10), 4), 1 (5, 6, 7), 2; 8 (11)
 KNOWN = (9, 4, 6, 5, 11, 2, 10)  # leaves, in the classifier's own order; 7 is unknown to it
@@ -148,6 +150,30 @@ def test_the_number_of_rows_set_and_what_does_not_fit():
         copy_class_rows(flat, KNOWN, detector(known=KNOWN[1:]), TREE)
     with pytest.raises(ModelError, match="a teacher is a classifier"):
         last_rows(net)
+
+
+@torch.no_grad()
+def test_rows_that_pictures_taught_can_be_the_classifiers_again(tmp_path):
+    """A detector goes on from its file, what the classifier knows as it was, 7 as it has learnt."""
+    flat, net = started(stored=range(12))
+    before = net.lazy(images := torch.rand(1, 3, 64, 64)).dense()
+    taught, sums = net.layers[-1].rows, next(s for s in net.spec if isinstance(s, LogSumExp))
+    for values in (taught.weight, taught.bias, *net.layers[net.spec.layers.index(sums)].parameters()):
+        values += torch.randn_like(values)
+    learnt = taught.weight[0, 7].clone(), taught.bias[0, 7].clone()
+    save_model(net, tmp_path / "learnt.safetensors")
+    save_model(flat, tmp_path / "flat.safetensors")
+    (tmp_path / "ids").write_text("\n".join(LABELS))
+    files = {"start": "learnt.safetensors", "trunk": "flat.safetensors", "known": "ids"}
+    config = ModelConfig(**{key: str(tmp_path / name) for key, name in files.items()})
+    again, _, _ = build_network(config, [])
+    rows = again.layers[-1].rows
+    assert torch.equal(rows.weight[0, 7], learnt[0]) and torch.equal(rows.bias[0, 7], learnt[1])
+    after = again.lazy(images).dense()
+    others = [c for c in range(before.shape[1]) if c % (5 + 12) != 5 + 7]
+    assert torch.equal(after[:, others], before[:, others])
+    with pytest.raises(TrainingError, match=r"model\.trunk is the start of a preset"):
+        ModelConfig(start="a", trunk="b")
 
 
 @torch.no_grad()

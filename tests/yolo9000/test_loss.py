@@ -114,7 +114,8 @@ def loop(raw: np.ndarray, targets: list[dict], loss: RegionLoss, seen: int) -> n
                 if seen < loss.early_images:
                     x, y, w, h = raw[b, n, :4, j, i]
                     d[:4] = [loss.early_scale * v for v in (0.5 - sigmoid(x), 0.5 - sigmoid(y), -w, -h)]
-            for t, label in zip(truths, target["labels"].tolist(), strict=True):
+            named = target.get("named", torch.ones(len(truths), dtype=torch.bool)).tolist()
+            for t, label, teaches in zip(truths, target["labels"].tolist(), named, strict=True):
                 i, j = int(t[0] * W), int(t[1] * H)
                 sizes = [
                     predicted[n, j, i][2:] if not loss.bias_match else (anchors[n][0] / W, anchors[n][1] / H)
@@ -136,7 +137,8 @@ def loop(raw: np.ndarray, targets: list[dict], loss: RegionLoss, seen: int) -> n
                 wanted = overlap(predicted[n, j, i], t) if loss.rescore else 1
                 d[4] = loss.object_scale * (wanted - objectness[n, j, i])
                 node = label if loss.map is None else int(loss.map[label])
-                teach(d, raw[b, n, 5:, j, i], node)
+                if teaches:
+                    teach(d, raw[b, n, 5:, j, i], node)
     for channel in (0, 1, 4):
         o = 1 / (1 + np.exp(-raw[:, :, channel]))
         delta[:, :, channel] *= o * (1 - o)
@@ -157,6 +159,9 @@ def target_dicts(draw, classes: int, nodes: int):
     result = {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.long)}
     if draw(st.booleans()):
         result["ignore_boxes"] = torch.tensor([[draw(share), draw(share), 0.4, 0.3]])
+    if draw(st.booleans()):
+        named = draw(st.lists(st.booleans(), min_size=len(boxes), max_size=len(boxes)))
+        result["named"] = torch.tensor(named, dtype=torch.bool)
     return result
 
 

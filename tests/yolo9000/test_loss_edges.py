@@ -202,6 +202,8 @@ def box(*values):
         ({"image_labels": [1, -2]}, "label -2"),
         ({"negative_labels": [12]}, "label 12"),
         ({"image_labels": [[1, 2]]}, "wanted integers"),
+        ({"boxes": torch.rand(1, 4), "labels": [1], "named": [1]}, "1 times true or false"),
+        ({"boxes": torch.rand(1, 4), "labels": [1], "named": [True, False]}, "1 times true or false"),
         ({"label": "dog"}, '"image_labels" of target 1 is no array'),
         ({"boxes": [[0.1, 0.2], [0.3]], "labels": [1, 2]}, '"boxes" of target 1 is no array'),
         (None, "target 1 .* no dict"),

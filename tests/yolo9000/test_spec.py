@@ -21,12 +21,14 @@ from yolo9000.spec import (
     NetworkSpec,
     Region,
     Reorg,
+    RoiAverage,
     Route,
     Softmax,
 )
 
 HEAD = Convolution(14, 1, activation="linear", batch_normalize=False)
 ANCHORS = ((1.0, 2.0), (3.5, 2.25))
+ENDING = (HEAD, Region(ANCHORS, 2))
 
 
 @st.composite
@@ -69,13 +71,18 @@ def specs(draw) -> NetworkSpec:
     if end == "classifier":
         layers += [GlobalAveragePool(), Softmax(temperature=2)]
     elif end == "region":
-        layers += [HEAD, Region(ANCHORS, 2)]
+        layers += ENDING
     elif end == "split":
         stored = draw(st.sampled_from([None, (0, 2, 6)]))
         layers.append(Convolution(10, 1, activation="linear", batch_normalize=False))
-        boxes = len(layers) - 1
+        boxes = features = len(layers) - 1
+        if draw(st.booleans()):
+            layers += [Route((boxes - 1,)), RoiAverage(boxes, draw(st.integers(1, 3)), draw(st.floats(0, 1)))]
+            features = len(layers)
         shared = draw(st.booleans())
-        layers.append(Region(ANCHORS, 7, boxes=boxes, features=boxes - 1, stored=stored, shared_rows=shared))
+        layers.append(
+            Region(ANCHORS, 7, boxes=boxes, features=features - 1, stored=stored, shared_rows=shared)
+        )
     return NetworkSpec(32, 32, tuple(layers), bn=draw(st.sampled_from(["darknet-cpu", "darknet-gpu"])))
 
 
@@ -116,6 +123,11 @@ def test_json_gives_the_same_description_and_modules_give_the_shapes_it_says(spe
         (lambda: MaxPool(2, 0), "stride"),
         (lambda: MaxPool(2, 2, 2), "padding"),
         (lambda: AveragePool(4), "odd size"),
+        (lambda: RoiAverage(0, 0), "least must be a whole number from 1"),
+        (lambda: RoiAverage(0, 1, 1.5), "context must be a finite number of 0.0 to 1.0"),
+        (lambda: NetworkSpec(32, 32, (HEAD, RoiAverage(0))), "wants a network with a region layer"),
+        (lambda: NetworkSpec(32, 32, (Convolution(9, 1), RoiAverage(0), *ENDING)), "channels of boxes"),
+        (lambda: NetworkSpec(32, 32, (HEAD, MaxPool(2, 2), RoiAverage(0), *ENDING)), "boxes at stride 1"),
         (lambda: Reorg(2, "pixel_unshuffle"), "order must be one of darknet, space_to_depth"),
         (lambda: Route(()), "no layers"),
         (lambda: Route("12"), "whole numbers"),
