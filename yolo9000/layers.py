@@ -40,11 +40,10 @@ class Layer:
                 f"{self.kind}: {name} must be a whole number from {low} to {high}, not {value!r}"
             )
 
-    def _number(self, name: str, low: float = 0.0, high: float = math.inf) -> None:
+    def _number(self, name: str, low: float = 0.0) -> None:
         value = getattr(self, name)
-        if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
-            limits = f"at least {low}" if high == math.inf else f"{low} to {high}"
-            raise ModelError(f"{self.kind}: {name} must be a finite number of {limits}, not {value!r}")
+        if type(value) not in (int, float) or not math.isfinite(value) or value < low:
+            raise ModelError(f"{self.kind}: {name} must be a finite number of at least {low}, not {value!r}")
 
     def _truth(self, *names: str) -> None:
         for name in names:
@@ -150,17 +149,16 @@ class AveragePool(Layer):
 @dataclass(frozen=True)
 class RoiAverage(Layer):
     """At every cell the mean over a window that follows the surest of the cell's boxes from layer `boxes`, at
-    least `least` cells a side, cut to the picture; `context` of the picture's own mean mixed in (roi.py)."""
+    least `least` cells a side, cut to the picture (roi.py).
+    """
 
     kind: ClassVar[str] = "roi_average"
     boxes: int
     least: int = 1
-    context: float = 0.0
 
     def __post_init__(self) -> None:
         self._integer("boxes", 0)
         self._integer("least", 1, 99)
-        self._number("context", high=1.0)
 
 
 @dataclass(frozen=True)

@@ -310,7 +310,7 @@ class Network(nn.Module):
                 padding = layer.size // 2 if layer.padded else 0
                 return F.avg_pool2d(x, layer.size, layer.stride, padding, count_include_pad=False)
             case RoiAverage():
-                return roi_average(x, inputs[1], self.anchors, layer.least, layer.context)
+                return roi_average(x, inputs[1], self.anchors, layer.least)
             case GlobalAveragePool():
                 return x.mean((2, 3))
             case Route():

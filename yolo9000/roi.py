@@ -9,12 +9,12 @@ from torch import Tensor
 from yolo9000.boxes import cxcywh_to_xyxy, decode
 
 
-def roi_average(x: Tensor, boxes: Tensor, anchors: Tensor, least: int, context: float) -> Tensor:
+def roi_average(x: Tensor, boxes: Tensor, anchors: Tensor, least: int) -> Tensor:
     """For every cell the mean of `x` over the window of the cell's surest box: (N, D, H, W) -> the same.
 
     boxes: (N, A*5, H, W) raw, as a region layer's; no gradient goes into them. anchors: (A, 2) in cells. A
     window is enlarged about the box's centre to at least `least` cells a side, then cut to the picture; a
-    cell that it covers in part counts in part. `context` of the result, 0..1, is the mean over the picture.
+    cell that it covers in part counts in part.
     """
     height, width = x.shape[2:]
     cells = x.new_tensor([width, height], dtype=torch.float32)
@@ -24,8 +24,7 @@ def roi_average(x: Tensor, boxes: Tensor, anchors: Tensor, least: int, context: 
         found = boxes_cxcywh.gather(1, surest.expand(-1, -1, -1, -1, 4))[:, 0]  # (N, H, W, 4)
         centre, size = found[..., :2], torch.maximum(found[..., 2:], least / cells)
         windows_xyxy = cxcywh_to_xyxy(torch.cat((centre, size), -1)).clamp(0, 1)
-    averaged = window_means(x, windows_xyxy)
-    return torch.lerp(averaged, x.mean((2, 3), keepdim=True), context)
+    return window_means(x, windows_xyxy)
 
 
 def window_means(x: Tensor, windows_xyxy: Tensor) -> Tensor:

@@ -16,11 +16,11 @@ from wordtree import TreeError, WordTree
 from yolo9000.checkpoint import load_checkpoint
 from yolo9000.classrows import row_nodes, row_parameters, view_rows
 from yolo9000.config import ModelConfig
-from yolo9000.distill import class_labels, copy_class_rows
+from yolo9000.distill import class_branch, class_labels, copy_class_rows
 from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
 from yolo9000.parts import Samples, label_map
-from yolo9000.spec import Convolution, NetworkSpec
+from yolo9000.spec import AveragePool, Convolution, NetworkSpec, RoiAverage
 from yolo9000.twin import add_box_twin, add_twin, copy_twin
 
 
@@ -57,6 +57,8 @@ def build_network(
         if config.known and tree is not None:
             known = [tree.index(wnid) for wnid in class_labels(config.known)]
             copy_class_rows(load_any(config.trunk), known, net, tree, keep=True)
+    if config.follow:
+        net = follow_boxes(net, config.follow)
     if config.twin:
         net = add_twin(net, config.twin)
     if config.box_twin:
@@ -127,6 +129,21 @@ def stored_nodes(tree: WordTree, named: Sequence[str]) -> tuple[int, ...]:
             marked.add(node)
             node = int(tree.parents[node])
     return tuple(sorted(marked))
+
+
+def follow_boxes(net: Network, least: int) -> Network:
+    """A copy of a detector of presets.tiny9000's kind whose windows for names follow its boxes: instead of
+    the average over k x k cells about each one that over its surest box, `least` cells a side at least
+    (layers.RoiAverage). Raises TrainingError for another kind of network.
+    """
+    averaged, _ = class_branch(net)
+    layers = list(net.spec.layers)
+    if not isinstance(layers[averaged], AveragePool) or net.spec.region.boxes > averaged:
+        raise TrainingError("model.follow: wanted a detector with names from windows of a fixed size")
+    layers[averaged] = RoiAverage(net.spec.region.boxes, least)
+    copy = Network(replace(net.spec, layers=tuple(layers)), net.tree, external=net.external)
+    copy.load_state_dict(net.state_dict())
+    return copy.carry(net).eval()
 
 
 def load_any(name: str, data_root: str = "") -> Network:

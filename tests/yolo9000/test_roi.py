@@ -2,18 +2,23 @@
 
 import itertools
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.yolo9000.test_distill import KNOWN
+from tests.yolo9000.test_distill import KNOWN, started
 from tests.yolo9000.test_loss import TREE
 from yolo9000 import presets
 from yolo9000.boxes import decode
+from yolo9000.config import ModelConfig
 from yolo9000.distill import class_branch
+from yolo9000.errors import TrainingError
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.roi import roi_average, window_means
+from yolo9000.spec import RoiAverage
+from yolo9000.start import build_network, follow_boxes
 
 
 def covered(low: float, high: float, cells: int) -> torch.Tensor:
@@ -51,24 +56,23 @@ def test_an_empty_window_is_nothing():
 
 
 @settings(max_examples=30, deadline=None)
-@given(least=st.integers(1, 6), context=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 10**6))
-def test_windows_follow_the_surest_box_of_each_cell(least, context, seed):
+@given(least=st.integers(1, 6), seed=st.integers(0, 10**6))
+def test_windows_follow_the_surest_box_of_each_cell(least, seed):
     torch.manual_seed(seed)
     x, boxes = torch.randn(2, 3, 4, 6), torch.randn(2, 10, 4, 6)
     anchors = torch.tensor([[1.5, 2.0], [3.0, 1.0]])
-    found = roi_average(x, boxes, anchors, least, context)
+    found = roi_average(x, boxes, anchors, least)
     cxcywh, objectness = decode(boxes, anchors)
     for n, i, j in itertools.product(range(2), range(4), range(6)):
         cx, cy, w, h = cxcywh[n, int(objectness[n, :, i, j].argmax()), i, j].tolist()
         w, h = max(w, least / 6), max(h, least / 4)
         window = [min(max(v, 0), 1) for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)]
-        expected = (1 - context) * mean(x[n], window).float() + context * x[n].mean((1, 2))
-        torch.testing.assert_close(found[n, :, i, j], expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(found[n, :, i, j], mean(x[n], window).float(), rtol=1e-3, atol=1e-3)
 
 
 def test_what_learns_is_the_features_and_not_the_boxes():
     x, boxes = torch.randn(1, 3, 4, 6, requires_grad=True), torch.randn(1, 5, 4, 6, requires_grad=True)
-    roi_average(x, boxes, torch.ones(1, 2), 2, 0.5)[0, 0, 1, 1].backward()
+    roi_average(x, boxes, torch.ones(1, 2), 2)[0, 0, 1, 1].backward()
     assert boxes.grad is None
     torch.testing.assert_close(x.grad[0, 0].sum(), torch.tensor(1.0))  # a mean, whatever the window
     assert not x.grad[0, 1:].any()
@@ -78,7 +82,7 @@ def test_boxes_without_measure_are_cut_to_the_picture():
     x = torch.randn(1, 3, 4, 6)
     boxes = torch.zeros(1, 5, 4, 6)
     boxes[:, 2:4] = 1e30
-    found = roi_average(x, boxes, torch.ones(1, 2), 2, 0.0)
+    found = roi_average(x, boxes, torch.ones(1, 2), 2)
     torch.testing.assert_close(found, x.mean((2, 3), keepdim=True).expand_as(found), rtol=1e-4, atol=1e-4)
 
 
@@ -87,17 +91,39 @@ def test_a_detector_names_by_windows_that_follow_its_boxes(tmp_path):
     """Features by hand; the file says the same; the lazy output is the dense one at every cell."""
     torch.manual_seed(1)
     form = {"neck": 8, "dilations": (1, 2), "branch": 16, "image_size": 64}
-    spec = presets.tiny9000(TREE, ((1.5, 2.0), (3.0, 2.5)), pool=3, context=0.25, known=KNOWN, **form)
+    spec = presets.tiny9000(TREE, ((1.5, 2.0), (3.0, 2.5)), pool=3, follow=True, known=KNOWN, **form)
     net = Network(spec, TREE).eval()
     averaged, _ = class_branch(net)
     layer = spec.layers[averaged]
-    assert (layer.least, layer.context, layer.boxes) == (3, 0.25, spec.region.boxes)
+    assert layer == RoiAverage(spec.region.boxes, 3)
     images = torch.rand(2, 3, 64, 96)
     trunk = spec.inputs(averaged)[0]
     found = net.outputs(images, (trunk, spec.region.boxes, averaged))
-    expected = roi_average(found[trunk], found[spec.region.boxes], net.anchors, 3, 0.25)
+    expected = roi_average(found[trunk], found[spec.region.boxes], net.anchors, 3)
     assert torch.equal(found[averaged], expected)
     save_model(net, tmp_path / "m.safetensors")
     assert torch.equal(load_model(tmp_path / "m.safetensors")(images), net(images))
     lazy = net.lazy(images)
     torch.testing.assert_close(lazy.dense(), net(images), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_windows_of_a_trained_detector_can_follow_its_boxes(tmp_path):
+    net = started()[1]
+    save_model(net, tmp_path / "fixed.safetensors")
+    config = ModelConfig(start=str(tmp_path / "fixed.safetensors"), follow=3)
+    made, _, _ = build_network(config, [])
+    averaged, joined = class_branch(made)
+    assert made.spec.layers[averaged] == RoiAverage(net.spec.region.boxes, 3)
+    images = torch.rand(2, 3, 96, 160)
+    trunk, boxes = net.spec.inputs(averaged)[0], net.spec.region.boxes
+    found = net.outputs(images, (trunk, boxes, averaged, joined))
+    windows = roi_average(found[trunk], found[boxes], net.anchors, 3)
+    features = found[joined] - found[averaged] + windows
+    expected = net.lazy_from(found[boxes], features).dense()
+    torch.testing.assert_close(made(images), expected, rtol=1e-4, atol=1e-4)
+    for other in (made, Network(presets.tiny_yolov2(3, image_size=32, slim=0.05))):
+        with pytest.raises(TrainingError, match=r"windows of a fixed size|an average plus a difference"):
+            follow_boxes(other, 3)
+    with pytest.raises(TrainingError, match="change a trained detector"):
+        ModelConfig(preset="tiny9000", follow=3)

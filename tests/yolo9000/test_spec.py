@@ -77,7 +77,7 @@ def specs(draw) -> NetworkSpec:
         layers.append(Convolution(10, 1, activation="linear", batch_normalize=False))
         boxes = features = len(layers) - 1
         if draw(st.booleans()):
-            layers += [Route((boxes - 1,)), RoiAverage(boxes, draw(st.integers(1, 3)), draw(st.floats(0, 1)))]
+            layers += [Route((boxes - 1,)), RoiAverage(boxes, draw(st.integers(1, 3)))]
             features = len(layers)
         shared = draw(st.booleans())
         layers.append(
@@ -124,7 +124,6 @@ def test_json_gives_the_same_description_and_modules_give_the_shapes_it_says(spe
         (lambda: MaxPool(2, 2, 2), "padding"),
         (lambda: AveragePool(4), "odd size"),
         (lambda: RoiAverage(0, 0), "least must be a whole number from 1"),
-        (lambda: RoiAverage(0, 1, 1.5), "context must be a finite number of 0.0 to 1.0"),
         (lambda: NetworkSpec(32, 32, (HEAD, RoiAverage(0))), "wants a network with a region layer"),
         (lambda: NetworkSpec(32, 32, (Convolution(9, 1), RoiAverage(0), *ENDING)), "channels of boxes"),
         (lambda: NetworkSpec(32, 32, (HEAD, MaxPool(2, 2), RoiAverage(0), *ENDING)), "boxes at stride 1"),
