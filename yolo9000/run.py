@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from yolo9000.batches import Batch
 from yolo9000.checkpoint import list_checkpoints, save_best, save_checkpoint
-from yolo9000.config import TrainConfig, to_dict
+from yolo9000.config import TrainConfig, from_dict, to_dict
 from yolo9000.device import wants_bfloat16
 from yolo9000.distributed import World, running_buffers
 from yolo9000.errors import TrainingError
@@ -26,6 +26,14 @@ from yolo9000.validation import Judge, Verdict
 
 # Settings that may differ when a run is resumed: they change how it runs, not what it computes.
 _FREE = ("images", "epochs", "threads", "workers", "log", "validation", "name", "about", "device")
+
+
+def _as_now(settings: dict[str, Any]) -> dict[str, Any]:
+    """A saved run's settings with those that a later version has added, at their defaults."""
+    try:
+        return to_dict(from_dict(TrainConfig, settings, "checkpoint"))
+    except TrainingError:
+        return settings  # some mean nothing any more: they differ from today's, whatever these are
 
 
 class Run:
@@ -178,7 +186,7 @@ class Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Puts a checkpoint's state back. Raises TrainingError where it is of another run or network."""
-        new, old = to_dict(self.config), state["config"]
+        new, old = to_dict(self.config), _as_now(state["config"])
         keys = sorted((set(new) | set(old)) - set(_FREE))
         changed = [key for key in keys if new.get(key) != old.get(key)]
         if changed:

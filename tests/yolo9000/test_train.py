@@ -195,6 +195,24 @@ def test_a_folder_is_never_trained_over(folder: Path, tmp_path: Path) -> None:
     assert train(longer, [folder / "train.h5"], tmp_path / "run", resume=True, progress=False).batches == 4
 
 
+def test_a_run_of_an_older_version_goes_on_where_it_lacks_a_setting(folder: Path, tmp_path: Path) -> None:
+    config, out = settings(folder, images=32), tmp_path / "run"
+    train(config, [folder / "train.h5"], out, progress=False)
+    path = list_checkpoints(out)[-1]
+    state = load_checkpoint(path)
+    del state["config"]["model"]["follow"], state["config"]["data"][0]["names"]
+    torch.save(state, path)
+    longer = dataclasses.replace(config, images=64)
+    assert train(longer, [folder / "train.h5"], out, resume=True, progress=False).batches == 4
+    state["config"]["model"]["forgotten"] = 1
+    torch.save(state, path)
+    for later in list_checkpoints(out):
+        later.unlink() if later != path else None
+    (out / "model.safetensors").unlink()
+    with pytest.raises(TrainingError, match="has other settings: data, model"):
+        train(longer, [folder / "train.h5"], out, resume=True, progress=False)
+
+
 class _Spoiled:
     """A task whose loss is not a number once a certain picture is in the batch."""
 
