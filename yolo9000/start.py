@@ -54,7 +54,9 @@ def build_network(
             tree = choose_tree(config.tree, stores, named)
         if tree is not None and net.tree is None:
             net.tree = tree
-        if config.known and tree is not None:
+        if config.known:
+            if tree is None:
+                raise TrainingError("model.known wants a network over a tree; model.start has none")
             known = [tree.index(wnid) for wnid in class_labels(config.known)]
             copy_class_rows(load_any(config.trunk), known, net, tree, keep=True)
     if config.follow:

@@ -172,6 +172,9 @@ def test_rows_that_pictures_taught_can_be_the_classifiers_again(tmp_path):
     after = again.lazy(images).dense()
     others = [c for c in range(before.shape[1]) if c % (5 + 12) != 5 + 7]
     assert torch.equal(after[:, others], before[:, others])
+    save_model(Network(presets.tiny_yolov2(3, image_size=32, slim=0.05)), tmp_path / "flat list.safetensors")
+    with pytest.raises(TrainingError, match="wants a network over a tree"):
+        build_network(replace(config, start=str(tmp_path / "flat list.safetensors")), [])
     with pytest.raises(TrainingError, match=r"model\.trunk is the start of a preset"):
         ModelConfig(start="a", trunk="b")
 
