@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from yolo9000.export import STAGES, export
 from yolo9000.export import files as files_module
 from yolo9000.export.description import weights_sha256
 from yolo9000.export.graph import CANDIDATES
+from yolo9000.network import Network
 from yolo9000.options import SCORES
+from yolo9000.spec import RoiAverage, Route
 from yolo9000.suppression import MODES
 
 SUFFIX = {format: suffix for format, (suffix, _) in FORMATS.items()}
@@ -81,6 +84,17 @@ WAYS = {
 @pytest.mark.parametrize("format", FORMATS)
 def test_all_forms_of_head_and_walks(form, format, tmp_path):
     check(tmp_path, format, Detector(small_detector(form, seed=3), precision="float32"), 3, **WAYS[form])
+
+
+@pytest.mark.parametrize("format", EACH)
+def test_windows_that_follow_the_boxes(format, tmp_path):
+    net = small_detector("shared", seed=3)
+    region, count = net.spec.region, len(net.spec)
+    ending = (Route((region.features,)), RoiAverage(region.boxes, 2), replace(region, features=count))
+    made = Network(replace(net.spec, layers=(*net.spec.layers[:-1], *ending)), net.tree)
+    for i, layer in enumerate(net.layers):
+        made.layers[i if i < count - 1 else -1].load_state_dict(layer.state_dict())
+    check(tmp_path, format, Detector(made.carry(net).eval(), precision="float32"), **WAYS["shared"])
 
 
 @pytest.mark.parametrize("format", EACH)
