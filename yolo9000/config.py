@@ -44,9 +44,7 @@ class ModelConfig:
     stored: str = "all"
     known: str = ""
     shared_rows: bool = False  # one set of class rows for all anchors
-    follow: int = (
-        0  # with `start`: windows for names follow the boxes, at least so many cells a side (roi.py)
-    )
+    follow: int = 0  # windows for names follow the boxes and have so many cells a side at least (roi.py)
     twin: int = 0  # with `start`: the first of the trunk's layers that get a copy that learns (yolo9000.twin)
     box_twin: bool = False  # with `start`, that of a twin: another of the neck (yolo9000.twin)
     hold: bool = False  # of two experts (`twin`, `box_twin`) only the second learns, and the gate
@@ -67,8 +65,8 @@ class ModelConfig:
             raise TrainingError("model.trunk is the start of a preset, or with model.known gives class rows")
         if self.weights and not self.cfg:
             raise TrainingError("model.weights is read with model.cfg; for a model file use model.start")
-        if (self.twin or self.box_twin or self.follow) and not self.start:
-            raise TrainingError("model.twin, box_twin and follow change a trained detector: model.start")
+        if (self.twin or self.box_twin) and not self.start:
+            raise TrainingError("model.twin and box_twin add to a trained detector: name it with model.start")
         if self.freeze < 0:
             raise TrainingError(f"model.freeze is a layer index, 0 or more; it is {self.freeze}")
 

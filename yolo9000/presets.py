@@ -24,7 +24,6 @@ from yolo9000.spec import (
     NetworkSpec,
     Region,
     Reorg,
-    RoiAverage,
     Route,
     Softmax,
 )
@@ -179,7 +178,6 @@ def tiny9000(
     dilations: Sequence[int] = (1, 2, 1, 4, 1, 2, 1, 4),
     known: Sequence[int] = (),
     pool: int = 7,
-    follow: bool = False,
     image_size: int = 224,
     bn: str = "darknet-cpu",
 ) -> NetworkSpec:
@@ -188,8 +186,8 @@ def tiny9000(
     The trunk's last two layers (stride 16) and, by a pass-through, its last of stride 8 go through a 1x1
     and one 3x3 convolution for each of `dilations`, joined in pairs by addition, to class-blind boxes. Class
     features are the trunk's, averaged over `pool` x `pool` cells (a single cell's are far too sharp), plus a
-    learnt difference that starts at zero, from a branch of `branch` channels. follow: the windows follow
-    the boxes and are at least so large. known: for each class of the trunk's own classifier its node in
+    learnt difference that starts at zero, from a branch of `branch` channels. known: for each class of the
+    trunk's own classifier its node in
     `tree`; then the features get, for every inner node with known classes below it, the log of the sum of
     their exponentials, so that the tree can begin as exactly what the classifier knows (yolo9000.distill).
     twin: the first of the trunk's layers that are there twice, 0 for none: the trunk stays what the
@@ -223,8 +221,7 @@ def tiny9000(
     boxes = Convolution(5 * len(anchors), 1, activation="linear", batch_normalize=False, start="boxes")
     layers.append(boxes)
     boxes = len(layers) - 1
-    average = RoiAverage(boxes, pool) if follow else AveragePool(pool)
-    layers += [Route((trunk,)), average]
+    layers += [Route((trunk,)), AveragePool(pool, padded=True)]
     averaged = len(layers) - 1
     # A branch of its own: gradients of thousands of class rows would drown those of the boxes in the neck.
     layers += [Route((wide,)), Convolution(branch, 1), Convolution(branch, 3)]

@@ -139,11 +139,11 @@ def follow_boxes(net: Network, least: int) -> Network:
     (layers.RoiAverage). Raises TrainingError for another kind of network.
     """
     averaged, _ = class_branch(net)
-    layers = list(net.spec.layers)
-    if not isinstance(layers[averaged], AveragePool) or net.spec.region.boxes > averaged:
+    layers, region = list(net.spec.layers), net.spec.region
+    if not isinstance(layers[averaged], AveragePool) or region is None or region.boxes is None:
         raise TrainingError("model.follow: wanted a detector with names from windows of a fixed size")
-    layers[averaged] = RoiAverage(net.spec.region.boxes, least)
-    copy = Network(replace(net.spec, layers=tuple(layers)), net.tree, external=net.external)
+    layers[averaged] = RoiAverage(region.boxes, least)
+    copy = Network(replace(net.spec, layers=tuple(layers)), net.tree, external=net.external, init=False)
     copy.load_state_dict(net.state_dict())
     return copy.carry(net).eval()
 
