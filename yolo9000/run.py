@@ -2,6 +2,7 @@
 put together and what it leaves at its end is train.py's.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from yolo9000.validation import Judge, Verdict
 
 # Settings that may differ when a run is resumed: they change how it runs, not what it computes.
 _FREE = ("images", "epochs", "threads", "workers", "log", "validation", "name", "about", "device")
+_LOGGED = 30.0  # seconds between two states of the progress bar that go into a file
 
 
 def _as_now(settings: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +91,8 @@ class Run:
             unit="img",
             disable=not progress,
             smoothing=0.05,
+            mininterval=0.1 if sys.stderr.isatty() else _LOGGED,
+            maxinterval=_LOGGED,
         )
         with bar:
             self._judge()  # where a run was stopped that was to be judged

@@ -83,6 +83,14 @@ def assert_same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) 
     assert all(torch.equal(a[k], b[k]) for k in a), "weights differ"
 
 
+def test_progress_in_a_file_is_a_few_lines(folder: Path, tmp_path: Path, capsys) -> None:
+    """Not one for every tenth of a second: the first, the last, and one every 30 seconds."""
+    begun = time.monotonic()
+    train(settings(folder, images=1600), [folder / "train.h5"], tmp_path / "run")
+    states = capsys.readouterr().err.count("1600 [")
+    assert 1 <= states <= 3 + (time.monotonic() - begun) / 30
+
+
 def test_it_learns_to_find_squares_and_their_colours(folder: Path, tmp_path: Path) -> None:
     label_part = {"share": 0.25, "kind": "label", "augment": {"scale": [0.8, 1.3], "hue": 0.0}}
     config = settings(folder, images=5200)
