@@ -31,6 +31,8 @@ class ModelConfig:
     stays, those of the nodes that it knows, again. tree: "default", a tree file,
     "flat" (one sibling group of all classes that the data names), or "" (that of the data). stored: "labels"
     gives class rows only to nodes on the paths of the data's labels and of `known`, "all" to every node.
+    neck: boxes come from two 3x3 convolutions of so many channels over the trunk and a pass-through, names
+    from the trunk's features as before; for a preset in Darknet's form.
     """
 
     preset: str = ""
@@ -44,6 +46,7 @@ class ModelConfig:
     stored: str = "all"
     known: str = ""
     shared_rows: bool = False  # one set of class rows for all anchors
+    neck: int = 0
     follow: int = 0  # windows for names follow the boxes and have so many cells a side at least (roi.py)
     twin: int = 0  # with `start`: the first of the trunk's layers that get a copy that learns (yolo9000.twin)
     box_twin: bool = False  # with `start`, that of a twin: another of the neck (yolo9000.twin)
@@ -67,6 +70,10 @@ class ModelConfig:
             raise TrainingError("model.weights is read with model.cfg; for a model file use model.start")
         if (self.twin or self.box_twin) and not self.start:
             raise TrainingError("model.twin and box_twin add to a trained detector: name it with model.start")
+        if self.neck < 0 or (self.neck and not self.preset):
+            raise TrainingError(
+                f"model.neck is a number of channels, 0 or more, with model.preset; it is {self.neck}"
+            )
         if self.freeze < 0:
             raise TrainingError(f"model.freeze is a layer index, 0 or more; it is {self.freeze}")
 

@@ -114,7 +114,12 @@ def yolov2(
     layers: list[Layer] = [*trunk.layers, Convolution(wide, 3), Convolution(wide, 3)]
     if use_passthrough:
         fine = trunk.outputs[-1].stride / 2
-        route_layer = _route_layer(trunk, fine) if route_layer is None else route_layer
+        if route_layer is None:
+            route_layer = trunk.last_of_stride(fine)
+        if route_layer is None:
+            raise ModelError(
+                f"no layer of the backbone has stride {fine:g} for the pass-through; use_passthrough=False"
+            )
         if not 0 <= route_layer < len(trunk):
             raise ModelError(
                 f"route_layer must be one of the backbone's layers, 0 to {len(trunk) - 1}, not {route_layer}"
@@ -293,13 +298,3 @@ def _without_head(spec: NetworkSpec) -> NetworkSpec:
     if spec.region is not None:
         raise ModelError("a backbone is a trunk or a classifier, not a detector")
     return spec
-
-
-def _route_layer(trunk: NetworkSpec, stride: float) -> int:
-    """The last layer whose grid has this stride."""
-    found = [i for i, output in enumerate(trunk.outputs) if output.stride == stride]
-    if not found:
-        raise ModelError(
-            f"no layer of the backbone has stride {stride:g} for the pass-through; use_passthrough=False"
-        )
-    return found[-1]

@@ -203,6 +203,10 @@ class NetworkSpec:
         """The first `layers` layers as a network of their own."""
         return replace(self, layers=self.layers[:layers])
 
+    def last_of_stride(self, stride: float) -> int | None:
+        """The last layer whose grid has this stride, if any."""
+        return max((i for i, output in enumerate(self.outputs) if output.stride == stride), default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, read back by `from_dict`."""
         layers = [layer.to_dict() for layer in self.layers]

@@ -20,7 +20,7 @@ from yolo9000.distill import class_branch, class_labels, copy_class_rows
 from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
 from yolo9000.parts import Samples, label_map
-from yolo9000.spec import AveragePool, Convolution, NetworkSpec, RoiAverage
+from yolo9000.spec import AveragePool, Convolution, NetworkSpec, Reorg, RoiAverage, Route
 from yolo9000.twin import add_box_twin, add_twin, copy_twin
 
 
@@ -237,11 +237,13 @@ def _class_rows(net: Network) -> tuple[torch.Tensor, torch.Tensor]:
     return weight.flatten(2), bias  # (S, K, D, 1, 1) -> (S, K, D)
 
 
-def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool) -> NetworkSpec:
+def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool, neck: int = 0) -> NetworkSpec:
     """A detector in Darknet's form with the class channels of its last convolution taken out into class rows.
 
     The same network where all classes are stored and anchors share nothing; `stored`: the nodes that have a
-    row; `shared`: one set of rows for all anchors. Raises TrainingError for a network of another form.
+    row; `shared`: one set of rows for all anchors; `neck`: channels of two 3x3 convolutions before the boxes
+    alone, which see a layer of twice the resolution, too (paper, section 2: pass-through), 0 for none. Raises
+    TrainingError for a network of another form, and where no layer can be passed through.
     """
     region, last = spec.region, len(spec) - 2
     conv = spec.layers[last] if last >= 0 else None
@@ -249,9 +251,17 @@ def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool) -> N
         raise TrainingError("class rows can be taken out of a detector that ends in a 1x1 convolution only")
     source = spec.inputs(last)[0]
     boxes = replace(conv, filters=5 * len(region.anchors))
+    layers = [*spec.layers[:-2]]
+    if neck:
+        fine = spec.trunk(last).last_of_stride(spec.outputs[source].stride / 2)
+        if fine is None:
+            raise TrainingError("model.neck: no layer of the network has twice the resolution of its last")
+        layers += [Route((fine,)), Convolution(max(1, neck // 4), 1), Reorg(2, "space_to_depth")]
+        layers += [Route((last + 2, source)), Convolution(neck, 3), Convolution(neck, 3)]
+        boxes = replace(boxes, start="boxes")
     nodes = None if stored is None else tuple(stored)
-    rows = replace(region, boxes=last, features=source, stored=nodes, shared_rows=shared)
-    return replace(spec, layers=(*spec.layers[:-2], boxes, rows))
+    rows = replace(region, boxes=len(layers), features=source, stored=nodes, shared_rows=shared)
+    return replace(spec, layers=(*layers, boxes, rows))
 
 
 def _from_preset(config: ModelConfig, tree: WordTree, named: Sequence[str], known: Sequence[str]) -> Network:
@@ -277,8 +287,11 @@ def _from_preset(config: ModelConfig, tree: WordTree, named: Sequence[str], know
         made = preset(**arguments)
     except TypeError as error:
         raise TrainingError(f"model.arguments of the preset {config.preset}: {error}") from None
-    if made.region is not None and made.region.boxes is None and (stored is not None or config.shared_rows):
-        made = own_rows(made, stored, config.shared_rows)
+    if config.neck and (made.region is None or made.region.boxes is not None):
+        raise TrainingError(f"model.neck is for a detector in Darknet's form, not for {config.preset}")
+    taken_out = stored is not None or config.shared_rows or config.neck
+    if made.region is not None and made.region.boxes is None and taken_out:
+        made = own_rows(made, stored, config.shared_rows, config.neck)
     elif made.region is None and stored is not None:
         raise TrainingError(
             'model.stored = "labels" is for detectors; a classifier has a row for every class'

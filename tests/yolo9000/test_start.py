@@ -9,11 +9,12 @@ import torch
 from data_prep import Store
 from tests.yolo9000 import toys
 from wordtree import WordTree
-from yolo9000.config import load_config
+from yolo9000.config import ModelConfig, load_config
 from yolo9000.errors import TrainingError
 from yolo9000.network import Network
 from yolo9000.presets import darknet19, yolo9000, yolov2
-from yolo9000.start import copy_tree_rows, copy_trunk, load_any
+from yolo9000.spec import Convolution, NetworkSpec, Region
+from yolo9000.start import build_network, copy_tree_rows, copy_trunk, load_any, own_rows
 from yolo9000.train import train
 
 TREE = toys.TREE
@@ -24,8 +25,8 @@ def classifier(tree: WordTree | None = TREE, slim: float = 0.03) -> Network:
     return Network(darknet19(classes=classes, image_size=64, slim=slim), tree)
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["darknet's form", "rows of its own"])
-def test_every_anchor_says_what_the_classifier_says(own: bool) -> None:
+@pytest.mark.parametrize("neck", [None, 0, 8], ids=["darknet's form", "rows of its own", "and a neck"])
+def test_every_anchor_says_what_the_classifier_says(neck: int | None) -> None:
     """Averaged over the cells, each anchor's class logits are the classifier's."""
     torch.manual_seed(0)
     source = classifier().eval()
@@ -33,10 +34,8 @@ def test_every_anchor_says_what_the_classifier_says(own: bool) -> None:
         for parameter in source.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3)
     spec = yolo9000(TREE, image_size=64, slim=0.03)
-    if own:
-        from yolo9000.start import own_rows
-
-        spec = own_rows(spec, None, shared=False)
+    if neck is not None:
+        spec = own_rows(spec, None, shared=False, neck=neck)
     net = Network(spec, TREE).eval()
     # All layers of the classifier before its last convolution, average and softmax.
     assert copy_trunk(source, net) == len(source.spec) - 3
@@ -68,6 +67,42 @@ def test_rows_go_by_id_and_others_stay() -> None:
         assert all(torch.equal(row, source.layers[-3].conv.weight[node]) for row in after[:, 5 + node])
     others = [0, 1, 2, 3, 4, 6, 8]
     assert torch.equal(after[:, others], before[:, others])
+
+
+def test_a_neck_is_for_boxes_alone() -> None:
+    """Its boxes begin at the prior, see the finer layer too, and move no name."""
+    torch.manual_seed(0)
+    net = Network(own_rows(yolo9000(TREE, image_size=64, slim=0.03), None, True, neck=8), TREE).eval()
+    anchors, boxes = len(net.spec.region.anchors), net.layers[net.spec.region.boxes]
+    images = torch.rand(2, 3, 64, 64)
+
+    def found() -> tuple[torch.Tensor, torch.Tensor]:
+        raw = net(images).unflatten(1, (anchors, -1))  # (N, A*(5+C), H, W) -> (N, A, 5+C, H, W)
+        return raw[:, :, :5], raw[:, :, 5:]
+
+    with torch.no_grad():
+        prior, names = found()
+        torch.testing.assert_close(prior[:, :, 4].sigmoid(), torch.full_like(prior[:, :, 4], 0.01))
+        boxes.conv.weight.normal_()
+        before, same = found()
+        assert torch.equal(names, same)
+        fine = net.spec.layers[24]  # the 1x1 convolution on the layer that is passed through
+        assert isinstance(fine, Convolution) and net.spec.outputs[24].stride == 16
+        net.layers[24].conv.weight.neg_()
+        after, same = found()
+        assert torch.equal(names, same) and not torch.allclose(before, after)
+
+
+def test_where_no_neck_fits_is_said(tmp_path: Path) -> None:
+    for settings in ({"neck": -1, "preset": "yolo9000"}, {"neck": 8, "start": "x.safetensors"}):
+        with pytest.raises(TrainingError, match=r"model\.neck is a number of channels"):
+            ModelConfig(**settings)
+    data = toys.pack_squares(tmp_path / "t.h5", boxed=2, labelled=2, size=48)
+    with pytest.raises(TrainingError, match="Darknet's form, not for tiny9000"):
+        build_network(ModelConfig(preset="tiny9000", neck=8), [Store(data)])
+    flat = (Convolution(3 * (5 + 2), 1, activation="linear", batch_normalize=False), Region(((1, 1),) * 3, 2))
+    with pytest.raises(TrainingError, match="twice the resolution"):
+        own_rows(NetworkSpec(64, 64, flat), None, True, neck=8)
 
 
 def test_what_does_not_fit_is_said() -> None:
