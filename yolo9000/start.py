@@ -253,7 +253,7 @@ def own_rows(spec: NetworkSpec, stored: Sequence[int] | None, shared: bool, neck
     boxes = replace(conv, filters=5 * len(region.anchors))
     layers = [*spec.layers[:-2]]
     if neck:
-        fine = spec.trunk(last).last_of_stride(spec.outputs[source].stride / 2)
+        fine = spec.last_of_stride(spec.outputs[source].stride / 2)
         if fine is None:
             raise TrainingError("model.neck: no layer of the network has twice the resolution of its last")
         layers += [Route((fine,)), Convolution(max(1, neck // 4), 1), Reorg(2, "space_to_depth")]
