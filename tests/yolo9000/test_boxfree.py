@@ -186,8 +186,12 @@ def test_tables_are_means_over_seeds_and_shares_of_the_same_seed(tmp_path: Path)
     assert "--start trunk --set images=64 --seed 0 --seed 1 --seed 2`" in text and "--seed 3`" in text
     assert [bench.RUNS["none"][-1], "1", "0.200"] in rows
     bench.write("trunk", {"flat": runs["flat"]}, tmp_path, ("images=64",))
+    bench.write("classes", {"boxed": runs["boxed"]}, tmp_path, ("images=64",), "other")
     kept = json.loads((tmp_path / "boxfree.json").read_text())
-    assert list(kept) == ["trunk images=64", "scratch"] and list(kept["trunk images=64"]["runs"]) == ["flat"]
+    assert list(kept) == ["trunk images=64", "scratch", "classes other images=64"]
+    assert list(kept["trunk images=64"]["runs"]) == ["flat"]
+    text = (tmp_path / "boxfree.md").read_text()
+    assert "`scripts/bench_boxfree --start classes --classifier other --set images=64 --seed 0 --seed 1`" in text
 
 
 def test_the_best_that_keeps_the_boxed_half_is_named_too() -> None:
