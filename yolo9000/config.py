@@ -29,7 +29,8 @@ class ModelConfig:
     known: the classes of `trunk`, a classifier, as WordNet ids (a table of wordtree.class_map, or a file);
     then the class rows begin as what that classifier knows (yolo9000.distill); with `start`, whose own trunk
     stays, those of the nodes that it knows, again. tree: "default", a tree file,
-    "flat" (one sibling group of all classes that the data names), or "" (that of the data). stored: "labels"
+    "flat" (one sibling group of all classes that the data names), "" (that of the data), or "named" (of that
+    the nodes on the paths of what the data names, for a classifier has a row for each). stored: "labels"
     gives class rows only to nodes on the paths of the data's labels and of `known`, "all" to every node.
     neck: boxes come from two 3x3 convolutions of so many channels over the trunk and a pass-through, names
     from the trunk's features as before; for a preset in Darknet's form.

@@ -192,9 +192,9 @@ def tiny9000(
     and one 3x3 convolution for each of `dilations`, joined in pairs by addition, to class-blind boxes. Class
     features are the trunk's, averaged over `pool` x `pool` cells (a single cell's are far too sharp), plus a
     learnt difference that starts at zero, from a branch of `branch` channels. known: for each class of the
-    trunk's own classifier its node in
-    `tree`; then the features get, for every inner node with known classes below it, the log of the sum of
-    their exponentials, so that the tree can begin as exactly what the classifier knows (yolo9000.distill).
+    trunk's own classifier its node in `tree`; then the features get, for every inner node with known classes
+    below it, the log of the sum of their exponentials, so that the tree can begin as exactly what the
+    classifier knows (yolo9000.distill).
     twin: the first of the trunk's layers that are there twice, 0 for none: the trunk stays what the
     classifier learnt, its twin begins as a copy, learns, and feeds neck and branch; class rows then see the
     branch's own channels too.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from wordtree import TreeError, WordTree
+from wordtree.edit import prune
 from yolo9000.checkpoint import load_checkpoint
 from yolo9000.classrows import row_nodes, row_parameters, view_rows
 from yolo9000.config import ModelConfig
@@ -101,8 +102,8 @@ def nodes_named(stores: Sequence[Samples]) -> list[str]:
 
 
 def choose_tree(name: str, stores: Sequence[Samples], named: Sequence[str]) -> WordTree:
-    """The tree that a configuration names: "" the data's own, "default", "flat" (the classes the data names)
-    or a file.
+    """The tree that a configuration names: "" the data's own, "named" of it the nodes on the paths of what
+    the data names, "default", "flat" (the classes the data names) or a file.
     """
     if name == "":
         trees = {store.tree.fingerprint: store.tree for store in stores}
@@ -111,6 +112,10 @@ def choose_tree(name: str, stores: Sequence[Samples], named: Sequence[str]) -> W
                 "the data files have labels of different trees; name the network's with model.tree"
             )
         return next(iter(trees.values()))
+    if name == "named":
+        tree = choose_tree("", stores, named)
+        kept = set(stored_nodes(tree, named))
+        return prune(tree, [node for node in range(len(tree)) if node not in kept]).tree
     if name == "default":
         return WordTree.default()
     if name == "flat":

@@ -218,20 +218,3 @@ def test_every_start_has_its_configurations() -> None:
             if start in bench.ONLY_FOR.get(name, bench.STARTS):
                 given = [f"{key}={value}" for key, value in changes.items()]
                 assert load_config(f"tiny-{config}{suffix}", (*given, *trunk)).input.sizes == (size,)
-
-
-def test_the_classifier_is_over_the_nodes_above_its_classes(tmp_path: Path) -> None:
-    """What is there already, a packed file and a finished run, is not made again."""
-    split = {"boxed": ["n02099601", "n02123045"], "box_free": ["n02504458"]}
-    (tmp_path / "split.json").write_text(json.dumps(split))
-    (tmp_path / "names.h5").touch()
-    (tmp_path / "classes").mkdir()
-    (tmp_path / "classes" / "model.safetensors").touch()
-    assert bench.classify(tmp_path, tmp_path) == tmp_path / "classes"
-    tree, whole = WordTree.load(tmp_path / "classes.json"), WordTree.default()
-    wnids = [wnid for half in split.values() for wnid in half]
-    paths = {wnid: [whole.ids[node] for node in whole.path_nodes(wnid)] for wnid in wnids}
-    assert set(tree.ids) == {node for path in paths.values() for node in path}
-    assert sorted(tree.ids[leaf] for leaf in tree.leaves) == sorted(wnids)
-    for wnid, path in paths.items():
-        assert [tree.ids[node] for node in tree.path_nodes(wnid)] == path

@@ -14,7 +14,7 @@ from yolo9000.errors import TrainingError
 from yolo9000.network import Network
 from yolo9000.presets import darknet19, yolo9000, yolov2
 from yolo9000.spec import Convolution, NetworkSpec, Region
-from yolo9000.start import build_network, copy_tree_rows, copy_trunk, load_any, own_rows
+from yolo9000.start import build_network, choose_tree, copy_tree_rows, copy_trunk, load_any, own_rows
 from yolo9000.train import train
 
 TREE = toys.TREE
@@ -105,6 +105,22 @@ def test_where_no_neck_fits_is_said(tmp_path: Path) -> None:
         own_rows(NetworkSpec(64, 64, flat), None, True, neck=8)
 
 
+def test_a_tree_of_what_the_data_names() -> None:
+    """Its nodes are those on the labels' paths, and the paths are as they were."""
+
+    class Named:
+        tree = WordTree.default()
+
+    wnids, whole = ["n02099601", "n02123045", "n02504458"], Named.tree
+    tree = choose_tree("named", [Named()], wnids)
+    paths = {wnid: [whole.ids[node] for node in whole.path_nodes(wnid)] for wnid in wnids}
+    assert set(tree.ids) == {node for path in paths.values() for node in path}
+    assert sorted(tree.ids[leaf] for leaf in tree.leaves) == sorted(wnids)
+    for wnid, path in paths.items():
+        assert [tree.ids[node] for node in tree.path_nodes(wnid)] == path
+    assert choose_tree("named", [Named()], whole.ids) == whole
+
+
 def test_what_does_not_fit_is_said() -> None:
     net = Network(yolo9000(TREE, image_size=64, slim=0.03), TREE)
     with pytest.raises(TrainingError, match=r"classifier on a tree.*model\.known"):
@@ -133,10 +149,10 @@ def test_the_papers_recipes_one_after_another(tmp_path: Path) -> None:
         train(config, [data], tmp_path / out, progress=False)
         return out
 
-    for tree in ("", "flat"):
+    for tree in ("", "flat", "named"):
         first = run("darknet19-224", f'model.tree="{tree}"', size=64)
         second = run("darknet19-448", f'model.tree="{tree}"', size=96, trunk=first)
-        assert load_any(str(tmp_path / second)).classes == (6 if tree == "" else 4)
+        assert load_any(str(tmp_path / second)).classes == (4 if tree == "flat" else 6)
         boxes = run("yolov2", f'model.tree="{tree}"', size=64, trunk=second)
         assert load_any(str(tmp_path / boxes)).spec.region is not None
         if tree == "":
