@@ -185,11 +185,15 @@ def test_tables_are_means_over_seeds_and_shares_of_the_same_seed(tmp_path: Path)
     assert "objectness left alone) reaches 0.900 of" in text
     assert "--start trunk --set images=64 --seed 0 --seed 1 --seed 2`" in text and "--seed 3`" in text
     assert [bench.RUNS["none"][-1], "1", "0.200"] in rows
-    bench.write("trunk", {"flat": runs["flat"]}, tmp_path, ("images=64",))
+    bench.write("trunk", {"flat": {"0": figures(0.4), "1": figures(0.45)}}, tmp_path, ("images=64",))
     bench.write("classes", {"boxed": runs["boxed"]}, tmp_path, ("images=64",), "other")
     kept = json.loads((tmp_path / "boxfree.json").read_text())
     assert list(kept) == ["trunk images=64", "scratch", "classes other images=64"]
-    assert list(kept["trunk images=64"]["runs"]) == ["flat"]
+    assert kept["trunk images=64"]["runs"] == {  # measured again: replaced; all else stays
+        **runs,
+        "flat": {"0": figures(0.4), "1": figures(0.45)},
+    }
+    assert list(kept["trunk images=64"]["runs"]) == ["boxed", "none", "paper", "flat"]
     text = (tmp_path / "boxfree.md").read_text()
     command = "--start classes --classifier other --set images=64 --seed 0 --seed 1`"
     assert f"`scripts/bench_boxfree {command}" in text
