@@ -16,6 +16,7 @@ _COMMANDS = {
     "eval": "Score a model: AP50 and AP by pycocotools.",
     "edit": "Carry a model to an edited tree: classes go, classes come, rows stay.",
     "calibrate": "Teach a model how certain it is, so that answers are as often right as asked for.",
+    "average": "One model of several that began as the same one: the mean of their weights.",
     "propose": "Give pictures that have only labels the boxes that a model finds for them.",
     "info": "Say what a model file or a training run is.",
     "serve": "A page to try a model on, and a JSON API.",

@@ -1,0 +1,71 @@
+"""One model of several that began as the same one: the mean of their weights ("model soups", Wortsman et al.,
+2022). It runs as fast as any of them and is often righter than each, most of all where there was little data.
+
+Not here: the average that training keeps of a run's last batches (optim.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from yolo9000.errors import ModelError
+from yolo9000.network import Network
+
+# Fitted to one model's outputs by `yolo9000 calibrate`; the mean's are others.
+_FITTED = ("temperatures", "lambdas")
+
+
+def average(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
+    """A network with the means of all weights and statistics, in float64 until the last; of one network, a
+    copy. All else is the first's: its tree, names, record and defaults, but for what calibration had fitted.
+
+    Returns it in evaluation mode, and the names of the defaults that were dropped. Raises ModelError for no
+    network at all, for networks of different layers or trees, and for weights that are not finite.
+    """
+    if not nets:
+        raise ModelError("a mean wants one model at least")
+    first = nets[0]
+    for k, net in enumerate(nets[1:], 2):
+        if net.spec != first.spec:
+            raise ModelError(
+                f"model {k} {_difference(first, net)}; only those of the same layers have a mean"
+            )
+        if _fingerprint(net) != _fingerprint(first) or net.names != first.names:
+            raise ModelError(f"model {k} names other classes than the first, or in another order")
+    made = Network(first.spec, first.tree, external=first.external, init=False).carry(first)
+    made.load_state_dict(_means([net.state_dict() for net in nets]))
+    made.record, made.defaults = dict(first.record), dict(first.defaults)
+    dropped = [key for key in _FITTED if len(nets) > 1 and made.defaults.pop(key, None) is not None]
+    return made.eval(), tuple(dropped)
+
+
+def _means(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    means = {}
+    for name, value in states[0].items():
+        if value.is_floating_point():
+            means[name] = sum(state[name].double() for state in states).div(len(states)).to(value.dtype)
+            if not means[name].isfinite().all():
+                raise ModelError(f"{name} has values that are not finite; one of the models is damaged")
+        else:
+            means[name] = value
+    return means
+
+
+def _fingerprint(net: Network) -> str | None:
+    return net.tree.fingerprint if net.tree is not None else None
+
+
+def _difference(first: Network, other: Network) -> str:
+    """Where two descriptions part."""
+    if len(first.spec) != len(other.spec):
+        return f"has {len(other.spec)} layers, the first {len(first.spec)}"
+    for i, (ours, theirs) in enumerate(zip(first.spec, other.spec, strict=True)):
+        if ours != theirs:
+            return f"has another layer {i} ({theirs.kind}) than the first ({ours.kind})"
+    return "is described otherwise than the first"
+
+
+def entry(names: Sequence[str]) -> dict[str, Any]:
+    """What the record of a mean says of it; names: of the models' files."""
+    return {"mean_of": list(names)}
