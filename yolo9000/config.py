@@ -52,6 +52,7 @@ class ModelConfig:
     twin: int = 0  # with `start`: the first of the trunk's layers that get a copy that learns (yolo9000.twin)
     box_twin: bool = False  # with `start`, that of a twin: another of the neck (yolo9000.twin)
     hold: bool = False  # of two experts (`twin`, `box_twin`) only the second learns, and the gate
+    hold_second: bool = False  # only the first; the gate, the second and what both say in common stay
     freeze: int = 0  # layers before this index are frozen, their batch norms in evaluation mode
     trunk_rows: bool = False  # class rows begin as those of the trunk, a classifier on a tree
     fold: bool = False  # the frozen layers' batch norms into their convolutions: the same outputs, faster
@@ -71,6 +72,8 @@ class ModelConfig:
             raise TrainingError("model.weights is read with model.cfg; for a model file use model.start")
         if (self.twin or self.box_twin) and not self.start:
             raise TrainingError("model.twin and box_twin add to a trained detector: name it with model.start")
+        if self.hold and self.hold_second:
+            raise TrainingError("model.hold and model.hold_second leave neither expert to learn: take one")
         if self.neck < 0 or (self.neck and not self.preset):
             raise TrainingError(
                 f"model.neck is a number of channels, 0 or more, with model.preset; it is {self.neck}"

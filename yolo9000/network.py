@@ -292,7 +292,7 @@ class Network(nn.Module):
                 inputs = [outputs[j] for j in sources]
                 _check_fit(i, self.spec.layers[i], inputs)
                 outputs[i] = self._step(i, inputs)
-            if (second := plan.seconds.get(i)) and second.rests(outputs[i]):
+            if (second := plan.seconds.get(i)) and second.rests(outputs[i], self.layers):
                 resting |= second.layers
                 outputs |= {i - 1: torch.zeros_like(outputs[gate.first]) for i, gate in second.gates}
             for j in set(sources):

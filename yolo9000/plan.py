@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from yolo9000.layers import IMAGE, Gate
 from yolo9000.spec import NetworkSpec
@@ -23,13 +23,19 @@ class Second:
     gates: tuple[tuple[int, Gate], ...]
     layers: frozenset[int]
 
-    def rests(self, share: Tensor) -> bool:
-        """Whether it can be left out: nobody learns, and by the gate's v, `share`, it is heard nowhere.
+    def rests(self, share: Tensor, modules: nn.ModuleList) -> bool:
+        """Whether it can be left out: by the gate's v, `share`, it is heard nowhere, and neither the gate nor
+        it, of the network's `modules`, learns.
 
         Only on a processor, where looking costs nothing, and not while the network is traced."""
-        if torch.is_grad_enabled() or share.device.type != "cpu" or torch.compiler.is_compiling():
+        if share.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return False
-        return not torch.jit.is_tracing() and bool((share <= _SILENT).all())
+        if torch.is_grad_enabled() and (share.requires_grad or self._learns(modules)):
+            return False
+        return bool((share <= _SILENT).all())
+
+    def _learns(self, modules: nn.ModuleList) -> bool:
+        return any(weight.requires_grad for i in self.layers for weight in modules[i].parameters())
 
 
 @dataclass(frozen=True)

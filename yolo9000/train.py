@@ -27,7 +27,7 @@ from yolo9000.runlog import read_log, rounded, timestamp
 from yolo9000.signals import caught_signals
 from yolo9000.start import build_network
 from yolo9000.tasks import Task, make_task
-from yolo9000.twin import hold_first_expert
+from yolo9000.twin import hold_first_expert, hold_second_expert
 from yolo9000.validation import Judge
 
 BEST_MODEL_NAME = "best.safetensors"  # only where validation data says which is the best
@@ -100,6 +100,8 @@ def _train(
     net.freeze(config.model.freeze)
     if config.model.hold:
         hold_first_expert(net)
+    if config.model.hold_second:
+        hold_second_expert(net)
     net.train()
     _check_sizes(config, net)
     optimiser = make_optimiser(net, config.optimiser)

@@ -13,7 +13,9 @@ from yolo9000.blocks import ConvolutionUnit
 from yolo9000.distill import class_branch
 from yolo9000.errors import TrainingError
 from yolo9000.layers import (
+    IMAGE,
     Add,
+    AveragePool,
     Convolution,
     Gate,
     GlobalAveragePool,
@@ -22,6 +24,7 @@ from yolo9000.layers import (
     MaxPool,
     Region,
     Reorg,
+    RoiAverage,
     Route,
     twin_of,
 )
@@ -60,7 +63,10 @@ def add_twin(net: Network, first: int) -> Network:
     share = len(layers) - 1
     layers.append(Route((first - 1,)))
     layers += [twin_of(i, old[i]) for i in range(first, trunk + 1)]
-    layers += [old[averaged], Add(difference), Gate(own, share)]
+    window = old[averaged]
+    if isinstance(window, RoiAverage):  # it would follow the first expert's boxes: the least that it looks at
+        window = AveragePool(window.least | 1)  # odd, as those about a cell are
+    layers += [window, Add(difference), Gate(own, share)]
     gate = len(layers) - 1
     for layer in old[own + 1 :]:  # the sums of evidence and their join, if any; the region
         match layer:
@@ -141,9 +147,43 @@ def hold_first_expert(net: Network) -> None:
     is said then stays what it was, exactly, if weight decay is zero. Raises TrainingError for a network
     without a gate.
     """
+    _hold_in_readers(net, learns=1)
+
+
+def hold_second_expert(net: Network) -> None:
+    """Only the first of a network's two experts may learn from now on, and of it what the second does not use
+    as well: gates stay, and what is said where a gate hears the second, exactly, if weight decay is zero.
+    Raises TrainingError for a network without a gate.
+    """
+    learning = _hold_in_readers(net, learns=0)
+    gates = [(i, layer) for i, layer in enumerate(net.spec) if isinstance(layer, Gate)]
+    second = _behind(net, [k for i, gate in gates for k in (i - 1, gate.share)])
+    learning |= _behind(net, [gate.first for _, gate in gates]) - second
+    for i, layer in enumerate(net.layers):
+        if i not in learning:
+            layer.requires_grad_(False)
+
+
+def _behind(net: Network, layers: list[int]) -> set[int]:
+    """These layers and all that they are made of."""
+    found: set[int] = set()
+    pending = list(layers)
+    while pending:
+        i = pending.pop()
+        if i not in found and i != IMAGE:
+            found.add(i)
+            pending += net.spec.inputs(i)
+    return found
+
+
+def _hold_in_readers(net: Network, learns: int) -> set[int]:
+    """Of the weights of layers that read a gate only those for its expert `learns`, 0 or 1, may learn from
+    now on. Returns these layers.
+    """
     gates = [i for i, layer in enumerate(net.spec) if isinstance(layer, Gate)]
     if not gates:
-        raise TrainingError("model.hold keeps the first of two experts; this network has one: see model.twin")
+        raise TrainingError("model.hold is for one of two experts; this network has one: see model.twin")
+    readers = set()
     for i, (layer, module) in enumerate(zip(net.spec, net.layers, strict=True)):
         read = net.spec.inputs(i)[0]
         match layer:  # whatever has weights; dim: the dimension of its channels
@@ -155,12 +195,16 @@ def hold_first_expert(net: Network) -> None:
                 rows, dim, read = module.rows, -1, net.feature_layer
             case _:
                 continue
-        if read in gates and rows.weight.requires_grad:  # else it is frozen altogether
+        if read not in gates:
+            continue
+        readers.add(i)
+        if rows.weight.requires_grad:  # else it is frozen altogether
             rows.bias.requires_grad_(False)
             channels = net.spec.outputs[read].channels // 2
             learning = torch.zeros_like(rows.weight)
-            learning.narrow(dim, channels, channels).fill_(1)
+            learning.narrow(dim, learns * channels, channels).fill_(1)
             rows.weight.register_hook(learning.mul)
+    return readers
 
 
 def copy_twin(index: int, twin: nn.Module, model: nn.Module) -> None:

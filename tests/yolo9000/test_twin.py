@@ -13,11 +13,12 @@ from yolo9000.config import OptimiserConfig
 from yolo9000.detector import Detector
 from yolo9000.distill import DistillTask, class_branch
 from yolo9000.errors import TrainingError
-from yolo9000.layers import AveragePool, Convolution, GlobalAveragePool
+from yolo9000.layers import AveragePool, Convolution, GlobalAveragePool, RoiAverage
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.optim import make_optimiser
-from yolo9000.twin import add_box_twin, add_twin, hold_first_expert
+from yolo9000.start import follow_boxes
+from yolo9000.twin import add_box_twin, add_twin, hold_first_expert, hold_second_expert
 
 
 def gate_of(made: Network) -> torch.nn.Conv2d:
@@ -246,6 +247,53 @@ def test_of_two_experts_for_boxes_the_first_is_held():
     assert not torch.equal(after[:, half:], before[:, half:])
 
 
+def test_of_two_experts_the_second_is_held_and_rests_where_it_is_not_heard():
+    """Where the gate hears the second alone, names and boxes stay what they were; the gate itself, too."""
+    flat, _ = started()
+    both = both_twins().fuse().train()  # no batch norm: its statistics follow the data, held or not
+    hold_second_expert(both)
+    images, gate = torch.rand(2, 3, 64, 64), gate_of(both)
+    weights = {name: value.clone() for name, value in both.state_dict().items()}
+
+    def heard(only: float) -> torch.Tensor:
+        kept = gate.bias.detach().clone()
+        with torch.no_grad():
+            gate.bias.fill_(only)
+            said = both.eval()(images)
+            gate.bias.copy_(kept)
+        return said
+
+    second, first = heard(1e4), heard(-1e4)
+    ran = []
+    twin = next(i for i, layer in enumerate(both.spec) if getattr(layer, "twin_of", None) == 9)
+    both.layers[twin].register_forward_hook(lambda *_: ran.append(twin))
+    task = DistillTask(both, TREE, flat, LABELS, boxes=True)
+    optimiser = make_optimiser(both, OptimiserConfig(name="adamw", lr=0.01, weight_decay=0.0))
+    both.train()
+    task.loss(both, batch(boxes=True))["loss"].backward()
+    optimiser.step()
+    changed = {name for name, value in both.state_dict().items() if not torch.equal(value, weights[name])}
+    assert any(name.startswith("layers.20.") for name in changed)  # the first's neck
+    ran.clear()
+    assert torch.equal(heard(1e4), second) and not torch.allclose(heard(-1e4), first, atol=1e-3)
+    assert len(ran) == 1
+    gate.bias.data.fill_(-1e4)
+    ran.clear()
+    both.train()(images).sum().backward()
+    assert not ran
+
+
+def test_a_twin_beside_windows_that_follow_boxes_looks_at_fixed_ones():
+    followed = follow_boxes(difference_learnt(started()[1]), 4)
+    made = add_twin(followed, 9)
+    windows = [layer for layer in made.spec if isinstance(layer, AveragePool | RoiAverage)]
+    assert [type(layer) for layer in windows] == [RoiAverage, AveragePool] and windows[1].size == 5
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        gate_of(made).bias.fill_(-1e4)
+        torch.testing.assert_close(made(images), followed.eval()(images), rtol=1e-5, atol=1e-5)
+
+
 def test_a_box_twin_of_another_network_is_refused():
     for net in (detector(), both_twins(), classifier(len(KNOWN))):
         with pytest.raises(TrainingError, match="a twin for names and none for boxes"):
@@ -263,7 +311,8 @@ def test_networks_of_another_kind():
         add_twin(add_twin(detector(), 9), 9)
     with pytest.raises(TrainingError, match="an average plus a difference"):
         add_twin(classifier(len(KNOWN)), 9)
-    with pytest.raises(TrainingError, match="first of two experts"):
-        hold_first_expert(detector())
+    for hold in (hold_first_expert, hold_second_expert):
+        with pytest.raises(TrainingError, match="one of two experts"):
+            hold(detector())
     with pytest.raises(TrainingError, match="only together with boxes"):
         DistillTask(add_twin(detector(), 9), TREE, classifier(), LABELS)

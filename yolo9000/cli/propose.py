@@ -13,26 +13,55 @@ _FILE = click.Path(path_type=Path)
 @click.argument("model")
 @click.option("--data", required=True, type=_FILE, help="Packed file with labelled pictures.")
 @click.option("--out", required=True, type=_FILE, help="Packed file to write.")
-@_pictures.size_option
+@click.option(
+    "--size",
+    "sizes",
+    type=_pictures.COUNT,
+    multiple=True,
+    help="Side of the square input in pixels; default: the model's own. With --objects repeatable: an object "
+    "has the mean of its boxes.",
+)
 @click.option(
     "--threshold",
     type=_pictures.SHARE,
-    default=0.3,
+    help="Least objectness of a proposed box.  [default: 0.3; with --objects 0.5]",
+)
+@click.option("--objects", is_flag=True, help="All objects that are found, not one box for each label.")
+@click.option(
+    "--unsure",
+    type=_pictures.SHARE,
+    default=0.08,
     show_default=True,
-    help="Least objectness of a proposed box.",
+    help="With --objects: from this objectness to the threshold a box is marked difficult.",
 )
 @_pictures.batch_option
-def command(model: str, data: Path, out: Path, size: int, threshold: float, batch: int) -> None:
+def command(
+    model: str,
+    data: Path,
+    out: Path,
+    sizes: tuple[int, ...],
+    threshold: float | None,
+    objects: bool,
+    unsure: float,
+    batch: int,
+) -> None:
     """Give pictures that have only labels the boxes that a model finds for them.
 
     MODEL is a model file, the folder of a run, a checkpoint, or "x.cfg x.weights" in quotes. Each label gets
     the box of highest objectness x Pr(label); pictures with no box above the threshold keep their labels,
     pictures with boxes keep those. The file given by --data stays as it is.
+
+    With --objects, for photographs of many things: all objects found are boxes, named as the model answers;
+    those it is unsure of are marked difficult, and cost training nothing. Pictures without labels get boxes,
+    too.
     """
+    if len(sizes) > 1 and not objects:
+        raise click.UsageError("--size is repeatable with --objects only")
     from data_prep.errors import DataError
     from data_prep.writer import StoreWriter
     from yolo9000.batches import open_store
     from yolo9000.detector import Detector
+    from yolo9000.objects import ObjectSettings, propose_objects
     from yolo9000.propose import ProposeSettings, propose
     from yolo9000.start import load_any
 
@@ -40,13 +69,23 @@ def command(model: str, data: Path, out: Path, size: int, threshold: float, batc
     if out.resolve() == data.resolve():
         raise DataError(f"{out}: --out would replace the file that is read; give another name")
     detector = Detector(load_any(model))
-    about = {"proposed": {"model": Path(model).name, "data": data.name, "threshold": threshold, "size": size}}
-    had = got = 0
+    settings: ProposeSettings | ObjectSettings
+    if objects:
+        settings = ObjectSettings(sizes, 0.5 if threshold is None else threshold, unsure)
+        samples = propose_objects(detector, store, settings, progress=True)
+    else:
+        settings = ProposeSettings(*(sizes or (0,)), 0.3 if threshold is None else threshold, batch)
+        samples = propose(detector, store, settings, progress=True)
+    about = {"proposed": {"model": Path(model).name, "data": data.name, **vars(settings)}}
+    had = got = boxes = unsure_boxes = 0
     with StoreWriter(out, store.tree, about) as writer:
-        settings = ProposeSettings(size, threshold, batch)
-        for sample in propose(detector, store, settings, progress=True):
+        for sample in samples:
             before = store.annotation(len(writer))
-            labelled = not before.boxed and len(before.image_labels) > 0
-            had, got = had + labelled, got + (labelled and sample.boxed)
+            asked = not before.boxed and (objects or len(before.image_labels) > 0)
+            had, got = had + asked, got + (asked and sample.boxed)
+            if asked:
+                boxes, unsure_boxes = boxes + len(sample.labels), unsure_boxes + int(sample.difficult.sum())
             writer.add(sample)
-    click.echo(f"{out}: boxes for {got:,} of {had:,} pictures that had only labels; {len(store):,} in all")
+    what = "had no boxes" if objects else "had only labels"
+    found = f" ({boxes - unsure_boxes:,} sure, {unsure_boxes:,} difficult)" if objects else ""
+    click.echo(f"{out}: boxes for {got:,} of {had:,} pictures that {what}{found}; {len(store):,} in all")
