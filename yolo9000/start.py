@@ -141,16 +141,29 @@ def stored_nodes(tree: WordTree, named: Sequence[str]) -> tuple[int, ...]:
 def follow_boxes(net: Network, least: int) -> Network:
     """A copy of a detector of presets.tiny9000's kind whose windows for names follow its boxes: instead of
     the average over k x k cells about each one that over its surest box, `least` cells a side at least
-    (layers.RoiAverage). Raises TrainingError for another kind of network.
+    (layers.RoiAverage). Of two experts (yolo9000.twin) those of the first, which follow the first's boxes.
+    Raises TrainingError for another kind of network.
     """
     averaged, _ = class_branch(net)
     layers, region = list(net.spec.layers), net.spec.region
     if not isinstance(layers[averaged], AveragePool) or region is None or region.boxes is None:
         raise TrainingError("model.follow: wanted a detector with names from windows of a fixed size")
-    layers[averaged] = RoiAverage(region.boxes, least)
+    layers[averaged] = RoiAverage(_first_boxes(net), least)
     copy = Network(replace(net.spec, layers=tuple(layers)), net.tree, external=net.external, init=False)
     copy.load_state_dict(net.state_dict())
     return copy.carry(net).eval()
+
+
+def _first_boxes(net: Network) -> int:
+    """The layer of raw boxes; with two experts for boxes that of the first, which stays in place."""
+    boxes = net.spec.region.boxes
+    own = net.spec.layers.index(net.spec.layers[boxes])
+    if own != boxes:
+        first, both = net.layers[own].conv, net.layers[boxes].conv
+        same = torch.equal(first.weight, both.weight[:, : first.in_channels])
+        if not (same and torch.equal(first.bias, both.bias)):
+            raise TrainingError("model.follow: the first expert's boxes have learnt since it got its twin")
+    return own
 
 
 def load_any(name: str, data_root: str = "") -> Network:

@@ -283,6 +283,21 @@ def test_of_two_experts_the_second_is_held_and_rests_where_it_is_not_heard():
     assert not ran
 
 
+@torch.no_grad()
+def test_windows_of_the_first_of_two_experts_follow_its_own_boxes():
+    one = boxes_learnt()
+    images = torch.rand(2, 3, 64, 96)
+    both = add_box_twin(one)
+    torch.testing.assert_close(
+        follow_boxes(both, 3)(images), follow_boxes(one, 3)(images), rtol=1e-5, atol=1e-5
+    )
+    heard, own = follow_boxes(both_twins(), 3), one.spec.region.boxes
+    assert [layer.boxes for layer in heard.spec if isinstance(layer, RoiAverage)] == [own]
+    both.layers[both.spec.region.boxes].conv.bias += 0.1
+    with pytest.raises(TrainingError, match="have learnt since"):
+        follow_boxes(both, 3)
+
+
 def test_a_twin_beside_windows_that_follow_boxes_looks_at_fixed_ones():
     followed = follow_boxes(difference_learnt(started()[1]), 4)
     made = add_twin(followed, 9)
