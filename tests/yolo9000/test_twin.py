@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d
 from tests.yolo9000.test_distill import KNOWN, LABELS, batch, classifier, detector, started
 from tests.yolo9000.test_loss import TREE
 from yolo9000 import presets
-from yolo9000.config import OptimiserConfig
+from yolo9000.config import ModelConfig, OptimiserConfig
 from yolo9000.detector import Detector
 from yolo9000.distill import DistillTask, class_branch
 from yolo9000.errors import TrainingError
@@ -326,6 +326,8 @@ def test_networks_of_another_kind():
         add_twin(add_twin(detector(), 9), 9)
     with pytest.raises(TrainingError, match="an average plus a difference"):
         add_twin(classifier(len(KNOWN)), 9)
+    with pytest.raises(TrainingError, match="leave neither expert to learn"):
+        ModelConfig(start="x.safetensors", hold=True, hold_second=True)
     for hold in (hold_first_expert, hold_second_expert):
         with pytest.raises(TrainingError, match="one of two experts"):
             hold(detector())
