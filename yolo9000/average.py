@@ -5,7 +5,6 @@ Not here: the average that training keeps of a run's last batches (optim.py).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -64,8 +63,3 @@ def _difference(first: Network, other: Network) -> str:
         if ours != theirs:
             return f"has another layer {i} ({theirs.kind}) than the first ({ours.kind})"
     return "is described otherwise than the first"
-
-
-def entry(names: Sequence[str]) -> dict[str, Any]:
-    """What the record of a mean says of it; names: of the models' files."""
-    return {"mean_of": list(names)}

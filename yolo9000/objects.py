@@ -130,20 +130,11 @@ def merge(
 def named(nodes: np.ndarray, labels: Sequence[int], store: Samples) -> tuple[np.ndarray, np.ndarray]:
     """Labels of boxes, surest first, from the nodes (n,) that were answered and the picture's own labels: as
     propose_objects says. Returns them, and the labels that no box got."""
-    parents = store.tree.parents
-    above = {label: _path(label, parents) for label in labels}
+    path = store.tree.path_nodes
     given, left = nodes.astype(np.int64), list(labels)
     for k, node in enumerate(nodes.tolist()):
-        label = next((n for n in left if node in above[n] or n in _path(node, parents)), None)
+        label = next((n for n in left if node in path(n) or n in path(node)), None)
         if label is not None:
-            given[k] = label if node in above[label] else node
+            given[k] = label if node in path(label) else node
             left.remove(label)
     return given, np.array(left, np.int64)
-
-
-def _path(node: int, parents: np.ndarray) -> set[int]:
-    path = set()
-    while node >= 0:
-        path.add(node)
-        node = int(parents[node])
-    return path

@@ -50,12 +50,12 @@ class Plan:
 
 def make_plan(spec: NetworkSpec, wanted: tuple[int, ...]) -> Plan:
     """How to come to the outputs of the layers `wanted`."""
-    layers = _needed(spec, wanted)
+    layers = needed(spec, wanted)
     gates = [(i, layer) for i in sorted(layers) if isinstance(layer := spec.layers[i], Gate)]
     seconds = {}
     for share in {gate.share for _, gate in gates}:
         mine = tuple((i, gate) for i, gate in gates if gate.share == share)
-        alone = layers - _needed(spec, wanted, without={(i - 1, i) for i, _ in mine})
+        alone = layers - needed(spec, wanted, without={(i - 1, i) for i, _ in mine})
         # What is known in time: the share, and the shape of what stays zero.
         if all(i - 1 in alone and max(gate.first, share) < min(alone) for i, gate in mine):
             seconds[share] = Second(mine, frozenset(alone))
@@ -63,7 +63,7 @@ def make_plan(spec: NetworkSpec, wanted: tuple[int, ...]) -> Plan:
     return Plan(ordered, {j: i for i in ordered for j in spec.inputs(i)}, seconds)
 
 
-def _needed(spec: NetworkSpec, wanted: Iterable[int], without: Collection[tuple[int, int]] = ()) -> set[int]:
+def needed(spec: NetworkSpec, wanted: Iterable[int], without: Collection[tuple[int, int]] = ()) -> set[int]:
     """What `wanted` depend on, themselves among it. without: ways not to go, (from, to)."""
     found: set[int] = set()
     pending = list(wanted)

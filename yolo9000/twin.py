@@ -13,7 +13,6 @@ from yolo9000.blocks import ConvolutionUnit
 from yolo9000.distill import class_branch
 from yolo9000.errors import TrainingError
 from yolo9000.layers import (
-    IMAGE,
     Add,
     AveragePool,
     Convolution,
@@ -29,6 +28,7 @@ from yolo9000.layers import (
     twin_of,
 )
 from yolo9000.network import Network
+from yolo9000.plan import needed
 
 _NARROW = 16  # channels of the gate: it tells kinds of picture apart, not classes
 
@@ -157,23 +157,11 @@ def hold_second_expert(net: Network) -> None:
     """
     learning = _hold_in_readers(net, learns=0)
     gates = [(i, layer) for i, layer in enumerate(net.spec) if isinstance(layer, Gate)]
-    second = _behind(net, [k for i, gate in gates for k in (i - 1, gate.share)])
-    learning |= _behind(net, [gate.first for _, gate in gates]) - second
+    second = needed(net.spec, [k for i, gate in gates for k in (i - 1, gate.share)])
+    learning |= needed(net.spec, [gate.first for _, gate in gates]) - second
     for i, layer in enumerate(net.layers):
         if i not in learning:
             layer.requires_grad_(False)
-
-
-def _behind(net: Network, layers: list[int]) -> set[int]:
-    """These layers and all that they are made of."""
-    found: set[int] = set()
-    pending = list(layers)
-    while pending:
-        i = pending.pop()
-        if i not in found and i != IMAGE:
-            found.add(i)
-            pending += net.spec.inputs(i)
-    return found
 
 
 def _hold_in_readers(net: Network, learns: int) -> set[int]:

@@ -121,6 +121,6 @@ def test_the_command(run, tmp_path):
     assert status == 0 and "boxes for 4 of 4 pictures that had no boxes (" in text and "difficult)" in text
     new = Store(out)
     assert new.boxed.all() and all(same(Store(data)[k], new[k]) for k in range(3))
-    assert new.about["proposed"]["sizes"] == [64, 96] if hasattr(new, "about") else True
+    assert new.about["proposed"]["sizes"] == [64, 96]
     status, _, error = run(*[word for word in words if word != "--objects"], "--out", out)
     assert status == 2 and "repeatable with --objects only" in error

@@ -27,14 +27,14 @@ def command(models: tuple[str, ...], out: Path, half: bool, as_json: bool) -> No
     if len(models) < 2:
         raise click.UsageError("name two models or more; one alone is copied by `yolo9000 convert`")
     from wordtree.files import check_target
-    from yolo9000.average import average, entry
+    from yolo9000.average import average
     from yolo9000.errors import ModelError
     from yolo9000.modelfile import save_model
     from yolo9000.start import load_any
 
     check_target(out, ModelError)
     net, dropped = average([load_any(model) for model in models])
-    about = {**net.record, **entry([Path(model).name for model in models])}
+    about = {**net.record, "mean_of": [Path(model).name for model in models]}
     save_model(net, out, about, dtype="float16" if half else "float32")
     if as_json:
         click.echo(json.dumps({"written": str(out), "models": len(models), "dropped": list(dropped)}))
