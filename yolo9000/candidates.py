@@ -14,6 +14,7 @@ from yolo9000.boxes import decode
 from yolo9000.decision import Decision, last_of_path, step_of_path
 from yolo9000.descent import DenseConditionals, LazyConditionals, path_log_probabilities
 from yolo9000.head import LazyOutput
+from yolo9000.voting import vote
 
 # Boxes whose full class logits are held at a time: 1,024 x 9,418 floats are 39 MB.
 _CHUNK = 1024
@@ -62,7 +63,7 @@ def candidates(
         A, C = len(anchors), len(decision.hierarchy.parents)
         output = output.view(N, A, 5 + C, H, W)  # (N, A*(5+C), H, W) -> (N, A, 5+C, H, W)
         raw_boxes = output[:, :, :5].reshape(N, A * 5, H, W)  # -> (N, A*5, H, W)
-    boxes_cxcywh, objectness = decode(raw_boxes, anchors)
+    boxes_cxcywh, objectness = vote(*decode(raw_boxes, anchors), options.vote_iou)
     good = (objectness > options.threshold) & boxes_cxcywh.isfinite().all(dim=-1)
     image, anchor, row, column = good.nonzero(as_tuple=True)  # in Darknet's order: anchor, row, column
     parts = [

@@ -168,6 +168,7 @@ class Detector(Pretrained):
         *,
         tree_threshold: float | None = None,
         nms: str | None = None,
+        vote_iou: float | None = None,
         size: int | tuple[int, int] | None = None,
         mapped: bool | None = None,
         clip: bool | None = None,
@@ -189,12 +190,13 @@ class Detector(Pretrained):
         "coco", "voc", "det", or ids and names. accuracy: the share of hedged answers that shall be right, for
         which the model is calibrated; hedge_lambda: instead of a calibrated one.
 
-        nms: "related", "class", "agnostic" or "none" (suppression.py), nms_iou: the overlap it allows. size:
-        the network's input, one number or (width, height), multiples of the stride. mapped: no descent, but
-        every class of the network's map with objectness x Pr(node) above the threshold, as Darknet does with
-        a map. clip: cut boxes to the picture. max_detections: keep the best. batch: pictures run at a time,
-        by default what suits the device; it changes results by rounding only (in float32 the fifth digit).
-        What is not given is taken from the model's own defaults.
+        nms: "related", "class", "agnostic" or "none" (suppression.py), nms_iou: the overlap it allows.
+        vote_iou: boxes that overlap so much first vote on where the object is and how sure that is
+        (voting.py), 1 = off. size: the network's input, one number or (width, height), multiples of the
+        stride. mapped: no descent, but every class of the network's map with objectness x Pr(node) above the
+        threshold, as Darknet does with a map. clip: cut boxes to the picture. max_detections: keep the best.
+        batch: pictures run at a time, by default what suits the device; it changes results by rounding only
+        (in float32 the fifth digit). What is not given is taken from the model's own defaults.
 
         score, which `scores` of the result are: "objectness", "absolute" (objectness x Pr(node)) or
         "conditional" (objectness x Pr(node | listed nodes), or Pr(node | parent) where none are listed). Not

@@ -24,6 +24,7 @@ from yolo9000.network import Network
 from yolo9000.options import Options, asked_rule
 from yolo9000.parts import Samples, label_map
 from yolo9000.tasks import full_precision
+from yolo9000.voting import vote
 
 # In the order in which Asked takes them.
 _LISTS = ("negative_labels", "image_labels", "not_exhaustive_labels")
@@ -36,8 +37,9 @@ class EvalSettings:
     which of two boxes with one node the worse goes. threshold, tree_threshold, rule: of the answer for
     pictures with labels only, None = as the model's detector has them; the best box counts if its objectness
     exceeds the threshold. level, vocabulary, accuracy, hedge_lambda: what rules of those names take, as in
-    Options. resamples: of the bootstrap. limit: pictures at most, 0 = all. nodes: also score boxes at every
-    node above the truth, the best node_pairs pairs of a picture and depth.
+    Options. vote_iou: overlap from which boxes vote (voting.py), None = the model's own. resamples: of the
+    bootstrap. limit: pictures at most, 0 = all. nodes: also score boxes at every node above the truth, the
+    best node_pairs pairs of a picture and depth.
     """
 
     size: int = 0
@@ -58,6 +60,7 @@ class EvalSettings:
     vocabulary: str | Sequence[str | int] | None = None
     accuracy: float | None = None
     hedge_lambda: float | None = None
+    vote_iou: float | None = None
 
     def of_model(self, net: Network) -> "EvalSettings":
         """With everything that is left open as the model's own detector has it."""
@@ -66,7 +69,7 @@ class EvalSettings:
         options = Options()
         filled = {
             name: own.get(name, getattr(options, name))
-            for name in ("threshold", "tree_threshold", "rule")
+            for name in ("threshold", "tree_threshold", "rule", "vote_iou")
             if getattr(self, name) is None
         }
         if self.rule is None:  # what only one rule takes asks for that rule
@@ -79,7 +82,8 @@ class EvalSettings:
         TrainingError."""
         known = {part.name for part in fields(Options)}
         own = {k: v for k, v in net.defaults.items() if k in known}
-        names = ("threshold", "tree_threshold", "rule", "level", "vocabulary", "accuracy", "hedge_lambda")
+        names = ("threshold", "tree_threshold", "rule", "vote_iou")
+        names += ("level", "vocabulary", "accuracy", "hedge_lambda")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         try:
             return Options(**{**own, **given})
@@ -234,7 +238,8 @@ class HeldOut:
                     out = self.net.lazy(images) if self.detector else self.net.logits(images)
                 if self.detector:
                     out = full_precision(out)
-                    yield Output(places, placements, out, *decode(out.boxes, self.net.anchors))
+                    boxes = vote(*decode(out.boxes, self.net.anchors), self.settings.vote_iou)
+                    yield Output(places, placements, out, *boxes)
                 else:
                     yield Output(places, placements, logits=out.float())
                 bar.update(len(places))

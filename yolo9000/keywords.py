@@ -23,6 +23,7 @@ class Keywords(TypedDict, total=False):
     rule: str | None
     nms_iou: float | None
     tree_threshold: float | None
+    vote_iou: float | None
     nms: str | None
     size: Size
     mapped: bool | None

@@ -32,6 +32,7 @@ class Options:
     tree_threshold: float = TREE_THRESHOLD
     nms: str = "related"
     nms_iou: float = NMS_IOU
+    vote_iou: float = 1.0
     mapped: bool = False
     clip: bool = True
     max_detections: int = 300
@@ -48,7 +49,7 @@ class Options:
             raise ValueError(f"the rule is one of {', '.join(RULES)}, not {self.rule!r}")
         if self.nms not in MODES:
             raise ValueError(f"suppression is one of {', '.join(MODES)}, not {self.nms!r}")
-        for name in ("threshold", "tree_threshold", "nms_iou"):
+        for name in ("threshold", "tree_threshold", "nms_iou", "vote_iou"):
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 <= value <= 1:  # also refuses NaN
                 raise ValueError(f"{name} lies in 0..1, not {value!r}")

@@ -19,6 +19,7 @@ from yolo9000.boxes import cxcywh_to_xyxy, decode
 from yolo9000.errors import ImageError, TrainingError
 from yolo9000.parts import Samples, label_map
 from yolo9000.tasks import full_precision
+from yolo9000.voting import vote
 
 if TYPE_CHECKING:
     from data_prep.sample import Sample
@@ -103,7 +104,7 @@ def best_boxes(
     the detector's tree: boxes_xyxy (labels, 4) in 0..1 of the input; None where one label has none.
     """
     out = full_precision(detector.run(images))
-    decoded, objectness = decode(out.boxes, detector.anchors)
+    decoded, objectness = vote(*decode(out.boxes, detector.anchors), detector.options().vote_iou)
     image, anchor, row, column = (objectness >= threshold).nonzero(as_tuple=True)
     asked = torch.tensor(sorted({node for some in labels for node in some}))
     few = detector.hierarchy.restrict(asked)  # only the sibling groups on the paths of these labels

@@ -254,6 +254,7 @@ def test_other_sizes(detectors):
         ({"rule": "best"}, "rule"),
         ({"nms": "soft"}, "suppression"),
         ({"nms_iou": -1}, "nms_iou"),
+        ({"vote_iou": 1.1}, "vote_iou"),
         ({"tree_threshold": 2}, "tree_threshold"),
         ({"max_detections": 0}, "max_detections"),
         ({"max_detections": 1.5}, "max_detections"),

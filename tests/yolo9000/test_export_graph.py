@@ -166,6 +166,8 @@ def test_scores_and_suppression(mode, score, detectors):
         {"size": (96, 64)},
         {"tree_threshold": 0.0},
         {"tree_threshold": 1.0},
+        {"vote_iou": 0.5},
+        {"vote_iou": 0.0, "nms": "none"},
     ],
     ids=str,
 )

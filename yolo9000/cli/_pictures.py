@@ -40,6 +40,11 @@ workers_option = click.option(
 limit_option = click.option(
     "--limit", type=ANY_COUNT, default=0, help="The first so many pictures only; 0 = all."
 )
+vote_option = click.option(
+    "--vote-iou",
+    type=SHARE,
+    help="Overlap from which boxes vote on place and objectness; 1 = none.  [default: the model's, else 1]",
+)
 
 # Written out here as well as in decision.py, so that --help need not import torch; a test holds them equal.
 RULES = ("threshold", "darknet", "leaf", "greedy", "level", "vocabulary", "hedge")

@@ -56,6 +56,7 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
 @click.option("--score", type=click.Choice(SCORES), help="What boxes are ordered by.  [default: absolute]")
 @click.option("--nms", type=click.Choice(NMS), help="Which boxes suppress each other.  [default: related]")
 @click.option("--nms-iou", "--iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: 0.4]")
+@_pictures.vote_option
 @click.option(
     "--mapped",
     is_flag=True,

@@ -33,6 +33,7 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
     show_default=True,
     help="Overlap above which the worse box goes.",
 )
+@_pictures.vote_option
 @click.option(
     "--threshold",
     type=_pictures.SHARE,
@@ -133,6 +134,7 @@ def _facts(model: str, net: "Network", data: tuple[Path, ...], witness: "Witness
     held, options = witness.held, witness.decision.options
     said = {"threshold": options.threshold, "tree threshold": options.tree_threshold}
     said |= {"suppression": f"{options.nms}, overlap {options.nms_iou:g}"}
+    said |= {"votes": f"from an overlap of {options.vote_iou:g}" if options.vote_iou < 1 else "none"}
     return {
         "model": " ".join(Path(word).name for word in model.split()),
         "weights": f"{weights} (SHA-256)",

@@ -39,6 +39,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--score", type=click.Choice(SCORES), help="What boxes are ordered by.  [default: absolute]")
 @click.option("--nms", type=click.Choice(NMS), help="Which boxes suppress each other.  [default: related]")
 @click.option("--nms-iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: 0.4]")
+@_pictures.vote_option
 @click.option(
     "--max", "max_detections", type=click.IntRange(1), help="Boxes a picture at most.  [default: 300]"
 )

@@ -80,6 +80,16 @@ def weights_sha256(net: Network) -> str:
 
 def _chosen(options: Options) -> dict[str, Any]:
     """The options that a graph depends on."""
-    names = ("threshold", "rule", "tree_threshold", "nms", "nms_iou", "clip", "max_detections", "score")
+    names = (
+        "threshold",
+        "rule",
+        "tree_threshold",
+        "nms",
+        "nms_iou",
+        "vote_iou",
+        "clip",
+        "max_detections",
+        "score",
+    )
     chosen = {name: getattr(options, name) for name in names}
     return {**chosen, "temperatures": list(options.temperatures or ()) or None}

@@ -16,6 +16,7 @@ from yolo9000.export.suppress import suppress
 from yolo9000.export.walks import Walker
 from yolo9000.head import LazyOutput
 from yolo9000.options import Options
+from yolo9000.voting import vote
 
 # The outputs of DetectorGraph, in this order.
 OUTPUTS = {
@@ -162,13 +163,14 @@ class DetectorGraph(nn.Module):
         return (*(part.index_select(0, order) for part in parts), good.sum(1))
 
     def _decoded(self, output: LazyOutput | Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, N, 4) in shares of the input, and objectness (B, N), by anchor, row, column."""
+        """Boxes (B, N, 4) in shares of the input, and objectness (B, N), by anchor, row, column, after their
+        vote."""
         if isinstance(output, LazyOutput):
             raw = output.boxes
         else:
             raw = output.unflatten(1, (self.anchors, -1))[:, :, :5].flatten(1, 2)
         boxes_cxcywh, objectness = decode(raw, self.anchor_sizes)
-        return boxes_cxcywh.flatten(1, 3), objectness.flatten(1)
+        return vote(boxes_cxcywh.flatten(1, 3), objectness.flatten(1), self.options.vote_iou)
 
     def _chosen(self, objectness: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
         """The candidates of each picture in ascending order, and whether each is good: (B*K,) twice."""

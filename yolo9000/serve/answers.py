@@ -17,6 +17,7 @@ from yolo9000.decision import Decision
 from yolo9000.descent import DenseConditionals, LazyConditionals
 from yolo9000.head import LazyOutput
 from yolo9000.letterbox import Letterbox, letterbox
+from yolo9000.voting import vote
 
 if TYPE_CHECKING:
     from yolo9000.detector import Detector
@@ -108,7 +109,8 @@ class Answerer:
 
     @torch.inference_mode()
     def _candidates(self, output: "LazyOutput | torch.Tensor", question: Question) -> dict[str, Any]:
-        """All boxes of one picture above the floor, unsuppressed, in the detector's order; see schema.py."""
+        """All boxes of one picture above the floor, after their vote and before suppression, in the
+        detector's order; see schema.py."""
         detector, A, C = self.detector, len(self.detector.anchors), len(self.detector.tree)
         lazy = isinstance(output, LazyOutput)
         if lazy:
@@ -117,7 +119,9 @@ class Answerer:
             _, _, H, W = output.shape
             output = output.view(1, A, 5 + C, H, W)  # (1, A*(5+C), H, W) -> (1, A, 5+C, H, W)
             raw_boxes = output[:, :, :5].reshape(1, A * 5, H, W)  # -> (1, A*5, H, W)
-        boxes_cxcywh, objectness = box_math.decode(raw_boxes, detector.anchors)
+        boxes_cxcywh, objectness = vote(
+            *box_math.decode(raw_boxes, detector.anchors), question.options.vote_iou
+        )
         good = (objectness > question.floor) & (boxes_cxcywh.abs() < _FARTHEST).all(dim=-1)
         at = good.nonzero(as_tuple=True)
         floor, values = question.floor, objectness[at]

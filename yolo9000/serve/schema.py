@@ -63,6 +63,9 @@ class Query(BaseModel):
         None, description="Which boxes suppress each other."
     )
     nms_iou: Share | None = Field(None, description="Overlap above which they do.")
+    vote_iou: Share | None = Field(
+        None, description="Overlap from which boxes vote on place and objectness; 1 = none."
+    )
     level: list[Text] | None = Field(
         None,
         max_length=MOST_LISTED,

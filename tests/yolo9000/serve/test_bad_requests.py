@@ -155,6 +155,7 @@ QUERIES = {
         "rule=none",
         "nms=all",
         "nms_iou=-1",
+        "vote_iou=2",
         "level=",
         "vocabulary=",
         "vocabulary=,",

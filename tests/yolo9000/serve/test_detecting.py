@@ -52,6 +52,7 @@ OPTIONS = [
     {"threshold": 0.05, "hedge_lambda": 1.5},
     {"threshold": 0.05, "score": "conditional"},
     {"threshold": 0.0, "nms": "none"},
+    {"threshold": 0.3, "vote_iou": 0.3},
 ]
 
 
@@ -136,13 +137,17 @@ def test_requests_that_arrive_together_share_the_network_and_are_not_mixed_up(st
         assert_close(answer["pictures"][0], expected(slow, data[k], **options[k % 3]))
 
 
-@pytest.mark.parametrize("form", ["darknet", "stored", "flat"])
-def test_candidates_hold_every_box_and_its_conditionals(start, form):
+@pytest.mark.parametrize(
+    ("form", "vote_iou"), [("darknet", 1), ("stored", 1), ("flat", 1), ("stored", 0.3), ("flat", 0.3)]
+)
+def test_candidates_hold_every_box_and_its_conditionals(start, form, vote_iou):
     detector = Detector(small_detector(form), precision="float32")
     server = start(detector, Limits(candidates=1000))
-    found = server.detect(png(2, 90, 60), candidates=0.05, threshold=0.3).json()["pictures"][0]
+    found = server.detect(png(2, 90, 60), candidates=0.05, threshold=0.3, vote_iou=vote_iou).json()
+    found = found["pictures"][0]
     given = found["candidates"]
-    greedy = detector(png(2, 90, 60), threshold=0.05, rule="greedy", nms="none", clip=False)
+    options = {"rule": "greedy", "nms": "none", "clip": False, "vote_iou": vote_iou}
+    greedy = detector(png(2, 90, 60), threshold=0.05, **options)
     order = sorted(range(len(greedy)), key=lambda k: greedy.boxes_xyxy[k].tolist())
     mine = sorted(range(len(greedy)), key=lambda k: given["boxes_xyxy"][k])
     assert given["floor"] == 0.05 and len(given["objectness"]) == len(greedy) > 3
@@ -157,7 +162,8 @@ def test_candidates_hold_every_box_and_its_conditionals(start, form):
         np.testing.assert_allclose(
             np.exp(np.cumsum(logs[row, list(path)])), greedy.path_probabilities[k], rtol=1e-5
         )
-    assert found["detections"] == expected(detector, png(2, 90, 60), threshold=0.3)["detections"]
+    wanted = expected(detector, png(2, 90, 60), threshold=0.3, vote_iou=vote_iou)
+    assert found["detections"] == wanted["detections"]
 
 
 def test_too_many_candidates_raise_the_floor(start, detector):
