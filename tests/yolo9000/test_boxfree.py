@@ -159,6 +159,21 @@ def figures(free: float, boxed: float = 0.3, **more: object) -> dict:
     return {"images": 64, "any_class": {"AP50": 0.5} | entry} | halves | more
 
 
+def test_a_flat_list_learns_at_the_same_rates() -> None:
+    """Its class rows stand where the tree's sums of evidence do; the trunk's rates stay."""
+    config = load_config("tiny-joint-trunk").optimiser.scales
+    given = '{ "layers.[0-9]." = 0.1, "layers.44." = 0.3, "layers.46." = 0.2 }'
+    assert bench.flat_rates(["images=7"]) == [
+        "images=7",
+        f'optimiser.scales={{ "layers.44." = {config["layers.46."]} }}',
+    ]
+    rates = '{ "layers.[0-9]." = 0.1, "layers.44." = 0.2 }'
+    assert bench.flat_rates([f"optimiser.scales={given}", "seed=1"]) == [
+        "seed=1",
+        f"optimiser.scales={rates}",
+    ]
+
+
 def test_tables_are_means_over_seeds_and_shares_of_the_same_seed(tmp_path: Path) -> None:
     given = {"as it is": {"box_free": 0.2, "boxed": 0}, "one level up": {"box_free": 0.25, "boxed": 0.35}}
     runs = {
