@@ -161,7 +161,7 @@ def figures(free: float, boxed: float = 0.3, **more: object) -> dict:
 
 def test_a_flat_list_learns_at_the_same_rates() -> None:
     """Its class rows stand where the tree's sums of evidence do; the trunk's rates stay."""
-    config = load_config("tiny-joint-trunk").optimiser.scales
+    config = load_config("tiny-joint-trunk", ("model.trunk=tiny",)).optimiser.scales
     given = '{ "layers.[0-9]." = 0.1, "layers.44." = 0.3, "layers.46." = 0.2 }'
     assert bench.flat_rates(["images=7"]) == [
         "images=7",
