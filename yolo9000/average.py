@@ -34,9 +34,15 @@ def average(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
             raise ModelError(f"model {k} names other classes than the first, or in another order")
     made = Network(first.spec, first.tree, external=first.external, init=False).carry(first)
     made.load_state_dict(_means([net.state_dict() for net in nets]))
-    made.record, made.defaults = dict(first.record), dict(first.defaults)
-    dropped = [key for key in _FITTED if len(nets) > 1 and made.defaults.pop(key, None) is not None]
-    return made.eval(), tuple(dropped)
+    return made.eval(), drop_fitted(made) if len(nets) > 1 else ()
+
+
+def drop_fitted(net: Network) -> tuple[str, ...]:
+    """Leaves out of a network's defaults what was fitted to the outputs of the one that they were taken from.
+    Returns the names of what was there. The other's own record and defaults stay as they are.
+    """
+    net.record, net.defaults = dict(net.record), dict(net.defaults)
+    return tuple(key for key in _FITTED if net.defaults.pop(key, None) is not None)
 
 
 def _means(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -294,7 +294,7 @@ class Network(nn.Module):
                 outputs[i] = self._step(i, inputs)
             if (second := plan.seconds.get(i)) and second.rests(outputs[i], self.layers):
                 resting |= second.layers
-                outputs |= {i - 1: torch.zeros_like(outputs[gate.first]) for i, gate in second.gates}
+                outputs |= second.silence(outputs, self.spec)
             for j in set(sources):
                 if plan.last_use[j] == i and j not in wanted:
                     del outputs[j]

@@ -34,6 +34,21 @@ class Second:
             return False
         return bool((share <= _SILENT).all())
 
+    def silence(self, outputs: dict[int, Tensor], spec: NetworkSpec) -> dict[int, Tensor]:
+        """Zeros for what it would have said, by layer: beside the first of each gate in `outputs`, and laid
+        out in memory as that is, so that the gate joins them without a copy into another layout.
+        """
+        zeros = {}
+        for i, gate in self.gates:
+            first = outputs[gate.first]
+            shape = (len(first), spec.outputs[i - 1].channels, *first.shape[2:])
+            last = first.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            zeros[i - 1] = torch.empty(
+                shape, dtype=first.dtype, device=first.device, memory_format=layout
+            ).zero_()
+        return zeros
+
     def _learns(self, modules: nn.ModuleList) -> bool:
         return any(weight.requires_grad for i in self.layers for weight in modules[i].parameters())
 

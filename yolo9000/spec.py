@@ -300,11 +300,12 @@ def _output(layer: Layer, before: list[Output]) -> Output:
                 raise ModelError(f"adds {before[1]} to {before[0]}; they must be the same")
             return first
         case Gate():
-            if first != before[1] or before[2] not in (Output(1, first.stride), Output(1, 0)):
+            if first.stride != before[1].stride or before[2] not in (Output(1, first.stride), Output(1, 0)):
                 raise ModelError(
-                    f"shares {before[1]} and {first} by {before[2]}; wanted two of the same and one channel"
+                    f"shares {before[1]} and {first} by {before[2]}; wanted two of the same stride and one "
+                    "channel"
                 )
-            return Output(2 * first.channels, first.stride)
+            return Output(before[1].channels + first.channels, first.stride)
         case Reorg():
             if layer.order == "darknet" and first.channels % layer.stride**2:
                 raise ModelError(

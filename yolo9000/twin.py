@@ -188,9 +188,10 @@ def _hold_in_readers(net: Network, learns: int) -> set[int]:
         readers.add(i)
         if rows.weight.requires_grad:  # else it is frozen altogether
             rows.bias.requires_grad_(False)
-            channels = net.spec.outputs[read].channels // 2
+            own = net.spec.outputs[net.spec.layers[read].first].channels
+            channels = (own, net.spec.outputs[read].channels - own)[learns]
             learning = torch.zeros_like(rows.weight)
-            learning.narrow(dim, learns * channels, channels).fill_(1)
+            learning.narrow(dim, learns * own, channels).fill_(1)
             rows.weight.register_hook(learning.mul)
     return readers
 

@@ -54,7 +54,7 @@ def specs(draw) -> NetworkSpec:
             Dropout(0.25),
             LogSumExp(5, ((0, 1), (4,), (2, 3, 4), (0,))),
             Add(draw(st.sampled_from(same))),
-            Gate(draw(st.sampled_from(same)), len(layers)),
+            Gate(draw(st.sampled_from(alike)), len(layers)),
             Route(tuple(draw(st.lists(st.sampled_from(alike), min_size=1, max_size=2)))),
         ]
         if stride < 8:
@@ -163,8 +163,11 @@ def test_json_gives_the_same_description_and_modules_give_the_shapes_it_says(spe
         (lambda: NetworkSpec(32, 32, (HEAD, Region(ANCHORS, 2), HEAD)), "must be the last"),
         (lambda: NetworkSpec(32, 32, (HEAD, MaxPool(2, 2), Route((0, 1)))), "different strides"),
         (lambda: NetworkSpec(32, 32, (HEAD, Convolution(8, 1), Add(0))), "must be the same"),
-        (lambda: NetworkSpec(32, 32, (HEAD, Convolution(1, 1), Gate(0, 1))), "wanted two of the same"),
-        (lambda: NetworkSpec(32, 32, (HEAD, Gate(0, 0))), "wanted two of the same"),
+        (
+            lambda: NetworkSpec(32, 32, (HEAD, MaxPool(2, 2), Convolution(1, 1), Gate(0, 2))),
+            "wanted two of the same stride",
+        ),
+        (lambda: NetworkSpec(32, 32, (HEAD, Gate(0, 0))), "and one channel"),
         (
             lambda: NetworkSpec(32, 32, (HEAD, Convolution(1, 1), Gate(0, 2))),
             "refers to layer 2; only 0 to 1",
