@@ -1,7 +1,8 @@
 """One detector of several that were trained apart from the same one: what the twin (twin.py) of each says of
 a picture is heard, and class rows give the mean of their logits. Networks that saw the pictures in another
 order err in different places; the mean is right more often than any of them ("deep ensembles",
-Lakshminarayanan et al., 2017). Where the gate leaves twins out nothing changes and nothing more runs.
+Lakshminarayanan et al., 2017). Where the gate leaves twins out nothing changes and nothing more runs. And a
+twin that looks at the picture's mirror image as well.
 
 Not here: the mean of weights (average.py).
 """
@@ -15,12 +16,13 @@ from torch import Tensor
 from yolo9000.average import drop_fitted
 from yolo9000.blocks import ClassRows, LogSumExpUnit, RegionRows
 from yolo9000.errors import ModelError
-from yolo9000.layers import Add, Gate, Layer, Region, RoiAverage, Route
+from yolo9000.layers import IMAGE, Add, Convolution, Gate, Layer, MaxPool, Region, RoiAverage, Route
 from yolo9000.network import Network
 from yolo9000.plan import needed
 
 # Values that both have, where each may have been stored as float16: 11 bits, rounded twice.
 _ROUNDED = {"rtol": 2.0**-10, "atol": 2.0**-23}
+_HOMOGENEOUS = ("linear", "relu", "leaky")  # f(x / 2) = f(x) / 2
 
 
 def join_twins(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
@@ -41,8 +43,8 @@ def join_twins(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
             raise ModelError(f"model {k} has its twin elsewhere than the first")
         _check(first, net, k)
     layers, modules = list(first.spec.layers[:gate]), list(first.layers[:gate])
-    for net in nets[1:]:
-        layers += net.spec.layers[begin:gate]
+    for k, net in enumerate(nets[1:], 1):
+        layers += [_moved(layer, begin, k * (gate - begin)) for layer in net.spec.layers[begin:gate]]
         modules += net.layers[begin:gate]
     layers.append(Route(tuple(gate - 1 + k * (gate - begin) for k in range(len(nets)))))
     modules.append(None)  # what joins has no weights
@@ -63,6 +65,60 @@ def join_twins(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
             reader.weight.copy_(torch.cat(parts, -1))
     made.carry(first)
     return made.eval(), drop_fitted(made)
+
+
+def mirror_twin(net: Network) -> Network:
+    """A copy of a network whose twin for names looks at the picture and at its mirror image: what it had for
+    each cell is now the mean of what it says of the cell and of that cell's mirror image. No pixels are
+    turned: kernels are, in a second copy of all layers from the image to the twin's last.
+
+    Returns it in evaluation mode. Raises ModelError for a network without a twin, with several, or with one
+    that does so already, and where a mean cannot be made of two halves or a layer not be mirrored.
+    """
+    begin, gate = _twin(net, 1)
+    old = net.spec.layers
+    window = gate - 2  # what averages the twin; then comes the difference
+    if isinstance(old[window - 1], Add):
+        raise ModelError("the twin looks at the picture's mirror image already")
+    source = old[begin].layers[0]  # what the twin reads
+    seen = (*range(source + 1), *range(begin + 1, window))
+    _check_mirrored([old[i] for i in seen])
+    layers, states = list(old[:window]), [module.state_dict() for module in net.layers[:window]]
+    layers.append(Route((IMAGE,)))
+    states.append({})
+    for i in seen:
+        layer, state = old[i], {}
+        if isinstance(layer, Convolution):
+            weight, bias = net.layers[i].folded()
+            state = {"conv.weight": weight.flip(-1), "conv.bias": bias}
+            layer = replace(layer, batch_normalize=False, twin_of=None)
+        layers.append(layer)
+        states.append(state)
+    for k in (window - 1, len(layers) - 1):  # leaky: of half the weights and bias comes half of the output
+        states[k] = {name: value / 2 for name, value in states[k].items()}
+    layers.append(Add(window - 1))
+    states.append({})
+    shift = len(layers) - window
+    layers += [_moved(layer, window, shift) for layer in old[window:]]
+    states += [module.state_dict() for module in net.layers[window:]]
+    made = Network(replace(net.spec, layers=tuple(layers)), net.tree, external=net.external, init=False)
+    for module, state in zip(made.layers, states, strict=True):
+        module.load_state_dict(state)
+    return made.carry(net).eval()
+
+
+def _check_mirrored(layers: Sequence[Layer]) -> None:
+    """ModelError unless turned kernels see what the layers would see in a mirror, and the last, halved, gives
+    the half."""
+    last = layers[-1]
+    if not isinstance(last, Convolution) or last.batch_normalize or last.activation not in _HOMOGENEOUS:
+        raise ModelError(
+            f"a twin that ends in {last.kind} cannot be halved, as a mean with its mirror image wants"
+        )
+    for layer in layers:
+        turns = isinstance(layer, Convolution) and layer.stride == 1 and layer.size % 2 == 1
+        if not turns and layer != MaxPool(2, 2):  # of even grids, as every stride's are
+            raise ModelError(f"a layer of the twin ({layer.kind}) cannot be mirrored")
 
 
 def _twin(net: Network, number: int) -> tuple[int, int]:

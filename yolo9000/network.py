@@ -289,20 +289,20 @@ class Network(nn.Module):
             if isinstance(self.spec.layers[i], External):
                 outputs[i] = self._from_external(external, i, images)
             else:
-                inputs = [outputs[j] for j in sources]
-                _check_fit(i, self.spec.layers[i], inputs)
-                outputs[i] = self._step(i, inputs)
-            if (second := plan.seconds.get(i)) and second.rests(outputs[i], self.layers):
+                outputs[i] = self._step(i, [outputs[j] for j in sources])
+            second = plan.seconds.get(i)
+            if second and (said := second.settled(i, outputs, self.layers, self._step)):
                 resting |= second.layers
-                outputs |= second.silence(outputs, self.spec)
+                outputs |= said
             for j in set(sources):
                 if plan.last_use[j] == i and j not in wanted:
                     del outputs[j]
         return {i: outputs[i] for i in wanted}
 
     def _step(self, index: int, inputs: list[Tensor]) -> Tensor:
-        """The output of one layer."""
+        """The output of one layer. ModelError for inputs of sizes that do not go together."""
         layer, x = self.spec.layers[index], inputs[0]
+        _check_fit(index, layer, inputs)
         match layer:
             case MaxPool() if isinstance(self.layers[index], nn.Identity):  # else packed.py has been here
                 return max_pool(x, layer)

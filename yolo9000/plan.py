@@ -2,28 +2,48 @@
 second need not run where its gate does not hear it.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from yolo9000.layers import IMAGE, Gate
+from yolo9000.layers import IMAGE, External, Gate
 from yolo9000.spec import NetworkSpec
 
 # Gate's share of the second expert, clip(1/2 + v / 6, 0, 1), is zero up to here.
 _SILENT = -3.0
 
+# Runs one layer of a network: its number and inputs, to its output.
+Step = Callable[[int, list[Tensor]], Tensor]
+
 
 @dataclass(frozen=True)
 class Second:
     """The second of two experts, for names or for boxes or both. gates: what weighs it and the other, in the
-    layer before the gate and in the gate's `first`; layers: those that run for the second alone."""
+    layer before the gate and in the gate's `first`; layers: those that run for the second alone; reads: the
+    others whose outputs these take."""
 
+    spec: NetworkSpec
     gates: tuple[tuple[int, Gate], ...]
     layers: frozenset[int]
+    reads: frozenset[int]
 
-    def rests(self, share: Tensor, modules: nn.ModuleList) -> bool:
+    def settled(
+        self, share: int, outputs: dict[int, Tensor], modules: nn.ModuleList, step: Step
+    ) -> dict[int, Tensor] | None:
+        """What gates take for the second, by layer, or None where its layers are to run like all others.
+
+        share: the layer that says how far it is heard, the last that ran; outputs: by layer; modules: the
+        network's; step: runs one layer. Zeros where it rests; in an exported program what is decided there.
+        """
+        if self._rests(outputs[share], modules):
+            return {i: _zeros(outputs[gate.first], shape) for i, gate, shape in self._said(outputs)}
+        if torch.compiler.is_exporting() and outputs.keys() >= self.reads:
+            return self._branch(outputs[share], outputs, step)
+        return None
+
+    def _rests(self, share: Tensor, modules: nn.ModuleList) -> bool:
         """Whether it can be left out: by the gate's v, `share`, it is heard nowhere, and neither the gate nor
         it, of the network's `modules`, learns.
 
@@ -34,23 +54,39 @@ class Second:
             return False
         return bool((share <= _SILENT).all())
 
-    def silence(self, outputs: dict[int, Tensor], spec: NetworkSpec) -> dict[int, Tensor]:
-        """Zeros for what it would have said, by layer: beside the first of each gate in `outputs`, and laid
-        out in memory as that is, so that the gate joins them without a copy into another layout.
-        """
-        zeros = {}
-        for i, gate in self.gates:
-            first = outputs[gate.first]
-            shape = (len(first), spec.outputs[i - 1].channels, *first.shape[2:])
-            last = first.is_contiguous(memory_format=torch.channels_last)
-            layout = torch.channels_last if last else torch.contiguous_format
-            zeros[i - 1] = torch.empty(
-                shape, dtype=first.dtype, device=first.device, memory_format=layout
-            ).zero_()
-        return zeros
+    def _branch(self, share: Tensor, outputs: dict[int, Tensor], step: Step) -> dict[int, Tensor]:
+        """The same choice in an exported program: what the second says, if it is heard, else zeros."""
+        reads, layers = sorted(self.reads), sorted(self.layers)
+        said = [i for i, _, _ in self._said(outputs)]
+        empty = [shape for _, _, shape in self._said(outputs)]
+        shapes = [tuple(outputs[j].shape) for j in reads]  # fixed; else the exporter leaves them open inside
+
+        def heard(*read: Tensor) -> tuple[Tensor, ...]:
+            known = {j: x.view(shape) for j, x, shape in zip(reads, read, shapes, strict=True)}
+            for i in layers:
+                known[i] = step(i, [known[j] for j in self.spec.inputs(i)])
+            return tuple(known[i].contiguous() for i in said)
+
+        def silent(*read: Tensor) -> tuple[Tensor, ...]:
+            return tuple(read[0].new_zeros(shape) for shape in empty)
+
+        found = torch.cond((share > _SILENT).any(), heard, silent, tuple(outputs[j] for j in reads))
+        return dict(zip(said, found, strict=True))
+
+    def _said(self, outputs: dict[int, Tensor]) -> list[tuple[int, Gate, tuple[int, ...]]]:
+        """For each gate the second's layer before it, the gate, and the shape of what that layer says."""
+        firsts = [(i - 1, gate, outputs[gate.first]) for i, gate in self.gates]
+        return [(i, gate, (len(x), self.spec.outputs[i].channels, *x.shape[2:])) for i, gate, x in firsts]
 
     def _learns(self, modules: nn.ModuleList) -> bool:
         return any(weight.requires_grad for i in self.layers for weight in modules[i].parameters())
+
+
+def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Laid out in memory as the first expert's: a gate joins the two without a copy into another layout."""
+    last = like.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout).zero_()
 
 
 @dataclass(frozen=True)
@@ -71,9 +107,11 @@ def make_plan(spec: NetworkSpec, wanted: tuple[int, ...]) -> Plan:
     for share in {gate.share for _, gate in gates}:
         mine = tuple((i, gate) for i, gate in gates if gate.share == share)
         alone = layers - needed(spec, wanted, without={(i - 1, i) for i, _ in mine})
-        # What is known in time: the share, and the shape of what stays zero.
-        if all(i - 1 in alone and max(gate.first, share) < min(alone) for i, gate in mine):
-            seconds[share] = Second(mine, frozenset(alone))
+        # Known in time: the share, and the shape of what stays zero. A backbone of the user's runs once.
+        known = all(i - 1 in alone and max(gate.first, share) < min(alone) for i, gate in mine)
+        if known and not any(isinstance(spec.layers[i], External) for i in alone):
+            reads = {j for i in alone for j in spec.inputs(i)} - alone
+            seconds[share] = Second(spec, mine, frozenset(alone), frozenset(reads))
     ordered = tuple(sorted(layers))
     return Plan(ordered, {j: i for i in ordered for j in spec.inputs(i)}, seconds)
 

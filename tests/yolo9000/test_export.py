@@ -12,6 +12,8 @@ import torch
 
 from tests.yolo9000.exported import FORMATS, assert_same, fit, load, needs, passing
 from tests.yolo9000.small import FORMS, TREE, picture, small_classifier, small_detector
+from tests.yolo9000.test_join import learnt
+from tests.yolo9000.test_twin import gate_of
 from yolo9000 import darknet, descent, modelfile
 from yolo9000.cli import export as command
 from yolo9000.detector import Detector
@@ -20,6 +22,7 @@ from yolo9000.export import STAGES, export
 from yolo9000.export import files as files_module
 from yolo9000.export.description import weights_sha256
 from yolo9000.export.graph import CANDIDATES
+from yolo9000.join import join_twins, mirror_twin
 from yolo9000.network import Network
 from yolo9000.options import SCORES
 from yolo9000.spec import RoiAverage, Route
@@ -95,6 +98,26 @@ def test_windows_that_follow_the_boxes(format, tmp_path):
     for i, layer in enumerate(net.layers):
         made.layers[i if i < count - 1 else -1].load_state_dict(layer.state_dict())
     check(tmp_path, format, Detector(made.carry(net).eval(), precision="float32"), **WAYS["shared"])
+
+
+@pytest.mark.parametrize("format", EACH)
+def test_a_second_expert_runs_where_a_picture_wants_it(format, tmp_path):
+    """Twins for names, mirrored, and for boxes; a gate that hears them on some of the pictures alone."""
+    nets = [mirror_twin(learnt(seed, box_twin=seed == 0)) for seed in range(2)]
+    net, detector = join_twins(nets)[0], None
+    gate, share = gate_of(net), net.spec.layers[net.feature_layer].share
+    torch.nn.init.normal_(gate.weight)
+    detector = Detector(net, precision="float32")
+    images = torch.from_numpy(fit(detector, pictures())[0])
+    with torch.no_grad():
+        said = net.outputs(images, (share,))[share].flatten().sort().values
+        spread = 8 / (said[3] - said[1])
+        gate.bias.sub_(said[2]).mul_(spread)  # v: at most -3 for one picture or two, above for three or four
+        gate.weight.mul_(spread)
+        heard = (detector.net.outputs(images, (share,))[share].flatten() > -3).tolist()
+    assert {True, False} == set(heard)
+    check(tmp_path, format, Detector(net, precision="float32"), 1, threshold=0.005, tree_threshold=0.4)
+    check(tmp_path, format, Detector(net, precision="float32"), 2, threshold=0.005, tree_threshold=0.4)
 
 
 @pytest.mark.parametrize("format", EACH)

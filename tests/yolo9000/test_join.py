@@ -1,5 +1,7 @@
 """yolo9000.join and `yolo9000 average --twins`: one detector with the twins of several."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import linear
@@ -10,8 +12,8 @@ from tests.yolo9000.test_twin import boxes_learnt, difference_learnt, gate_of
 from yolo9000 import presets
 from yolo9000.detector import Detector
 from yolo9000.errors import ModelError
-from yolo9000.join import join_twins
-from yolo9000.layers import LogSumExp
+from yolo9000.join import join_twins, mirror_twin
+from yolo9000.layers import Convolution, LogSumExp, MaxPool
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.twin import add_box_twin, add_twin, hold_first_expert, hold_second_expert
@@ -125,8 +127,72 @@ def test_the_command_writes_a_file_that_detects(run, tmp_path):
         expected = join_twins([load_model(path) for path in paths])[0](images)
         assert torch.equal(read(images), expected)
         torch.testing.assert_close(read.fuse()(images), expected, rtol=1e-4, atol=1e-4)
+    status, _, error = run("average", "--twins", "--mirrored", *paths, "--out", tmp_path / "m.safetensors")
+    assert status == 0, error
+    nets = [mirror_twin(load_model(path)) for path in paths]
+    assert load_model(tmp_path / "m.safetensors").spec == join_twins(nets)[0].spec
+    status, _, error = run("average", "--mirrored", *paths, "--out", out)
+    assert status == 2 and "--mirrored is for --twins" in error
     detections = Detector(read, precision="float32")(torch.zeros(60, 60, 3, dtype=torch.uint8).numpy())
     assert len(detections)
+
+
+@pytest.mark.parametrize("first", [1, 4, 9, 18])
+@torch.no_grad()
+def test_a_mirrored_twin_says_the_mean_of_what_it_says_of_both_pictures(first):
+    """By turning pixels: features of a picture and of its mirror image, the difference between the experts'
+    features left out, which is not the twin's."""
+    net = learnt(0, box_twin=True, first=first)
+    mirrored, images = mirror_twin(net), torch.rand(2, 3, 64, 96)
+    for k in (net, mirrored):
+        gate_of(k).bias.fill_(1e4)
+        k.layers[net.spec.layers[net.feature_layer - 1].layer].conv.weight.zero_()
+    own = net.spec.outputs[net.feature_layer].channels // 2
+    seen, turned = (net.lazy(pixels).features[:, own:] for pixels in (images, images.flip(-1)))
+    said = mirrored.lazy(images)
+    torch.testing.assert_close(said.features[:, own:], (seen + turned.flip(-1)) / 2, rtol=1e-4, atol=1e-5)
+    assert torch.equal(said.boxes, net.lazy(images).boxes)
+    again = mirrored.lazy(images.flip(-1)).features[:, own:]
+    torch.testing.assert_close(again.flip(-1), said.features[:, own:], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_mirrored_twins_joined_say_the_mean_too_and_rest_together():
+    nets = [mirror_twin(learnt(seed, box_twin=seed == 0)) for seed in range(2)]
+    joined, images = join_twins(nets)[0], torch.rand(1, 3, 64, 96)
+    for net in (joined, *nets):
+        gate_of(net).bias.fill_(1e4)
+    expected = (leaf_logits(nets[0], images) + leaf_logits(nets[1], images)) / 2
+    torch.testing.assert_close(leaf_logits(joined, images), expected, rtol=1e-4, atol=1e-4)
+    ran = []
+    gate_of(joined).bias.fill_(-1e4)
+    begin = joined.spec.layers[joined.feature_layer].share + 1
+    for layer, module in zip(joined.spec.layers[begin:], joined.layers[begin:], strict=True):
+        if isinstance(layer, Convolution) and layer != joined.spec.layers[joined.spec.region.boxes]:
+            module.register_forward_hook(lambda *_: ran.append(1))
+    joined(images)
+    assert not ran
+
+
+def test_twins_that_have_no_mirror_image():
+    def changed(change) -> Network:
+        net = learnt(0)
+        layers = [change(layer) if getattr(layer, "twin_of", None) else layer for layer in net.spec.layers]
+        return Network(replace(net.spec, layers=tuple(layers)), net.tree)
+
+    once = mirror_twin(learnt(0))
+    for net, message in (
+        (started()[1], "model 1 has no twin"),
+        (once, "mirror image already"),
+        (join_twins([once, once])[0], "several twins"),
+        (changed(lambda layer: replace(layer, activation="silu")), "ends in convolution cannot be halved"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            mirror_twin(net)
+    pools = learnt(0).spec
+    layers = [MaxPool(3, 2) if layer == MaxPool(2, 2) else layer for layer in pools.layers]
+    with pytest.raises(ModelError, match=r"\(maxpool\) cannot be mirrored"):
+        mirror_twin(Network(replace(pools, layers=tuple(layers)), learnt(0).tree))
 
 
 def test_twins_that_cannot_be_joined():

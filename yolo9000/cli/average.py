@@ -20,9 +20,16 @@ _FILE = click.Path(path_type=Path)
     is_flag=True,
     help="Keep the twin (model.twin) of each; the mean is of what they say, not of weights.",
 )
+@click.option(
+    "--mirrored",
+    is_flag=True,
+    help="With --twins: each looks at the picture's mirror image, too, and the mean of both counts.",
+)
 @click.option("--half", is_flag=True, help="Store weights as float16: half the size.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(models: tuple[str, ...], out: Path, twins: bool, half: bool, as_json: bool) -> None:
+def command(
+    models: tuple[str, ...], out: Path, twins: bool, mirrored: bool, half: bool, as_json: bool
+) -> None:
     """Write one model with the mean of the weights of several.
 
     Each MODEL is a model file, the folder of a run or a checkpoint; all must have begun as the same model, or
@@ -36,15 +43,20 @@ def command(models: tuple[str, ...], out: Path, twins: bool, half: bool, as_json
         raise click.UsageError(f"a model file is named .safetensors, not {out.name}")
     if len(models) < 2:
         raise click.UsageError("name two models or more; one alone is copied by `yolo9000 convert`")
+    if mirrored and not twins:
+        raise click.UsageError("--mirrored is for --twins: weights have no mirror image")
     from wordtree.files import check_target
     from yolo9000.average import average
     from yolo9000.errors import ModelError
-    from yolo9000.join import join_twins
+    from yolo9000.join import join_twins, mirror_twin
     from yolo9000.modelfile import save_model
     from yolo9000.start import load_any
 
     check_target(out, ModelError)
-    net, dropped = (join_twins if twins else average)([load_any(model) for model in models])
+    nets = [load_any(model) for model in models]
+    if mirrored:
+        nets = [mirror_twin(net) for net in nets]
+    net, dropped = (join_twins if twins else average)(nets)
     about = {**net.record, "twins_of" if twins else "mean_of": [Path(model).name for model in models]}
     save_model(net, out, about, dtype="float16" if half else "float32")
     if as_json:
