@@ -7,14 +7,14 @@ twin that looks at the picture's mirror image as well.
 Not here: the mean of weights (average.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from yolo9000.average import drop_fitted
-from yolo9000.blocks import ClassRows, LogSumExpUnit, RegionRows
+from yolo9000.blocks import ClassRows, LogSumExpUnit
 from yolo9000.errors import ModelError
 from yolo9000.layers import IMAGE, Add, Convolution, Gate, Layer, MaxPool, Region, RoiAverage, Route
 from yolo9000.network import Network
@@ -26,9 +26,10 @@ _HOMOGENEOUS = ("linear", "relu", "leaky")  # f(x / 2) = f(x) / 2
 
 
 def join_twins(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
-    """A network with the twins for names of all, which hears them as far as the first's gate says. Where it
-    hears them alone its logits are the means of theirs (sums of evidence: those of the means). All else is
-    the first's: its boxes, its other expert, tree, record and defaults, but for what calibration had fitted.
+    """A network with the twins of all, which hears them as far as the first's gate says. Where it hears them
+    alone its logits are the means of theirs (sums of evidence: those of the means), and its raw boxes the
+    means of those of all that have a twin for boxes, if the first has one. All else is the first's: its other
+    experts, tree, record and defaults, but for what calibration had fitted.
 
     Returns it in evaluation mode, and the names of the defaults that were dropped. Raises ModelError for
     fewer than two networks, for one without a twin or with several already, for other classes than the
@@ -38,33 +39,70 @@ def join_twins(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
         raise ModelError("two models or more can be joined")
     first = nets[0]
     begin, gate = _twin(first, 1)
+    joins = {gate: (begin, list(nets))}
+    box_twin = _box_twin(first)
+    for_boxes = [net for net in nets if _box_twin(net) is not None]
+    if box_twin and len(for_boxes) > 1:
+        joins[box_twin[1]] = (box_twin[0], for_boxes)
     for k, net in enumerate(nets[1:], 2):
-        if _twin(net, k) != (begin, gate):
+        if _twin(net, k) != (begin, gate) or (box_twin and _box_twin(net) not in (None, box_twin)):
             raise ModelError(f"model {k} has its twin elsewhere than the first")
-        _check(first, net, k)
-    layers, modules = list(first.spec.layers[:gate]), list(first.layers[:gate])
-    for k, net in enumerate(nets[1:], 1):
-        layers += [_moved(layer, begin, k * (gate - begin)) for layer in net.spec.layers[begin:gate]]
-        modules += net.layers[begin:gate]
-    layers.append(Route(tuple(gate - 1 + k * (gate - begin) for k in range(len(nets)))))
-    modules.append(None)  # what joins has no weights
-    shift = len(layers) - gate
-    layers += [_moved(layer, gate, shift) for layer in first.spec.layers[gate:]]
-    modules += first.layers[gate:]
-    spec = replace(first.spec, layers=tuple(layers))
-    made = Network(spec, first.tree, external=first.external, init=False)
-    own = first.spec.outputs[first.spec.layers[gate].first].channels
+        _check(first, net, k, [at for at, (_, those) in joins.items() if net in those])
+    layers, modules = _beside_each_other(first, joins)
+    made = Network(replace(first.spec, layers=tuple(layers)), first.tree, external=first.external, init=False)
     with torch.no_grad():
         for module, theirs in zip(made.layers, modules, strict=True):
-            if theirs is not None and not isinstance(theirs, LogSumExpUnit | RegionRows):
+            shapes = [[value.shape for value in each.state_dict().values()] for each in (module, theirs)]
+            if shapes[0] == shapes[1]:  # else it reads a gate
                 module.load_state_dict(theirs.state_dict())
-        for reader, *theirs in zip(_readers(made), *map(_readers, nets), strict=True):
-            reader.bias.copy_(theirs[0].bias)
-            twins = [reader.weight[..., own : 2 * own] / len(nets) for reader in theirs]
-            parts = (theirs[0].weight[..., :own], *twins, theirs[0].weight[..., 2 * own :])
-            reader.weight.copy_(torch.cat(parts, -1))
+        for at, (_, those) in joins.items():
+            own = first.spec.outputs[first.spec.layers[at].first].channels
+            for reader, *theirs in zip(
+                *(_readers(net, box=at != gate) for net in (made, *those)), strict=True
+            ):
+                reader.bias.copy_(theirs[0].bias)
+                reader.weight.copy_(_side_by_side([each.weight for each in theirs], own))
     made.carry(first)
     return made.eval(), drop_fitted(made)
+
+
+def _beside_each_other(
+    first: Network, joins: Mapping[int, tuple[int, list[Network]]]
+) -> tuple[list[Layer], list[nn.Module]]:
+    """The layers of the joined network and, for each, the module whose weights it has. joins: for each gate
+    the first layer of the twin before it, and the networks whose twins are to stand there."""
+    layers: list[Layer] = []
+    modules: list[nn.Module] = []
+    more = {gate: 1 + (gate - begin) * (len(those) - 1) for gate, (begin, those) in joins.items()}
+
+    def at(index: int) -> int:
+        return index + sum(count for gate, count in more.items() if index >= gate)
+
+    for i, layer in enumerate(first.spec):
+        begin, those = joins.get(i, (i, []))
+        ends = [len(layers) - 1]
+        for net in those[1:]:
+            inside = {k: len(layers) + k - begin for k in range(begin, i)}
+            for k in inside:
+                layers.append(_moved(net.spec.layers[k], lambda j, inside=inside: inside.get(j, at(j))))
+                modules.append(net.layers[k])
+            ends.append(len(layers) - 1)
+        if those:
+            layers.append(Route(tuple(ends)))
+            modules.append(nn.Identity())
+        layers.append(_moved(layer, at))
+        modules.append(first.layers[i])
+    return layers, modules
+
+
+def _side_by_side(weights: Sequence[Tensor], own: int) -> Tensor:
+    """Weights of what reads a gate, of several networks with (..., own + own + more) channels, or these in
+    dimension 1 of a convolution's four: for the first expert and for more the first's, for twins a share of
+    each."""
+    dim = 1 if weights[0].dim() == 4 else -1
+    parts = [weight.split([own, own, weight.shape[dim] - 2 * own], dim) for weight in weights]
+    twins = [twin / len(weights) for _, twin, _ in parts]
+    return torch.cat((parts[0][0], *twins, parts[0][2]), dim)
 
 
 def mirror_twin(net: Network) -> Network:
@@ -99,7 +137,7 @@ def mirror_twin(net: Network) -> Network:
     layers.append(Add(window - 1))
     states.append({})
     shift = len(layers) - window
-    layers += [_moved(layer, window, shift) for layer in old[window:]]
+    layers += [_moved(layer, lambda j: j + shift if j >= window else j) for layer in old[window:]]
     states += [module.state_dict() for module in net.layers[window:]]
     made = Network(replace(net.spec, layers=tuple(layers)), net.tree, external=net.external, init=False)
     for module, state in zip(made.layers, states, strict=True):
@@ -133,49 +171,57 @@ def _twin(net: Network, number: int) -> tuple[int, int]:
     return layer.share + 1, gate
 
 
-def _readers(net: Network) -> list[ClassRows | LogSumExpUnit]:
-    """What has weights for both experts for names: class rows and, if there are any, sums of evidence."""
+def _box_twin(net: Network) -> tuple[int, int] | None:
+    """The first layer of a network's twin for boxes and the gate after its last, if it has one."""
+    region = net.spec.region
+    gate = net.spec.inputs(region.boxes)[0]
+    return (region.features + 1, gate) if isinstance(net.spec.layers[gate], Gate) else None
+
+
+def _readers(net: Network, box: bool) -> list[ClassRows | LogSumExpUnit | nn.Conv2d]:
+    """What has weights for both experts, for boxes or for names: class rows and, if there are any, sums of
+    evidence."""
+    if box:
+        return [net.layers[net.spec.region.boxes].conv]
     sums = [layer for layer in net.layers if isinstance(layer, LogSumExpUnit)]
     return [net.layers[-1].rows, *sums]
 
 
-def _check(first: Network, other: Network, number: int) -> None:
-    """ModelError unless the other's twin can stand beside the first's."""
-    begin, gate = _twin(first, 1)
+def _check(first: Network, other: Network, number: int, gates: Sequence[int]) -> None:
+    """ModelError unless the other's twins before these gates can stand beside the first's."""
     ours, theirs = (net.tree.fingerprint if net.tree is not None else None for net in (first, other))
-    nodes = [net.spec.region.nodes for net in (first, other)]
-    if ours != theirs or first.names != other.names or list(nodes[0]) != list(nodes[1]):
+    nodes = [list(net.spec.region.nodes) for net in (first, other)]
+    if ours != theirs or first.names != other.names or nodes[0] != nodes[1]:
         raise ModelError(f"model {number} has other classes than the first, or in another order")
-    for i in sorted(needed(first.spec, [gate - 1]) | needed(other.spec, [gate - 1])):
-        same = first.spec.layers[i] == other.spec.layers[i]
-        if same and i < begin:  # what the twin reads
-            states = (net.layers[i].state_dict().values() for net in (first, other))
-            same = all(_equal(a, b) for a, b in zip(*states, strict=True))
-        if not same:
-            raise ModelError(
-                f"model {number} has another layer {i} than the first; they must have begun alike"
-            )
-    own = first.spec.outputs[first.spec.layers[gate].first].channels
-    readers = zip(_readers(first), _readers(other), strict=False)
-    for ours, theirs in readers:
-        rest = [reader.weight[..., 2 * own :] for reader in (ours, theirs)]
-        if not _equal(ours.bias, theirs.bias) or not _equal(*rest):
-            raise ModelError(
-                f"model {number} learnt more than its twin: class rows differ from the first's in what they "
-                "share; train it with model.hold"
-            )
+    names = _twin(first, 1)[1]
+    for gate in gates:
+        begin = _twin(first, 1)[0] if gate == names else _box_twin(first)[0]
+        for i in sorted(needed(first.spec, [gate - 1]) | needed(other.spec, [gate - 1])):
+            same = first.spec.layers[i] == other.spec.layers[i]
+            if same and i < begin:  # what the twin reads
+                states = (net.layers[i].state_dict().values() for net in (first, other))
+                same = all(_equal(a, b) for a, b in zip(*states, strict=True))
+            if not same:
+                raise ModelError(
+                    f"model {number} has another layer {i} than the first; they must have begun alike"
+                )
+        own = first.spec.outputs[first.spec.layers[gate].first].channels
+        readers = [_readers(net, gate != names) for net in (first, other)]
+        for ours, theirs in zip(*readers, strict=False):
+            rest = [reader.weight[..., 2 * own :] for reader in (ours, theirs) if reader.weight.dim() < 4]
+            if not _equal(ours.bias, theirs.bias) or (rest and not _equal(*rest)):
+                raise ModelError(
+                    f"model {number} learnt more than its twin: what reads it differs from the first's in "
+                    "what they share; train it with model.hold"
+                )
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), **_ROUNDED)
 
 
-def _moved(layer: Layer, begin: int, shift: int) -> Layer:
-    """The layer where all from `begin` on stand `shift` later."""
-
-    def at(index: int) -> int:
-        return index + shift if index >= begin else index
-
+def _moved(layer: Layer, at: Callable[[int], int]) -> Layer:
+    """The layer where those that it refers to stand elsewhere; at: from the old index to the new."""
     match layer:
         case Route():
             return Route(tuple(map(at, layer.layers)))

@@ -65,11 +65,32 @@ def test_where_twins_are_heard_logits_are_the_means_of_theirs_and_boxes_the_firs
     torch.testing.assert_close(twice(images), nets[0](images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@torch.no_grad()
+def test_boxes_are_the_means_of_those_that_have_a_twin_for_them(mirrored):
+    nets = [learnt(0, box_twin=True), learnt(1), learnt(2, box_twin=True), learnt(3, box_twin=True)]
+    for seed, net in enumerate(nets):
+        torch.manual_seed(10 + seed)
+        for layer, module in zip(net.spec, net.layers, strict=True):
+            if getattr(layer, "twin_of", None) is not None:
+                module.conv.bias.normal_(0, 0.3)
+    images = torch.rand(2, 3, 64, 96)
+    joined = join_twins([mirror_twin(net) for net in nets] if mirrored else nets)[0]
+    for bias in (-1e4, 0.0, 1e4):
+        for net in (joined, *nets):
+            gate_of(net).bias.fill_(bias)
+            gate_of(net).weight.zero_()
+        raw = [net.lazy(images).boxes for net in nets]
+        torch.testing.assert_close(joined.lazy(images).boxes, (raw[0] + raw[2] + raw[3]) / 3)
+    assert (raw[0] - raw[2]).abs().max() > 0.01
+    assert torch.equal(join_twins(nets[1:])[0].lazy(images).boxes, nets[1].lazy(images).boxes)
+
+
 @torch.no_grad()
 def test_the_firsts_gate_decides_and_twins_that_it_does_not_hear_do_not_run():
-    nets = [learnt(0, box_twin=True), learnt(1)]
+    nets = [learnt(0, box_twin=True), learnt(1), learnt(2, box_twin=True)]
     gate_of(nets[0]).bias.fill_(-1e4)
-    gate_of(nets[1]).bias.fill_(1e4)
+    gate_of(nets[2]).bias.fill_(1e4)
     joined, ran = join_twins(nets)[0], []
     for layer, module in zip(joined.spec, joined.layers, strict=True):
         if getattr(layer, "twin_of", None) is not None:
@@ -217,19 +238,20 @@ def test_twins_that_cannot_be_joined():
         (lambda net: net.layers[5].conv.weight.mul_(1.01), "model 2 has another layer 5 than the first"),
         (lambda net: net.layers[5].norm.running_mean.add_(0.1), "model 2 has another layer 5 than the first"),
         (lambda net: net.layers[-1].rows.bias.add_(0.1), "model 2 learnt more than its twin"),
+        (lambda net: net.layers[-2].conv.bias.add_(0.1), "model 2 learnt more than its twin"),
         (lambda net: net.layers[-1].rows.weight[..., -1].add_(0.1), "model 2 learnt more than its twin"),
     ],
 )
 @torch.no_grad()
 def test_what_else_has_learnt_is_seen(change, message):
-    one, other = learnt(0), learnt(1)
+    one, other = learnt(0, box_twin=True), learnt(1, box_twin=True)
     change(other)
     with pytest.raises(ModelError, match=message):
         join_twins([one, other])
 
 
 def test_boxes_that_learnt_are_the_firsts():
-    """A neck that went on with the first alone is no reason to refuse."""
+    """Where there is no twin for boxes a neck that went on with the first alone is no reason to refuse."""
     one, other = learnt(0), learnt(1)
     with torch.no_grad():
         one.layers[one.spec.region.boxes].conv.bias += 0.5
