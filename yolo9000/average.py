@@ -30,8 +30,7 @@ def average(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
             raise ModelError(
                 f"model {k} {_difference(first, net)}; only those of the same layers have a mean"
             )
-        if _fingerprint(net) != _fingerprint(first) or net.names != first.names:
-            raise ModelError(f"model {k} names other classes than the first, or in another order")
+        check_classes(first, net, k)
     made = Network(first.spec, first.tree, external=first.external, init=False).carry(first)
     made.load_state_dict(_means([net.state_dict() for net in nets]))
     return made.eval(), drop_fitted(made) if len(nets) > 1 else ()
@@ -55,6 +54,12 @@ def _means(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tens
         else:
             means[name] = value
     return means
+
+
+def check_classes(first: Network, other: Network, number: int) -> None:
+    """ModelError unless the other, model `number`, names the same classes as the first."""
+    if _fingerprint(other) != _fingerprint(first) or other.names != first.names:
+        raise ModelError(f"model {number} names other classes than the first, or in another order")
 
 
 def _fingerprint(net: Network) -> str | None:

@@ -7,18 +7,19 @@ twin that looks at the picture's mirror image as well.
 Not here: the mean of weights (average.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from yolo9000.average import drop_fitted
+from yolo9000.average import check_classes, drop_fitted
 from yolo9000.blocks import ClassRows, LogSumExpUnit
 from yolo9000.errors import ModelError
-from yolo9000.layers import IMAGE, Add, Convolution, Gate, Layer, MaxPool, Region, RoiAverage, Route
+from yolo9000.layers import IMAGE, Add, Convolution, Gate, Layer, MaxPool, Route
 from yolo9000.network import Network
 from yolo9000.plan import needed
+from yolo9000.spec import moved
 
 # Values that both have, where each may have been stored as float16: 11 bits, rounded twice.
 _ROUNDED = {"rtol": 2.0**-10, "atol": 2.0**-23}
@@ -47,7 +48,7 @@ def join_twins(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
     for k, net in enumerate(nets[1:], 2):
         if _twin(net, k) != (begin, gate) or (box_twin and _box_twin(net) not in (None, box_twin)):
             raise ModelError(f"model {k} has its twin elsewhere than the first")
-        _check(first, net, k, [at for at, (_, those) in joins.items() if net in those])
+        _check(first, net, k, {at: start for at, (start, those) in joins.items() if net in those})
     layers, modules = _beside_each_other(first, joins)
     made = Network(replace(first.spec, layers=tuple(layers)), first.tree, external=first.external, init=False)
     with torch.no_grad():
@@ -84,13 +85,13 @@ def _beside_each_other(
         for net in those[1:]:
             inside = {k: len(layers) + k - begin for k in range(begin, i)}
             for k in inside:
-                layers.append(_moved(net.spec.layers[k], lambda j, inside=inside: inside.get(j, at(j))))
+                layers.append(moved(net.spec.layers[k], lambda j, inside=inside: inside.get(j, at(j))))
                 modules.append(net.layers[k])
             ends.append(len(layers) - 1)
         if those:
             layers.append(Route(tuple(ends)))
             modules.append(nn.Identity())
-        layers.append(_moved(layer, at))
+        layers.append(moved(layer, at))
         modules.append(first.layers[i])
     return layers, modules
 
@@ -137,7 +138,7 @@ def mirror_twin(net: Network) -> Network:
     layers.append(Add(window - 1))
     states.append({})
     shift = len(layers) - window
-    layers += [_moved(layer, lambda j: j + shift if j >= window else j) for layer in old[window:]]
+    layers += [moved(layer, lambda j: j + shift if j >= window else j) for layer in old[window:]]
     states += [module.state_dict() for module in net.layers[window:]]
     made = Network(replace(net.spec, layers=tuple(layers)), net.tree, external=net.external, init=False)
     for module, state in zip(made.layers, states, strict=True):
@@ -187,15 +188,13 @@ def _readers(net: Network, box: bool) -> list[ClassRows | LogSumExpUnit | nn.Con
     return [net.layers[-1].rows, *sums]
 
 
-def _check(first: Network, other: Network, number: int, gates: Sequence[int]) -> None:
-    """ModelError unless the other's twins before these gates can stand beside the first's."""
-    ours, theirs = (net.tree.fingerprint if net.tree is not None else None for net in (first, other))
-    nodes = [list(net.spec.region.nodes) for net in (first, other)]
-    if ours != theirs or first.names != other.names or nodes[0] != nodes[1]:
-        raise ModelError(f"model {number} has other classes than the first, or in another order")
-    names = _twin(first, 1)[1]
-    for gate in gates:
-        begin = _twin(first, 1)[0] if gate == names else _box_twin(first)[0]
+def _check(first: Network, other: Network, number: int, begins: Mapping[int, int]) -> None:
+    """ModelError unless the other's twins can stand beside the first's. begins: of each gate the first layer
+    of the twin before it."""
+    check_classes(first, other, number)
+    if list(first.spec.region.nodes) != list(other.spec.region.nodes):
+        raise ModelError(f"model {number} has class rows for other nodes than the first")
+    for gate, begin in begins.items():
         for i in sorted(needed(first.spec, [gate - 1]) | needed(other.spec, [gate - 1])):
             same = first.spec.layers[i] == other.spec.layers[i]
             if same and i < begin:  # what the twin reads
@@ -206,7 +205,7 @@ def _check(first: Network, other: Network, number: int, gates: Sequence[int]) ->
                     f"model {number} has another layer {i} than the first; they must have begun alike"
                 )
         own = first.spec.outputs[first.spec.layers[gate].first].channels
-        readers = [_readers(net, gate != names) for net in (first, other)]
+        readers = [_readers(net, box=gate != first.feature_layer) for net in (first, other)]
         for ours, theirs in zip(*readers, strict=False):
             rest = [reader.weight[..., 2 * own :] for reader in (ours, theirs) if reader.weight.dim() < 4]
             if not _equal(ours.bias, theirs.bias) or (rest and not _equal(*rest)):
@@ -218,19 +217,3 @@ def _check(first: Network, other: Network, number: int, gates: Sequence[int]) ->
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), **_ROUNDED)
-
-
-def _moved(layer: Layer, at: Callable[[int], int]) -> Layer:
-    """The layer where those that it refers to stand elsewhere; at: from the old index to the new."""
-    match layer:
-        case Route():
-            return Route(tuple(map(at, layer.layers)))
-        case Add():
-            return replace(layer, layer=at(layer.layer))
-        case Gate():
-            return Gate(at(layer.first), at(layer.share))
-        case RoiAverage():
-            return replace(layer, boxes=at(layer.boxes))
-        case Region():
-            return replace(layer, boxes=at(layer.boxes), features=at(layer.features))
-    return layer

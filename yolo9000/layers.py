@@ -232,9 +232,8 @@ class Add(Layer):
 class Gate(Layer):
     """At every cell 1 - s times the output of layer `first` and s times the previous layer's, side by side: a
     network decides by it which of two experts to hear where, and what comes after has weights for each of
-    them. s = clip(1/2 + v / 6, 0, 1): an expert that is not heard is not heard at all,
-    and need not be run. v is the only channel of layer `share`, of every cell or, after a global average
-    pool, of the picture.
+    them. s = clip(1/2 + v / 6, 0, 1): an expert that is not heard is not heard at all, and need not be run.
+    v is the only channel of layer `share`, of every cell or, after a global average pool, of the picture.
     """
 
     kind: ClassVar[str] = "gate"

@@ -52,13 +52,12 @@ class Second:
             return False
         if torch.is_grad_enabled() and (share.requires_grad or self._learns(modules)):
             return False
-        return bool((share <= _SILENT).all())
+        return bool(_unheard(share))
 
     def _branch(self, share: Tensor, outputs: dict[int, Tensor], step: Step) -> dict[int, Tensor]:
         """The same choice in an exported program: what the second says, if it is heard, else zeros."""
         reads, layers = sorted(self.reads), sorted(self.layers)
-        said = [i for i, _, _ in self._said(outputs)]
-        empty = [shape for _, _, shape in self._said(outputs)]
+        said, _, empty = zip(*self._said(outputs), strict=True)
         shapes = [tuple(outputs[j].shape) for j in reads]  # fixed; else the exporter leaves them open inside
 
         def heard(*read: Tensor) -> tuple[Tensor, ...]:
@@ -70,7 +69,7 @@ class Second:
         def silent(*read: Tensor) -> tuple[Tensor, ...]:
             return tuple(read[0].new_zeros(shape) for shape in empty)
 
-        found = torch.cond((share > _SILENT).any(), heard, silent, tuple(outputs[j] for j in reads))
+        found = torch.cond(~_unheard(share), heard, silent, tuple(outputs[j] for j in reads))
         return dict(zip(said, found, strict=True))
 
     def _said(self, outputs: dict[int, Tensor]) -> list[tuple[int, Gate, tuple[int, ...]]]:
@@ -80,6 +79,11 @@ class Second:
 
     def _learns(self, modules: nn.ModuleList) -> bool:
         return any(weight.requires_grad for i in self.layers for weight in modules[i].parameters())
+
+
+def _unheard(share: Tensor) -> Tensor:
+    """Whether a gate's v leaves the second out everywhere, (); a v that is no number does not."""
+    return (share <= _SILENT).all()
 
 
 def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,7 @@ can be built and run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -264,6 +264,22 @@ def _known(data: Any, names: Iterable[str], wanted: Iterable[str], what: str) ->
             f"{what}: unknown {', '.join(unknown) or 'nothing'}; missing {', '.join(missing) or 'nothing'}"
         )
     return dict(data)
+
+
+def moved(layer: Layer, at: Callable[[int], int]) -> Layer:
+    """A layer as it is where those that it refers to stand elsewhere; at: from their old index to the new."""
+    match layer:
+        case Route():
+            return Route(tuple(map(at, layer.layers)))
+        case Add():
+            return replace(layer, layer=at(layer.layer))
+        case Gate():
+            return Gate(at(layer.first), at(layer.share))
+        case RoiAverage():
+            return replace(layer, boxes=at(layer.boxes))
+        case Region() if layer.boxes is not None:
+            return replace(layer, boxes=at(layer.boxes), features=at(layer.features))
+    return layer
 
 
 def _output(layer: Layer, before: list[Output]) -> Output:

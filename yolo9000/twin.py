@@ -29,6 +29,7 @@ from yolo9000.layers import (
 )
 from yolo9000.network import Network
 from yolo9000.plan import needed
+from yolo9000.spec import moved
 
 _NARROW = 16  # channels of the gate: it tells kinds of picture apart, not classes
 
@@ -132,12 +133,8 @@ def _moved(index: int, layer: Layer, first: int, shift: int) -> Layer:
     match layer:
         case Convolution():
             return twin_of(index, layer)
-        case Route():
-            return Route(tuple(i + shift if i >= first else i for i in layer.layers))
-        case Add(layer=other):
-            return replace(layer, layer=other + shift if other >= first else other)
-        case Reorg():
-            return layer
+        case Route() | Add() | Reorg():
+            return moved(layer, lambda i: i + shift if i >= first else i)
     raise TrainingError(f"model.box_twin: layer {index} ({layer.kind}) of the neck cannot have a twin")
 
 

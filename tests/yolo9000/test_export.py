@@ -104,7 +104,7 @@ def test_windows_that_follow_the_boxes(format, tmp_path):
 def test_a_second_expert_runs_where_a_picture_wants_it(format, tmp_path):
     """Twins for names, mirrored, and for boxes; a gate that hears them on some of the pictures alone."""
     nets = [mirror_twin(learnt(seed, box_twin=seed == 0)) for seed in range(2)]
-    net, detector = join_twins(nets)[0], None
+    net = join_twins(nets)[0]
     gate, share = gate_of(net), net.spec.layers[net.feature_layer].share
     torch.nn.init.normal_(gate.weight)
     detector = Detector(net, precision="float32")
