@@ -29,6 +29,8 @@ from yolo9000.parts import Part, Samples, Turns, select_parts, total_batches
 
 _FEWEST_PIXELS = 2.0  # a side of a box cut to less than this shows nothing that could be learnt
 
+# Whether a signal can be waited for together with who sent it: on Linux.
+_TELLS_SENDER = hasattr(signal, "sigtimedwait")
 _LAYOUTS = {
     "letterbox": augment.centred,
     "crop": augment.crop,
@@ -315,12 +317,20 @@ def _quiet_worker(number: int) -> None:
     """
     for signal_number in (signal.SIGINT, signal.SIGTERM):  # terminals send them to the whole group
         signal.signal(signal_number, signal.SIG_IGN)
+    if _TELLS_SENDER:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for the thread to take
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process soon after its parent; one that waits for its queue to be read would stay forever."""
+    """Ends this process soon after its parent, or when the parent itself asks for it, as it does where an
+    error ends it with the workers still at work. One that waits for its queue to be read would stay forever,
+    and the parent with it.
+    """
     while os.getppid() == parent:
-        time.sleep(1)
+        if not _TELLS_SENDER:
+            time.sleep(1)
+        elif (told := signal.sigtimedwait({signal.SIGTERM}, 1)) and told.si_pid == parent:
+            os._exit(0)
     os._exit(1)
