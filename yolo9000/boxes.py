@@ -83,13 +83,36 @@ def decode(raw_boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     A = len(anchors)
     if channels != 5 * A:
         raise ValueError(f"decode: {A} anchors need {5 * A} box channels, the tensor has {channels}")
-    raw = raw_boxes.reshape(N, A, 5, H, W)
-    raw = raw if raw.dtype == torch.float64 else raw.float()
-    anchors = anchors.to(raw)
+    # Contiguous by channel, whose values are worked on together; seen as (N, A, H, W, 5).
+    raw = _full_precision(raw_boxes.reshape(N, A, 5, H, W)).contiguous().movedim(2, -1)
     column = torch.arange(W, device=raw.device, dtype=raw.dtype)
     row = torch.arange(H, device=raw.device, dtype=raw.dtype).view(H, 1)
-    x = (raw[:, :, 0].sigmoid() + column) / W
-    y = (raw[:, :, 1].sigmoid() + row) / H
-    w = anchors[:, 0].view(A, 1, 1) * raw[:, :, 2].clamp(max=_MAX_LOG_SIZE).exp() / W
-    h = anchors[:, 1].view(A, 1, 1) * raw[:, :, 3].clamp(max=_MAX_LOG_SIZE).exp() / H
-    return torch.stack((x, y, w, h), dim=-1), raw[:, :, 4].sigmoid()
+    cells = torch.stack(torch.broadcast_tensors(column, row), -1)  # (H, W, 2)
+    return _located(raw[..., :4], cells, anchors.to(raw).view(A, 1, 1, 2), (W, H)), raw[..., 4].sigmoid()
+
+
+def decode_at(raw_boxes: Tensor, anchors: Tensor, at: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """As `decode`, of M boxes only, whose image, anchor, row and column are `at`, (M,) each: boxes_cxcywh
+    (M, 4)."""
+    N, _, H, W = raw_boxes.shape
+    image, anchor, row, column = at
+    raw = raw_boxes.reshape(N, len(anchors), 5, H, W)[image, anchor, :4, row, column]  # (M, 4)
+    raw = _full_precision(raw)
+    return _located(raw, torch.stack((column, row), -1), anchors.to(raw)[anchor], (W, H))
+
+
+def objectness(raw_boxes: Tensor, anchors: int) -> Tensor:
+    """As `decode`, the objectness only, (N, A, H, W); anchors: their number, A."""
+    return _full_precision(raw_boxes.unflatten(1, (anchors, 5))[:, :, 4]).contiguous().sigmoid()
+
+
+def _located(raw: Tensor, cells: Tensor, sizes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Raw x, y, w, h (..., 4) in the cells (..., 2), column and row, of a grid, (width, height) in cells, by
+    anchors of the sizes (..., 2): boxes_cxcywh (..., 4) in shares of the grid."""
+    extent = raw.new_tensor(grid)
+    centres = (raw[..., :2].sigmoid() + cells) / extent
+    return torch.cat((centres, sizes * raw[..., 2:].clamp(max=_MAX_LOG_SIZE).exp() / extent), -1)
+
+
+def _full_precision(raw: Tensor) -> Tensor:
+    return raw if raw.dtype == torch.float64 else raw.float()

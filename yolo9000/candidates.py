@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from yolo9000.boxes import decode
+from yolo9000 import boxes as box_math
+from yolo9000.boxes import decode, decode_at
 from yolo9000.decision import Decision, last_of_path, step_of_path
 from yolo9000.descent import DenseConditionals, LazyConditionals, path_log_probabilities
 from yolo9000.head import LazyOutput
@@ -63,25 +64,29 @@ def candidates(
         A, C = len(anchors), len(decision.hierarchy.parents)
         output = output.view(N, A, 5 + C, H, W)  # (N, A*(5+C), H, W) -> (N, A, 5+C, H, W)
         raw_boxes = output[:, :, :5].reshape(N, A * 5, H, W)  # -> (N, A*5, H, W)
-    boxes_cxcywh, objectness = vote(*decode(raw_boxes, anchors), options.vote_iou)
-    good = (objectness > options.threshold) & boxes_cxcywh.isfinite().all(dim=-1)
-    image, anchor, row, column = good.nonzero(as_tuple=True)  # in Darknet's order: anchor, row, column
-    parts = [
-        _answer(output, at, objectness, decision, class_map) for at in _chunks(image, anchor, row, column)
-    ]
+    if options.vote_iou < 1:
+        everywhere, objectness = vote(*decode(raw_boxes, anchors), options.vote_iou)
+    else:
+        everywhere, objectness = None, box_math.objectness(raw_boxes, len(anchors))
+    at = (objectness > options.threshold).nonzero(as_tuple=True)  # in Darknet's order: anchor, row, column
+    boxes_cxcywh = decode_at(raw_boxes, anchors, at) if everywhere is None else everywhere[at]  # (M, 4)
+    finite = boxes_cxcywh.isfinite().all(dim=-1)
+    if not finite.all():
+        at, boxes_cxcywh = tuple(index[finite] for index in at), boxes_cxcywh[finite]
+    parts = [_answer(output, some, objectness, decision, class_map) for some in _chunks(*at)]
     if parts:
         which, node, log_path, log_given = zip(*parts, strict=True)
         longest = max(path.shape[1] for path in log_path)
         log_path = [F.pad(path, (0, longest - path.shape[1]), value=torch.nan) for path in log_path]
         which, node, log_path, log_given = map(torch.cat, (which, node, log_path, log_given))
     else:
-        which = node = image
+        which = node = at[0]
         log_path, log_given = objectness.new_zeros(0, 1), objectness.new_zeros(0)
-    at = tuple(index[which] for index in (image, anchor, row, column))
-    score = objectness[at]
+    at = tuple(index[which] for index in at)
+    held = score = objectness[at]
     if decision.score != "objectness":
         score = score * (last_of_path(log_path) if decision.score == "absolute" else log_given).exp()
-    return Candidates(at[0], boxes_cxcywh[at], objectness[at], node, score, log_path, log_given)
+    return Candidates(at[0], boxes_cxcywh[which], held, node, score, log_path, log_given)
 
 
 def _answer(
@@ -95,21 +100,28 @@ def _answer(
     and log Pr among what may be answered of each answer."""
     hierarchy, options = decision.hierarchy, decision.options
     number, *place = at
-    image, anchor, row, column = place
+    cells = None  # of each box the number of its cell, where boxes of one cell have the same classes
     if isinstance(output, LazyOutput):
-        conditionals = LazyConditionals(output, image, anchor, row, column)
+        asked = tuple(place)
+        if len(output.weight) == 1:
+            asked, cells = _cells(output, *place)
+        conditionals = LazyConditionals(output, *asked)
     else:
+        image, anchor, row, column = place
         logits = output[image, anchor, 5:, row, column]  # (M, C)
         conditionals = DenseConditionals(hierarchy.log_conditionals(logits))
     if not options.mapped and not (options.rule == "darknet" and hierarchy.is_flat):
         answer = decision(conditionals)
-        parts = number, answer.nodes, answer.log_path, answer.log_given
+        parts = answer.nodes, answer.log_path, answer.log_given
+        parts = number, *(part if cells is None else part.index_select(0, cells) for part in parts)
         if options.rule == "hedge":  # what is at least something is an answer
             return parts
-        some = answer.nodes >= 0
+        some = parts[1] >= 0
         return tuple(part[some] for part in parts)
     logs = decision.conditionals(conditionals).all(hierarchy)
     log_probabilities = hierarchy.log_probabilities(logs)  # (M, C)
+    if cells is not None:
+        log_probabilities = log_probabilities.index_select(0, cells)
     scores = objectness[tuple(place)].unsqueeze(1) * log_probabilities.exp()
     if options.mapped:
         wanted = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
@@ -118,6 +130,17 @@ def _answer(
     box, node = (scores > options.threshold).nonzero(as_tuple=True)
     log_path = path_log_probabilities(hierarchy, log_probabilities[box], node)
     return number[box], node, log_path, step_of_path(log_path)
+
+
+def _cells(
+    output: LazyOutput, image: Tensor, anchor: Tensor, row: Tensor, column: Tensor
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Each cell of the boxes (M,) once, as image, anchor 0, row, column; and which of them is each box's."""
+    height, width = output.boxes.shape[2:]
+    cell, which = ((image * height + row) * width + column).unique(return_inverse=True)
+    rows = cell.div(width, rounding_mode="floor")
+    place = (rows.div(height, rounding_mode="floor"), torch.zeros_like(cell), rows % height, cell % width)
+    return place, which
 
 
 def _chunks(*at: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -74,32 +75,31 @@ class LazyConditionals:
         self._at = (image, anchor, row, column)
         self._output = output
         self._features = output.at(image, row, column).float()  # (M, D)
-        self._anchor = anchor if len(output.weight) > 1 else None
-        self._place = None  # (C,) the row of each node, -1 without one; None: row k is node k
-        if output.stored is not None:
-            self._place = torch.full((output.classes,), -1, dtype=torch.long, device=self._features.device)
-            self._place[output.stored] = torch.arange(len(output.stored), device=self._features.device)
+        self._anchor = anchor.cpu().numpy() if len(output.weight) > 1 else None
+        self._stored = None if output.stored is None else output.stored.cpu().numpy()  # ascending
         self.count, self.device = len(image), self._features.device
 
     def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
-        if self._place is None:
-            return self._logits(slice(start, end), boxes).log_softmax(dim=1)
-        place = self._place[start:end]
-        nodes = (place >= 0).nonzero().squeeze(1)
+        first, last = start, end
+        if self._stored is not None:
+            first, last = self._stored.searchsorted((start, end)).tolist()
+        if last - first == end - start:
+            return self._logits(slice(first, last), boxes).log_softmax(dim=1)
         logs = self._features.new_full((len(boxes), end - start), -math.inf)
-        if len(nodes):
-            logs[:, nodes] = self._logits(place[nodes], boxes).log_softmax(dim=1)
+        if last > first:
+            known = self._output.stored[first:last] - start
+            logs[:, known] = self._logits(slice(first, last), boxes).log_softmax(dim=1)
         return logs
 
-    def _logits(self, rows: slice | Tensor, boxes: Tensor) -> Tensor:
-        """(m, K) logits by K rows at the boxes (m,)."""
+    def _logits(self, rows: slice, boxes: Tensor) -> Tensor:
+        """(m, K) logits by these K rows at the boxes (m,)."""
         features, weight, bias = self._features.index_select(0, boxes), self._output.weight, self._output.bias
         if self._anchor is None:
             return F.linear(features, weight[0, rows].float(), bias[0, rows].float())
-        anchors = self._anchor.index_select(0, boxes)
+        anchors = self._anchor[boxes.cpu().numpy()]
         logits = None
-        for a in anchors.unique().tolist():
-            mine = (anchors == a).nonzero().squeeze(1)
+        for a in np.bincount(anchors).nonzero()[0].tolist():
+            mine = torch.from_numpy((anchors == a).nonzero()[0]).to(self.device)
             found = F.linear(features.index_select(0, mine), weight[a, rows].float(), bias[a, rows].float())
             if len(mine) == len(boxes):
                 return found
@@ -171,64 +171,61 @@ def leaf(hierarchy: "Hierarchy", log_conditionals: Tensor, threshold: float = 0.
 
 
 def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_threshold: float) -> Descent:
+    # Who walks where is kept in NumPy: walkers are few, and a call costs a third of one of PyTorch's.
     count, device = conditionals.count, conditionals.device
-    child_group, group_starts = hierarchy.child_group.to(device), hierarchy.group_starts.to(device)
-    nodes = torch.zeros(count, dtype=torch.long, device=device)
-    levels = []
+    child_group, group_starts = (a.cpu().numpy() for a in (hierarchy.child_group, hierarchy.group_starts))
+    nodes, levels = np.zeros(count, np.int64), []
     # Of those that still walk: which they are, the group each looks at next (0 holds the roots), the log
     # probability of the node reached, and Darknet's second product.
-    walking, groups = torch.arange(count, device=device), torch.zeros_like(nodes)
-    reached, held = torch.zeros(count, device=device), torch.zeros(count, device=device)
+    walking, groups = np.arange(count), np.zeros(count, np.int64)
+    reached, held = np.zeros(count, np.float32), np.zeros(count, np.float32)
     while len(walking):
-        order, spans, counts = by_group(hierarchy, groups)
-        walking, groups, reached, held = chosen(order, walking, groups, reached, held)
+        order, spans, counts = by_group(group_starts, groups)
+        walking, groups, reached, held = (part[order] for part in (walking, groups, reached, held))
         best = [
             conditionals.group(start, end, boxes).float().max(dim=1)
-            for (start, end), boxes in zip(spans, walking.split(counts), strict=True)
+            for (start, end), boxes in zip(
+                spans, torch.from_numpy(walking).to(device).split(counts), strict=True
+            )
         ]
-        step = torch.cat([values for values, _ in best])
-        child = torch.cat([places for _, places in best]) + group_starts.index_select(0, groups)
+        step, place = (torch.cat(part).cpu().numpy() for part in zip(*best, strict=True))
+        child = group_starts[groups] + place
         reached = reached + step
         if rule == "darknet":
             held = held + reached
-        passed = (
-            step > -math.inf if rule == "greedy" else (held if rule == "darknet" else reached) > log_threshold
-        )
-        groups = child_group.index_select(0, child)
-        if levels:
-            further = passed.nonzero().squeeze(1)
-            walking, groups, reached, held, child = chosen(further, walking, groups, reached, held, child)
-            passed = None
-        nodes.index_copy_(0, walking, child)
-        levels.append(reached.new_full((count,), math.nan).index_copy_(0, walking, reached))
-        # The best root is the least that is answered, but who goes on has passed.
-        further = (groups >= 0 if passed is None else passed & (groups >= 0)).nonzero().squeeze(1)
-        walking, groups, reached, held = chosen(further, walking, groups, reached, held)
-    log_path = torch.stack(levels, dim=1) if levels else torch.zeros(count, 1, device=device)
-    return Descent(nodes, log_path)
-
-
-def chosen(index: Tensor | None, *values: Tensor) -> list[Tensor]:
-    """The entries (m,) of each of the values (n,); index None: all, as they are."""
-    return list(values) if index is None else [one.index_select(0, index) for one in values]
+        if rule == "greedy":
+            passed = step > -math.inf
+        else:
+            passed = (held if rule == "darknet" else reached) > log_threshold
+        # The best root is the least that is answered; below, a node that passes.
+        taken = passed if levels else slice(None)
+        walking, child, reached, held = (part[taken] for part in (walking, child, reached, held))
+        nodes[walking] = child
+        levels.append(np.full(count, np.nan, np.float32))
+        levels[-1][walking] = reached
+        groups = child_group[child]
+        further = (groups >= 0) & passed[taken]
+        walking, groups, reached, held = (part[further] for part in (walking, groups, reached, held))
+    log_path = np.stack(levels, axis=1) if levels else np.zeros((count, 1), np.float32)
+    return Descent(torch.from_numpy(nodes).to(device), torch.from_numpy(log_path).to(device))
 
 
 def by_group(
-    hierarchy: "Hierarchy", groups: Tensor
-) -> tuple[Tensor | None, list[tuple[int, int]], list[int]]:
-    """The order (m,) in which walkers that look at the same sibling group, of groups (m,), come one after
-    another, None where they do; and of each such run the group's first node and the one after its last, and
-    its length.
+    group_starts: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray | slice, list[tuple[int, int]], list[int]]:
+    """The order (m,) in which walkers that look at the same sibling group, of groups (m,), m > 0, come one
+    after another; and of each such run the group's first node and the one after its last, and its length.
     """
-    ordered, order = groups.sort(stable=True)
-    ends = [end + 1 for end in ordered.diff().nonzero().squeeze(1).tolist()]
-    begins = [0, *ends]
-    counts = [end - begin for begin, end in zip(begins, [*ends, len(groups)], strict=True)]
-    if not ends:
-        order, distinct = None, ordered[:1]
+    if (groups == groups[0]).all():  # most are together most of the way
+        order, begins, distinct = slice(None), [0], groups[:1]
     else:
+        order = groups.argsort(kind="stable")
+        ordered = groups[order]
+        begins = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist()]
         distinct = ordered[begins]
-    return order, [(start, end) for _, start, end in hierarchy.spans(distinct)], counts
+    spans = zip(group_starts[distinct].tolist(), group_starts[distinct + 1].tolist(), strict=True)
+    ends = [*begins[1:], len(groups)]
+    return order, list(spans), [end - begin for begin, end in zip(begins, ends, strict=True)]
 
 
 def _best_leaf(hierarchy: "Hierarchy", conditionals: Conditionals) -> Descent:

@@ -324,8 +324,8 @@ class Detector(Pretrained):
         boxes = (relative * relative.new_tensor([width, height, width, height])).numpy()
         scores, nodes = found.score.cpu().numpy(), found.node.cpu().numpy()
         if options.clip:  # boxes wholly outside must not suppress any inside
-            inside = (boxes[:, :2] < (width, height)).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
-            rows = np.flatnonzero(inside)
+            left, top, right, bottom = boxes.T
+            rows = np.flatnonzero((left < width) & (top < height) & (right > 0) & (bottom > 0))
         else:
             rows = np.arange(len(boxes))
         kept = nms(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from yolo9000.descent import by_group, chosen
+from yolo9000.descent import by_group
 
 if TYPE_CHECKING:
     from yolo9000.descent import Conditionals
@@ -74,7 +74,7 @@ def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: fl
     count, device = conditionals.count, conditionals.device
     weight = rewards(hierarchy).to(device) + lambda_  # (n,)
     most = weight.max() / _ROUGHLY  # with room for rounding
-    child_group = hierarchy.child_group.to(device)
+    child_group, group_starts = hierarchy.child_group.to(device), hierarchy.group_starts.cpu().numpy()
     best = torch.full((count,), -torch.inf, dtype=torch.float64, device=device)
     place = torch.full((count,), -1, dtype=torch.long, device=device)
     levels = []  # of each: boxes (m,), nodes (m,) that were opened, their log Pr (m,)
@@ -83,8 +83,10 @@ def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: fl
     last = torch.zeros(count, device=device)  # log Pr of the best node
     while len(boxes):
         parts = []
-        order, spans, counts = by_group(hierarchy, groups)
-        boxes, above = chosen(order, boxes, above)
+        order, spans, counts = by_group(group_starts, groups.cpu().numpy())
+        if not isinstance(order, slice):
+            order = torch.from_numpy(order).to(device)
+        boxes, above = boxes[order], above[order]
         for (start, end), who, before in zip(spans, boxes.split(counts), above.split(counts), strict=True):
             logs = before[:, None] + conditionals.group(start, end, who).float()  # (m, members)
             value = (logs.double().exp() * weight[start:end]).masked_fill(logs == -torch.inf, -torch.inf)

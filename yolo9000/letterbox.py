@@ -56,21 +56,21 @@ class Letterbox:
 
     def to_image(self, boxes_cxcywh: Tensor) -> Tensor:
         """Boxes (..., 4) in 0..1 of the network's input -> in 0..1 of the picture; not clipped."""
-        shift, scale = self._affine(boxes_cxcywh)
-        centres = (boxes_cxcywh[..., :2] - shift) / scale
-        return torch.cat((centres, boxes_cxcywh[..., 2:] / scale), -1)
+        (left, top), (wide, high) = self._affine()
+        x, y, w, h = boxes_cxcywh.unbind(-1)
+        return torch.stack(((x - left) / wide, (y - top) / high, w / wide, h / high), -1)
 
     def to_network(self, boxes_cxcywh: Tensor) -> Tensor:
         """The reverse of `to_image`."""
-        shift, scale = self._affine(boxes_cxcywh)
-        return torch.cat((boxes_cxcywh[..., :2] * scale + shift, boxes_cxcywh[..., 2:] * scale), -1)
+        (left, top), (wide, high) = self._affine()
+        x, y, w, h = boxes_cxcywh.unbind(-1)
+        return torch.stack((x * wide + left, y * high + top, w * wide, h * high), -1)
 
-    def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(2,) shift and scale of the picture in shares of the network's input."""
-        whole = like.new_tensor(self.network_size)
-        content = like.new_tensor(self.content_size)
-        shift = (whole - content) / 2 if self.darknet else like.new_tensor(self.offset)
-        return shift / whole, content / whole
+    def _affine(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Left and top, width and height of the picture in shares of the network's input."""
+        (w, h), (wide, high) = self.content_size, self.network_size
+        left, top = ((wide - w) / 2, (high - h) / 2) if self.darknet else self.offset
+        return (left / wide, top / high), (w / wide, h / high)
 
 
 def letterbox(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from yolo9000.blocks import ClassRows, ConvolutionUnit, LogSumExpUnit, RegionRows, activate, max_pool, reorg
 from yolo9000.errors import ModelError
 from yolo9000.head import LazyOutput
-from yolo9000.plan import make_plan
+from yolo9000.plan import Plans
 from yolo9000.roi import roi_average
 from yolo9000.rowbank import RowBank
 from yolo9000.spec import (
@@ -77,6 +77,7 @@ class Network(nn.Module):
         self.record: dict[str, Any] = {}
         self.defaults: dict[str, Any] = {}
         self.frozen = 0
+        self._plans = Plans(spec)
         self._hierarchy: Hierarchy | None = None
         self._tree: WordTree | None = None
         self.tree = tree
@@ -279,13 +280,11 @@ class Network(nn.Module):
         """
         self._check(images)
         outputs = {IMAGE: images}
-        plan, resting = make_plan(self.spec, wanted), frozenset()
-        asked = any(isinstance(self.spec.layers[i], External) for i in plan.layers)
-        external = self.external(images) if asked else None
-        for i in plan.layers:
+        plan, resting = self._plans(wanted), frozenset()
+        external = plan.external and self.external(images)
+        for i, sources, done in plan.steps:
             if i in resting:
                 continue
-            sources = self.spec.inputs(i)
             if isinstance(self.spec.layers[i], External):
                 outputs[i] = self._from_external(external, i, images)
             else:
@@ -294,9 +293,8 @@ class Network(nn.Module):
             if second and (said := second.settled(i, outputs, self.layers, self._step)):
                 resting |= second.layers
                 outputs |= said
-            for j in set(sources):
-                if plan.last_use[j] == i and j not in wanted:
-                    del outputs[j]
+            for j in done:
+                del outputs[j]
         return {i: outputs[i] for i in wanted}
 
     def _step(self, index: int, inputs: list[Tensor]) -> Tensor:
@@ -310,7 +308,8 @@ class Network(nn.Module):
                 padding = layer.size // 2 if layer.padded else 0
                 return F.avg_pool2d(x, layer.size, layer.stride, padding, count_include_pad=False)
             case RoiAverage():
-                return roi_average(x, inputs[1], self.anchors, layer.least)
+                anchors = torch.tensor(self.spec.region.anchors, device=x.device)
+                return roi_average(x, inputs[1], anchors, layer.least)
             case GlobalAveragePool():
                 return x.mean((2, 3))
             case Route():
@@ -375,9 +374,9 @@ def _check_fit(index: int, layer: Layer, inputs: list[Tensor]) -> None:
             needed = layer.size
         case Reorg():
             multiple = layer.stride
-    if any(shape != shapes[0] for shape in shapes):
+    if len(set(shapes)) > 1:
         raise ModelError(f"layer {index} ({layer.kind}): joins grids of different sizes {shapes}")
-    if any(extent < max(1, needed) or extent % multiple for extent in shapes[0]):
+    if shapes[0] and (min(shapes[0]) < max(1, needed) or any(extent % multiple for extent in shapes[0])):
         what = f"at least {needed}" if multiple == 1 else f"a multiple of {multiple}"
         raise ModelError(f"layer {index} ({layer.kind}): a grid of {shapes[0]}; wanted {what} a side")
 

@@ -95,12 +95,13 @@ def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """layers: those to run, ascending. last_use: of each layer used, the last that uses it. seconds: experts
-    that can be left out, by the layer that says how far they are heard."""
+    """steps: of each layer to run its number, ascending, the layers whose outputs it takes, and those whose
+    outputs nobody takes after it. seconds: experts that can be left out, by the layer that says how far they
+    are heard. external: whether outputs of the user's backbone are among them."""
 
-    layers: tuple[int, ...]
-    last_use: dict[int, int]
+    steps: tuple[tuple[int, tuple[int, ...], frozenset[int]], ...]
     seconds: dict[int, Second]
+    external: bool
 
 
 def make_plan(spec: NetworkSpec, wanted: tuple[int, ...]) -> Plan:
@@ -116,8 +117,28 @@ def make_plan(spec: NetworkSpec, wanted: tuple[int, ...]) -> Plan:
         if known and not any(isinstance(spec.layers[i], External) for i in alone):
             reads = {j for i in alone for j in spec.inputs(i)} - alone
             seconds[share] = Second(spec, mine, frozenset(alone), frozenset(reads))
-    ordered = tuple(sorted(layers))
-    return Plan(ordered, {j: i for i in ordered for j in spec.inputs(i)}, seconds)
+    sources = {i: spec.inputs(i) for i in sorted(layers)}
+    last_use = {j: i for i, inputs in sources.items() for j in inputs}
+    steps = [
+        (i, inputs, frozenset(j for j in inputs if last_use[j] == i and j not in wanted))
+        for i, inputs in sources.items()
+    ]
+    return Plan(tuple(steps), seconds, any(isinstance(spec.layers[i], External) for i in layers))
+
+
+class Plans:
+    """The plans of one network, each made once; but a program that is being compiled keeps nothing."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        self._spec = spec
+        self._made: dict[tuple[int, ...], Plan] = {}
+
+    def __call__(self, wanted: tuple[int, ...]) -> Plan:
+        if torch.compiler.is_compiling():
+            return make_plan(self._spec, wanted)
+        if wanted not in self._made:
+            self._made[wanted] = make_plan(self._spec, wanted)
+        return self._made[wanted]
 
 
 def needed(spec: NetworkSpec, wanted: Iterable[int], without: Collection[tuple[int, int]] = ()) -> set[int]:

@@ -51,7 +51,9 @@ def nms(
         return order
     boxes = np.asarray(boxes_xyxy, dtype=np.float64)[order]
     # Few distinct nodes, whatever the tree's size.
-    kinds, kind = np.unique(np.asarray(nodes)[order], return_inverse=True)
+    mine = np.asarray(nodes)[order].tolist()
+    position = {node: k for k, node in enumerate(dict.fromkeys(mine))}
+    kinds, kind = np.array(list(position)), np.array([position[node] for node in mine])
     overlapped = _overlaps(boxes, kind, _rivals(kinds, mode, parents), iou)
     standing = np.ones(len(order), dtype=bool)
     waiting = np.ones(len(order), dtype=bool)  # neither kept nor suppressed
@@ -133,9 +135,11 @@ def _rivals(kinds: np.ndarray, mode: str, parents: np.ndarray | None) -> np.ndar
 
 def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Overlaps of boxes (..., 4) with boxes that broadcast, float64; 0 where the union has no area."""
-    low = np.maximum(box[..., :2], boxes[..., :2])
-    high = np.minimum(box[..., 2:], boxes[..., 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=-1)
-    areas = np.prod(box[..., 2:] - box[..., :2], axis=-1) + np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
-    union = areas - common
+    # Coordinate by coordinate: a row of four is no work for vector instructions.
+    left, top, right, bottom = (box[..., k] for k in range(4))
+    left2, top2, right2, bottom2 = (boxes[..., k] for k in range(4))
+    width = np.minimum(right, right2) - np.maximum(left, left2)
+    height = np.minimum(bottom, bottom2) - np.maximum(top, top2)
+    common = np.maximum(width, 0) * np.maximum(height, 0)
+    union = (right - left) * (bottom - top) + (right2 - left2) * (bottom2 - top2) - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolo9000.boxes import clip, cxcywh_to_xyxy, decode, iou_sizes, iou_xyxy, xyxy_to_cxcywh
+from yolo9000.boxes import clip, cxcywh_to_xyxy, decode, decode_at, iou_sizes, iou_xyxy, xyxy_to_cxcywh
+from yolo9000.boxes import objectness as objectness_of
 
 corner = st.integers(0, 12)
 integer_box = st.tuples(corner, corner, corner, corner).map(
@@ -96,3 +97,16 @@ def test_decode_takes_channels_last():
     strided = raw.contiguous(memory_format=torch.channels_last)
     anchors = torch.rand(2, 2)
     assert torch.equal(decode(raw, anchors)[0], decode(strided, anchors)[0])
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_decode_at_some_places_is_decode_there(form, count):
+    raw = (3 * torch.randn(2, 10, 3, 4)).contiguous(memory_format=form)
+    anchors = torch.rand(2, 2) + 0.1
+    everywhere, likely = decode(raw, anchors)
+    at = tuple(torch.randint(extent, (count,)) for extent in likely.shape)
+    found = decode_at(raw, anchors, at)
+    assert found.shape == (count, 4)
+    torch.testing.assert_close(found, everywhere[at], rtol=1e-6, atol=0)
+    torch.testing.assert_close(objectness_of(raw, 2), likely, rtol=1e-6, atol=0)

@@ -62,12 +62,18 @@ def exact(output: LazyOutput) -> LazyOutput:
     st.integers(1, 8),
     st.sampled_from([0.0, 0.3, 0.9, 1.0]),
     st.sampled_from([0.0, 0.2, 1.0]),
-    st.sampled_from(["threshold", "darknet", "greedy", "leaf", "hedge"]),
+    st.sampled_from(["threshold", "darknet", "greedy", "leaf", "hedge", "mapped"]),
+    st.sampled_from([0.5, 1.0]),
 )
-def test_equals_the_dense_form(form, seed, batch, threshold, tree_threshold, rule):
+def test_equals_the_dense_form(form, seed, batch, threshold, tree_threshold, rule, vote_iou):
     random = np.random.default_rng(seed)
     detector = random_detector(random, form)
-    options = Options(threshold=threshold, rule=rule, tree_threshold=tree_threshold, hedge_lambda=3.0)
+    options = Options(threshold=threshold, tree_threshold=tree_threshold, hedge_lambda=3.0, vote_iou=vote_iou)
+    if rule == "mapped":
+        options = replace(options, mapped=True)
+        detector.class_map = torch.from_numpy(random.permutation(len(detector.tree))[:5])
+    else:
+        options = replace(options, rule=rule)
     assert detector.lazy
     images = torch.from_numpy(random.random((batch, 3, 16, 16), np.float32))
     output = exact(detector.run(images))
