@@ -37,6 +37,8 @@ class Candidates:
     def of(self, image: int) -> "Candidates":
         """Those of one picture of the batch."""
         rows = self.image == image
+        if rows.all():
+            return self
         return Candidates(*(getattr(self, part.name)[rows] for part in dataclasses.fields(self)))
 
     def evidence(self, score: str) -> Tensor:

@@ -87,7 +87,7 @@ class Decision:
         conditionals, options = self.conditionals(conditionals), self.options
         if options.rule in WALKS:
             walk = descend(self.hierarchy, conditionals, options.rule, options.tree_threshold)
-            return Answer(walk.nodes, walk.log_path, step_of_path(walk.log_path))
+            return Answer(walk.nodes, walk.log_path, walk.log_given)
         if options.rule == "hedge" and not isinstance(conditionals, DenseConditionals):
             nodes, path = hedging.hedge_walk(self.hierarchy, conditionals, options.chosen_lambda)
             return Answer(nodes, path, step_of_path(path))

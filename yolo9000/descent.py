@@ -115,10 +115,12 @@ class LazyConditionals:
 @dataclass(frozen=True)
 class Descent:
     """Where M walks ended. nodes: (M,) indices. log_path: (M, L) float32, log Pr of the node at depth 0, 1,
-    ... of each path, NaN below the node reached; L is the longest path's length."""
+    ... of each path, NaN below the node reached; L is the longest path's length. log_given: (M,) float32,
+    log Pr(node | parent) of the node reached."""
 
     nodes: Tensor
     log_path: Tensor
+    log_given: Tensor
 
     @property
     def log_probabilities(self) -> Tensor:
@@ -174,7 +176,7 @@ def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_thr
     # Who walks where is kept in NumPy: walkers are few, and a call costs a third of one of PyTorch's.
     count, device = conditionals.count, conditionals.device
     child_group, group_starts = (a.cpu().numpy() for a in (hierarchy.child_group, hierarchy.group_starts))
-    nodes, levels = np.zeros(count, np.int64), []
+    nodes, given, levels = np.zeros(count, np.int64), np.zeros(count, np.float32), []
     # Of those that still walk: which they are, the group each looks at next (0 holds the roots), the log
     # probability of the node reached, and Darknet's second product.
     walking, groups = np.arange(count), np.zeros(count, np.int64)
@@ -199,15 +201,15 @@ def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_thr
             passed = (held if rule == "darknet" else reached) > log_threshold
         # The best root is the least that is answered; below, a node that passes.
         taken = passed if levels else slice(None)
-        walking, child, reached, held = (part[taken] for part in (walking, child, reached, held))
-        nodes[walking] = child
+        walking, child, step, reached, held = (part[taken] for part in (walking, child, step, reached, held))
+        nodes[walking], given[walking] = child, step
         levels.append(np.full(count, np.nan, np.float32))
         levels[-1][walking] = reached
         groups = child_group[child]
         further = (groups >= 0) & passed[taken]
         walking, groups, reached, held = (part[further] for part in (walking, groups, reached, held))
     log_path = np.stack(levels, axis=1) if levels else np.zeros((count, 1), np.float32)
-    return Descent(torch.from_numpy(nodes).to(device), torch.from_numpy(log_path).to(device))
+    return Descent(*(torch.from_numpy(part).to(device) for part in (nodes, log_path, given)))
 
 
 def by_group(
@@ -239,7 +241,8 @@ def _best_leaf(hierarchy: "Hierarchy", conditionals: Conditionals) -> Descent:
     lost = (leaves.gather(1, nodes.unsqueeze(1)).squeeze(1) == -math.inf).nonzero().squeeze(1)
     if len(lost):
         nodes[lost] = _walk(hierarchy, DenseConditionals(log_conditionals[lost]), "greedy", -math.inf).nodes
-    return Descent(nodes, path_log_probabilities(hierarchy, log_probabilities, nodes))
+    log_given = log_conditionals.gather(1, nodes.unsqueeze(1)).squeeze(1)
+    return Descent(nodes, path_log_probabilities(hierarchy, log_probabilities, nodes), log_given)
 
 
 def path_log_probabilities(hierarchy: "Hierarchy", log_probabilities: Tensor, nodes: Tensor) -> Tensor:
