@@ -180,12 +180,6 @@ class Hierarchy(nn.Module):
         starts = self.group_starts[groups]
         return ranges(starts, self.group_starts[groups + 1] - starts)
 
-    def spans(self, groups: Tensor) -> list[tuple[int, int, int]]:
-        """(group, its first node, the one after its last) of sibling groups (g,), as plain numbers."""
-        groups = groups.to(self.group_starts.device)
-        ends = (self.group_starts[groups], self.group_starts[groups + 1])
-        return list(zip(groups.tolist(), *(end.tolist() for end in ends), strict=True))
-
     def path_widths(self, nodes: Tensor) -> Tensor:
         """How many nodes the sibling groups on each path hold together: (m,) for nodes (m,)."""
         path, which = self.paths(nodes)
