@@ -35,6 +35,7 @@ PICTURES = {"640x480": (640, 480), "12MP": (4000, 3000)}
 SURVIVORS = 10  # boxes above the threshold before suppression: a busy photograph's
 THRESHOLD = 0.2  # the detector's own
 NOISE = 6  # standard deviation, of 255: an enlarged photograph alone has smaller files than a camera's
+WARM = 48  # runs before anything counts: by then our layers have their programs (yolo9000/program.py)
 STREAMED = 12  # pictures at a time by Detector.stream; enough to fill its pipeline
 RUNS = 3  # of each contender in each of its turns, after one that warms the caches it shares with others
 STAGES = ("decode", "letterbox", "network", "head", "suppression", "naming")
@@ -143,6 +144,12 @@ def measure(workers: dict[str, Worker], rounds: int, size: int, progress: Any, m
     """Milliseconds: of each contender on each picture by round, total and stages; of the body and of the
     one call that a user makes, beside them; and of the matrix products. most: seconds after which no further
     round begins."""
+    for name, worker in workers.items():
+        worker.ask("detect", runs=WARM, picture=next(iter(PICTURES)))
+        if name.startswith(OURS):
+            worker.ask(
+                "stream", runs=1, picture=next(iter(PICTURES)), count=4 * WARM
+            )  # two by two, two lanes
     began = time.perf_counter()
     found: dict[str, Any] = {name: {p: [] for p in PICTURES} for name in workers}
     more: dict[str, Any] = {name: defaultdict(list) for name in workers}

@@ -7,14 +7,17 @@ norm (network.py) and no choice of precision (detector.py).
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from yolo9000.blocks import ConvolutionUnit, max_pool
+from yolo9000.blocks import ConvolutionUnit, activate, max_pool
 from yolo9000.errors import ModelError
 from yolo9000.layers import Convolution, Layer, MaxPool
+from yolo9000.program import Programmed, Run
 
 if TYPE_CHECKING:
     from yolo9000.network import Network
@@ -117,13 +120,13 @@ def pack(net: "Network", size: tuple[int, int]) -> "Network":
     for index, layer in enumerate(net.spec):
         unit = net.layers[index]
         if isinstance(layer, MaxPool):
-            net.layers[index] = PackedMaxPool(layer)
+            net.layers[index] = PackedMaxPool(layer, index)
         elif isinstance(unit, ConvolutionUnit) and index != rows and _fits(unit):
             source = net.spec.inputs(index)[0]
             stride = net.spec.outputs[source].stride if source >= 0 else 1
             width, height = (max(1, int(side / stride)) for side in size)
             with suppress(RuntimeError):  # a window larger than its grid: running it says so in words
-                net.layers[index] = PackedConvolution(unit, (height, width))
+                net.layers[index] = PackedConvolution(unit, (height, width), index)
     return net
 
 
@@ -133,15 +136,15 @@ def _fits(unit: ConvolutionUnit) -> bool:
     return simple and weight.device.type == "cpu" and can_pack(weight.dtype)
 
 
-class PackedConvolution(nn.Module):
+class PackedConvolution(Programmed):
     """One convolution and its activation, (N, C, H, W) -> (N, filters, H', W') of the same type."""
 
-    def __init__(self, unit: ConvolutionUnit, grid: tuple[int, int]) -> None:
-        """grid: (height, width) that the weights are laid out for."""
-        super().__init__()
+    def __init__(self, unit: ConvolutionUnit, grid: tuple[int, int], place: int = 0) -> None:
+        """grid: (height, width) that the weights are laid out for; place: as Programmed(...)."""
+        super().__init__(place)
         spec: Convolution = unit.spec
         self._places = ([spec.padding] * 2, [spec.stride] * 2, [spec.dilation] * 2, spec.groups)
-        self._activation = _ACTIVATIONS[spec.activation]
+        self._activation = spec.activation
         self._channels = unit.conv.weight.shape[1]
         # Opaque to everything but oneDNN, so no buffers, which a state dict would try to read.
         self._weight = torch.ops.mkldnn._reorder_convolution_weight(
@@ -149,23 +152,34 @@ class PackedConvolution(nn.Module):
         )
         self._bias = unit.conv.bias.detach().clone()
 
-    def forward(self, x: Tensor) -> Tensor:
-        name, values = self._activation
+    def packed(self, x: Tensor) -> Tensor:
+        name, values = _ACTIVATIONS[self._activation]
         operation = torch.ops.mkldnn._convolution_pointwise
         return operation(x, self._weight, self._bias, *self._places, name, values, "")
 
+    def plain(self) -> Run | None:
+        if self._bias.dtype != torch.bfloat16:  # float32 computes too long to gain more than 1%
+            return None
+        weight = self._weight.to_dense().contiguous(memory_format=torch.channels_last)
+        bias, (padding, stride, dilation, groups), name = self._bias, self._places, self._activation
+        return lambda x: activate(F.conv2d(x, weight, bias, stride, padding, dilation, groups), name)
 
-class PackedMaxPool(nn.Module):
+
+class PackedMaxPool(Programmed):
     """`blocks.max_pool`; where its windows tile the grid, as maxima of whole rows and columns."""
 
-    def __init__(self, layer: MaxPool) -> None:
-        super().__init__()
+    def __init__(self, layer: MaxPool, place: int = 0) -> None:
+        """place: as Programmed(...)."""
+        super().__init__(place)
         self.layer = layer
+        self._tiles = layer.size == layer.stride == 2 and layer.padding <= 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        tiles = self.layer.size == self.layer.stride == 2 and self.layer.padding <= 1
-        if not tiles or x.shape[2] % 2 or x.shape[3] % 2:
+    def packed(self, x: Tensor) -> Tensor:
+        if not self._tiles or x.shape[2] % 2 or x.shape[3] % 2:
             return max_pool(x, self.layer)
         x = x.permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), as it lies in memory
         x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
         return torch.maximum(x[:, ::2], x[:, 1::2]).permute(0, 3, 1, 2)
+
+    def plain(self) -> Run | None:  # where a side is odd and Darknet's has a cell more, there will be none
+        return partial(F.max_pool2d, kernel_size=2, stride=2) if self._tiles else None

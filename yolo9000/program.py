@@ -1,0 +1,132 @@
+"""Layers of a packed network as programs of oneDNN Graph, which PyTorch carries. At each call of a packed
+convolution oneDNN looks its kernel up anew, and PyTorch's pools are not oneDNN's; a program has chosen once,
+for one shape. Where a network takes ten milliseconds that is a sixth of them. Answers are the same bit for
+bit, or there is no program. What the layers compute is packed.py's.
+"""
+
+import ctypes
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Runs of one shape before a layer has a program for it. Making one costs as much as it saves in about a
+# hundred runs, so a few pictures are better off without.
+_AFTER = 16
+# Programs a layer: one shape for single pictures, another for several. Each holds its weights twice.
+_MOST = 2
+# A program so many times slower than the layer is dropped: another processor, other kernels. Less may be
+# noise, for a layer takes some tens of microseconds.
+_SLOWER = 1.25
+_TIMED = 3  # runs to tell that, of which the fastest counts
+# Private names, without which there are no programs. Of those that are public one keeps all weights for ever.
+_NEEDED = ("_create_graph_by_tracing", "_create_function_from_graph", "_last_executed_optimized_graph")
+# PyTorch has one switch for all that is compiled at a time.
+_SWITCH = threading.Lock()
+
+Run = Callable[[Tensor], Tensor]
+Kind = tuple[torch.Size, tuple[int, ...], int]  # shape and strides of an input, threads
+
+
+class Programmed(nn.Module):
+    """A layer that many inputs of a few shapes go through, (N, C, H, W) -> (N, C', H', W'): `packed` runs
+    them at first, later a program of `plain` for each shape and number of threads.
+
+    Where no value of a window is a number, a program's pool gives one, unlike PyTorch's.
+    """
+
+    def __init__(self, place: int = 0) -> None:
+        """place: the layer's number: each makes its program at a run of its own, so that no picture waits for
+        all."""
+        super().__init__()
+        self._after = _AFTER + place
+        self._settled: dict[Kind, Run | None] = {}  # programs; None: packed for good
+        self._seen: Counter[Kind] = Counter()
+
+    def packed(self, x: Tensor) -> Tensor:
+        """The layer's output."""
+        raise NotImplementedError
+
+    def plain(self) -> Run | None:
+        """The same by PyTorch's own operations, which a program is made of; None where none pays."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind = (x.shape, x.stride(), torch.get_num_threads())
+        if kind not in self._settled:
+            return self._wait(kind, x)
+        program = self._settled[kind]
+        return self.packed(x) if program is None else program(x)
+
+    def _wait(self, kind: Kind, x: Tensor) -> Tensor:
+        """The output for a kind of input of which nothing is settled, and whether that changes."""
+        output = self.packed(x)
+        self._seen[kind] += 1
+        # Whoever finds another at work, in whatever layer, goes on and comes again.
+        if self._seen[kind] > self._after and not x.requires_grad and _SWITCH.acquire(blocking=False):
+            try:
+                room = sum(run is not None for run in self._settled.values()) < _MOST
+                self._settled[kind] = self._program(x, output) if room else None
+                _give_back()
+            finally:
+                _SWITCH.release()
+        return output
+
+    def _program(self, x: Tensor, wanted: Tensor) -> Run | None:
+        """A program for inputs like x, whose output is `wanted`; None if it gave another one, is slower, or
+        cannot be made here."""
+        plain = self.plain()
+        if plain is None or not can_program():
+            return None
+        with suppress(Exception), _fusing():  # whatever a compiler stumbles over, the layer runs without it
+            graph, _ = torch._C._create_graph_by_tracing(plain, (x,), lambda value: "", True, False)
+            program = torch._C._create_function_from_graph("layer", graph)
+            program(x)  # sees types and shapes
+            program(x)  # compiles for them
+            found = program(x)
+            fused = "oneDNNFusionGroup" in str(torch._C._last_executed_optimized_graph())
+            same = found.stride() == wanted.stride() and torch.equal(found, wanted)
+            if fused and same and _seconds(program, x) < _SLOWER * _seconds(self.packed, x):
+                return program
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:  # a copy makes its own
+        return {**self.__dict__, "_settled": {}, "_seen": Counter()}
+
+
+def can_program() -> bool:
+    """Whether this PyTorch can make programs, and nobody else is compiling around them."""
+    busy = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not busy and torch.backends.mkldnn.enabled and all(hasattr(torch._C, name) for name in _NEEDED)
+
+
+@contextmanager
+def _fusing() -> Iterator[None]:
+    """Has PyTorch look for what oneDNN Graph can run."""
+    before = torch.jit.onednn_fusion_enabled()
+    torch.jit.enable_onednn_fusion(True)
+    try:
+        yield
+    finally:
+        torch.jit.enable_onednn_fusion(before)
+
+
+def _give_back() -> None:
+    """Returns what making a program took, up to a hundred megabytes for a large network, to the system; the C
+    library would keep it. Only glibc can be asked to."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _seconds(run: Run, x: Tensor) -> float:
+    times = []
+    for _ in range(_TIMED):
+        start = time.perf_counter()
+        run(x)
+        times.append(time.perf_counter() - start)
+    return min(times)
