@@ -29,13 +29,14 @@ import click
 from detect_peers import PEERS
 
 OURS = "ours"
-CONTENDERS = (OURS, "ours-float32", *PEERS)
+OWN = (OURS, "ours-float32", "ours-packed")  # the last without programs of layers (yolo9000/program.py)
+CONTENDERS = (*OWN, *PEERS)
 MODULES = {"opencv": "cv2", "onnxruntime": "onnxruntime", "openvino": "openvino", "openvino-bf16": "openvino"}
 PICTURES = {"640x480": (640, 480), "12MP": (4000, 3000)}
 SURVIVORS = 10  # boxes above the threshold before suppression: a busy photograph's
 THRESHOLD = 0.2  # the detector's own
 NOISE = 6  # standard deviation, of 255: an enlarged photograph alone has smaller files than a camera's
-WARM = 48  # runs before anything counts: by then our layers have their programs (yolo9000/program.py)
+WARM = 48  # runs before anything counts: by then our layers have their programs
 STREAMED = 12  # pictures at a time by Detector.stream; enough to fill its pipeline
 RUNS = 3  # of each contender in each of its turns, after one that warms the caches it shares with others
 STAGES = ("decode", "letterbox", "network", "head", "suppression", "naming")
@@ -232,7 +233,7 @@ def show(result: dict[str, Any], skipped: dict[str, str]) -> None:
             keys = ("total", "ratio", "cpu", "cpu_ratio", *STAGES, "peak_mib", "load_s", "boxes")
             cells = (f"{row[key]:{_WIDTH}.2f}" if key in row else f"{'-':>{_WIDTH}}" for key in keys)
             click.echo(f"{name:15}" + "".join(cells))
-        for name in (OURS, "ours-float32"):
+        for name in OWN:
             if (row := result[picture].get(name)) is not None:
                 click.echo(
                     f"{name}: the body alone {row['body']:.2f} ms; one call {row['one_call']:.2f} ms, "

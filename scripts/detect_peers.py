@@ -247,11 +247,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog="Started by bench_detect.py."
     )
-    parser.add_argument("name", choices=(*PEERS, "ours", "ours-float32"))
+    parser.add_argument("name", choices=(*PEERS, "ours", "ours-float32", "ours-packed"))
     parser.add_argument("folder", type=Path, help="what bench_detect.py prepared")
     parser.add_argument("threads", type=int)
     given = parser.parse_args()
     if given.name.startswith("ours"):
+        if given.name.endswith("packed"):  # layers as they are before they have programs
+            from yolo9000 import program
+
+            program._AFTER = math.inf
         precision = "float32" if given.name.endswith("float32") else "auto"
         contender: Any = Ours(given.folder, precision, given.threads)
     else:

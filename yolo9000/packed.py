@@ -31,6 +31,10 @@ _ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
     "silu": ("swish", []),
 }
 
+# Multiplications of a convolution that has a program, at most: up to 0.6 ms on one core. What a program saves
+# at a call, some tens of microseconds, is the same for all; what it holds is twice the weights.
+_MOST_WORK = 2**28
+
 
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether this PyTorch and this processor can run packed convolutions of that type."""
@@ -157,8 +161,10 @@ class PackedConvolution(Programmed):
         operation = torch.ops.mkldnn._convolution_pointwise
         return operation(x, self._weight, self._bias, *self._places, name, values, "")
 
-    def plain(self) -> Run | None:
-        if self._bias.dtype != torch.bfloat16:  # float32 computes too long to gain more than 1%
+    def plain(self, x: Tensor) -> Run | None:
+        work = self._weight.numel() * x.shape[0] * x.shape[2] * x.shape[3] // self._places[1][0] ** 2
+        # In float32 all take too long to gain more than 1%.
+        if work > _MOST_WORK or x.dtype != torch.bfloat16:
             return None
         weight = self._weight.to_dense().contiguous(memory_format=torch.channels_last)
         bias, (padding, stride, dilation, groups), name = self._bias, self._places, self._activation
@@ -181,5 +187,6 @@ class PackedMaxPool(Programmed):
         x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
         return torch.maximum(x[:, ::2], x[:, 1::2]).permute(0, 3, 1, 2)
 
-    def plain(self) -> Run | None:  # where a side is odd and Darknet's has a cell more, there will be none
+    def plain(self, x: Tensor) -> Run | None:
+        # Where a side is odd Darknet's has a cell more: then there will be no program.
         return partial(F.max_pool2d, kernel_size=2, stride=2) if self._tiles else None

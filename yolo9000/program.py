@@ -1,7 +1,7 @@
 """Layers of a packed network as programs of oneDNN Graph, which PyTorch carries. At each call of a packed
 convolution oneDNN looks its kernel up anew, and PyTorch's pools are not oneDNN's; a program has chosen once,
-for one shape. Where a network takes ten milliseconds that is a sixth of them. Answers are the same bit for
-bit, or there is no program. What the layers compute is packed.py's.
+for one shape. For a small network that is a tenth of its time. Answers are the same bit for bit, or there is
+no program. What the layers compute is packed.py's.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 # Runs of one shape before a layer has a program for it. Making one costs as much as it saves in about a
 # hundred runs, so a few pictures are better off without.
 _AFTER = 16
-# Programs a layer: one shape for single pictures, another for several. Each holds its weights twice.
+# Programs a layer: one shape for single pictures, another for several. Each holds the weights twice.
 _MOST = 2
 # A program so many times slower than the layer is dropped: another processor, other kernels. Less may be
 # noise, for a layer takes some tens of microseconds.
@@ -52,8 +52,9 @@ class Programmed(nn.Module):
         """The layer's output."""
         raise NotImplementedError
 
-    def plain(self) -> Run | None:
-        """The same by PyTorch's own operations, which a program is made of; None where none pays."""
+    def plain(self, x: Tensor) -> Run | None:
+        """The same by PyTorch's own operations, which a program is made of; None where none pays for inputs
+        like x."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,11 +81,11 @@ class Programmed(nn.Module):
     def _program(self, x: Tensor, wanted: Tensor) -> Run | None:
         """A program for inputs like x, whose output is `wanted`; None if it gave another one, is slower, or
         cannot be made here."""
-        plain = self.plain()
+        plain = self.plain(x)
         if plain is None or not can_program():
             return None
         with suppress(Exception), _fusing():  # whatever a compiler stumbles over, the layer runs without it
-            graph, _ = torch._C._create_graph_by_tracing(plain, (x,), lambda value: "", True, False)
+            graph = torch._C._create_graph_by_tracing(plain, (x,), lambda value: "", True, False)[0]
             program = torch._C._create_function_from_graph("layer", graph)
             program(x)  # sees types and shapes
             program(x)  # compiles for them
@@ -117,8 +118,8 @@ def _fusing() -> Iterator[None]:
 
 
 def _give_back() -> None:
-    """Returns what making a program took, up to a hundred megabytes for a large network, to the system; the C
-    library would keep it. Only glibc can be asked to."""
+    """Returns what making a program took to the system: the C library would keep some 50 MB by the last
+    layer. Only glibc can be asked to."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

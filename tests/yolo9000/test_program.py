@@ -128,7 +128,7 @@ class Odd(Programmed):
     def packed(self, x):
         return 2 * x
 
-    def plain(self):
+    def plain(self, x):
         return self._plain
 
 
