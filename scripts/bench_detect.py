@@ -147,10 +147,8 @@ def measure(workers: dict[str, Worker], rounds: int, size: int, progress: Any, m
     round begins."""
     for name, worker in workers.items():
         worker.ask("detect", runs=WARM, picture=next(iter(PICTURES)))
-        if name.startswith(OURS):
-            worker.ask(
-                "stream", runs=1, picture=next(iter(PICTURES)), count=4 * WARM
-            )  # two by two, two lanes
+        if name.startswith(OURS):  # two pictures at a time, in two lanes
+            worker.ask("stream", runs=1, picture=next(iter(PICTURES)), count=4 * WARM)
     began = time.perf_counter()
     found: dict[str, Any] = {name: {p: [] for p in PICTURES} for name in workers}
     more: dict[str, Any] = {name: defaultdict(list) for name in workers}
