@@ -40,7 +40,7 @@ class Programmed(nn.Module):
     """A layer that many inputs of a few shapes go through, (N, C, H, W) -> (N, C', H', W'): `packed` runs
     them at first, later a program of `plain` for each shape and number of threads.
 
-    Where no value of a window is a number, a program's pool gives one, unlike PyTorch's.
+    A program's pool leaves out what is not a number in a window, where PyTorch's keeps it.
     """
 
     def __init__(self, place: int = 0) -> None:
