@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from yolo9000.blocks import LogSumExpUnit, RegionRows
-from yolo9000.boxes import cxcywh_to_xyxy
 from yolo9000.candidates import Candidates, candidates
 from yolo9000.decision import Decision
 from yolo9000.detections import SOMETHING, Detections
@@ -320,14 +319,15 @@ class Detector(Pretrained):
         """Suppression, and boxes in pixels of one picture. found: its candidates; box: where it lies."""
         width, height = box.image_size
         score = self._decide(options).score
-        relative = cxcywh_to_xyxy(box.to_image(found.boxes_cxcywh.cpu()))
-        boxes = (relative * relative.new_tensor([width, height, width, height])).numpy()
+        boxes = box.to_pixels(found.boxes_cxcywh.cpu().numpy())
         scores, nodes = found.score.cpu().numpy(), found.node.cpu().numpy()
         if options.clip:  # boxes wholly outside must not suppress any inside
-            left, top, right, bottom = boxes.T
-            rows = np.flatnonzero((left < width) & (top < height) & (right > 0) & (bottom > 0))
+            rows = np.flatnonzero(((boxes[:, :2] < (width, height)) & (boxes[:, 2:] > 0)).all(1))
         else:
             rows = np.arange(len(boxes))
+        evidence = None
+        if options.nms == "related" and score != "conditional":
+            evidence = found.evidence(score).cpu().numpy()[rows]
         kept = nms(
             boxes[rows],
             scores[rows],
@@ -335,7 +335,7 @@ class Detector(Pretrained):
             options.nms_iou,
             options.nms,
             self.tree.parents,
-            None if score == "conditional" else found.evidence(score).cpu().numpy()[rows],
+            evidence,
         )
         rows = rows[kept][: options.max_detections]
         boxes = boxes[rows]

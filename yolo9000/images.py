@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from yolo9000 import jpeg
 from yolo9000.errors import ImageError
 
 if TYPE_CHECKING:
@@ -192,15 +193,20 @@ def _decode(
     file: Any, name: str, max_pixels: int, fit: tuple[int, int] | None, formats: Sequence[str]
 ) -> tuple[np.ndarray, tuple[int, int]]:
     start = file.read(512)
-    file.seek(0)
     if not start:
         raise ImageError(f"{name}: empty")
+    data = None
+    if start.startswith(jpeg.SIGN):
+        most = 4 * max_pixels + 2**20  # more than any JPEG takes: of what is no picture no more is read
+        data = start + file.read(most)
+        file = file if len(data) >= most else io.BytesIO(data)
+    file.seek(0)
     Image.init()
     try:
         known = [form for form in formats if form in Image.OPEN]
         # Pillow warns about large pictures and odd metadata; the limit on size is ours.
         with _quiet, Image.open(file, formats=known) as picture:
-            return _from_pil(picture, name, max_pixels, fit)
+            return _from_pil(picture, name, max_pixels, fit, data)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit lies above the one here by default
@@ -228,9 +234,14 @@ def _what_it_is(start: bytes) -> str:
 
 
 def _from_pil(
-    picture: Image.Image, name: str, max_pixels: int, fit: tuple[int, int] | None = None
+    picture: Image.Image,
+    name: str,
+    max_pixels: int,
+    fit: tuple[int, int] | None = None,
+    data: bytes | None = None,
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """fit: see read_reduced. Returns pixels and the (width, height) of the whole, upright."""
+    """fit: see read_reduced. data: the file, where it may be a JPEG. Returns pixels and the (width, height)
+    of the whole, upright."""
     _check_size(picture.width, picture.height, name, max_pixels)
     try:
         if picture.format not in ("JPEG", "MPO"):
@@ -238,32 +249,32 @@ def _from_pil(
             # it does not tell again. Only JPEGs can be reduced while they are decoded.
             picture.load()
         orientation = _orientation(picture)
-        width, height = picture.size if orientation < 5 else picture.size[::-1]  # from 5 on it lies on a side
+        stored = picture.size
+        width, height = stored if orientation < 5 else stored[::-1]  # from 5 on it lies on a side
         if fit is not None:
             scale = SPARE * min(fit[0] / width, fit[1] / height)
-            wanted = tuple(math.ceil(side * scale) for side in picture.size)
-            stored = picture.size
             # By the largest power of two up to 8 that keeps so many; formats but JPEG take no notice.
-            picture.draft(picture.mode, wanted)
+            picture.draft(picture.mode, tuple(math.ceil(side * scale) for side in stored))
+        pixels = None
+        if data is not None and picture.mode in ("RGB", "L"):
+            pixels = jpeg.decode(data, stored, picture.size)
+        if pixels is None:
             picture.load()
-            picture = _without_rest(picture, stored)
-        picture.load()
-        if orientation != 1:
-            picture = _upright(picture)
-        return _pixels(picture, name), (width, height)
+            pixels = _pixels(picture, name)
+        return _upright(_without_rest(pixels, stored), orientation), (width, height)
     except ImageError:
         raise
     except Exception as error:  # see _decode
         raise ImageError(f"{name}: damaged ({str(error) or type(error).__name__})") from error
 
 
-def _without_rest(picture: Image.Image, stored: tuple[int, int]) -> Image.Image:
-    """A reduced picture without a last column or row of which less than half was in the whole, (width,
-    height) `stored`: it would stretch what is seen."""
+def _without_rest(pixels: np.ndarray, stored: tuple[int, int]) -> np.ndarray:
+    """A reduced picture (H, W, 3) without a last column or row of which less than half was in the whole,
+    (width, height) `stored`: it would stretch what is seen."""
     # By the longer side: one of few pixels is rounded up by too much to tell.
-    power = round(max(stored) / max(picture.size))
-    sides = tuple(max(1, round(side / power)) for side in stored)
-    return picture if sides == picture.size else picture.crop((0, 0, *sides))
+    power = round(max(stored) / max(pixels.shape[:2]))
+    width, height = (max(1, round(side / power)) for side in stored)
+    return pixels[:height, :width]
 
 
 def _pixels(picture: Image.Image, name: str) -> np.ndarray:
@@ -287,11 +298,15 @@ def _orientation(picture: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # see _orientation
-        return picture
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, 3) as stored, to what EXIF's orientation says: 2 is mirrored, 3 upside down, 6 on its left."""
+    whole = np.ascontiguousarray(pixels).view("V3")[..., 0]  # (H, W): pixels move whole, twice as fast
+    if orientation >= 5:
+        whole = whole.T
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    whole = np.ascontiguousarray(whole[::rows, ::columns])
+    return whole.view(np.uint8).reshape(*whole.shape, 3)  # (H, W) -> (H, W, 3)
 
 
 def _from_wide(samples: np.ndarray, name: str) -> np.ndarray:

@@ -60,6 +60,15 @@ class Letterbox:
         x, y, w, h = boxes_cxcywh.unbind(-1)
         return torch.stack(((x - left) / wide, (y - top) / high, w / wide, h / high), -1)
 
+    def to_pixels(self, boxes_cxcywh: np.ndarray) -> np.ndarray:
+        """Boxes (n, 4) in 0..1 of the network's input -> corners boxes_xyxy (n, 4) in pixels of the picture,
+        float32; not clipped. The same values as `to_image` gives."""
+        (left, top), (wide, high) = self._affine()
+        shift, extent = (np.array(v, np.float32) for v in ((left, top, 0, 0), (wide, high, wide, high)))
+        boxes = (boxes_cxcywh - shift) / extent
+        centre, half = boxes[:, :2], boxes[:, 2:] / 2
+        return np.concatenate((centre - half, centre + half), 1) * np.array(2 * self.image_size, np.float32)
+
     def to_network(self, boxes_cxcywh: Tensor) -> Tensor:
         """The reverse of `to_image`."""
         (left, top), (wide, high) = self._affine()
@@ -93,7 +102,9 @@ def letterbox(
     pixels = as_planes(image)
     box = Letterbox(image_size or (pixels.shape[2], pixels.shape[1]), (int(size[0]), int(size[1])), darknet)
     (w, h), (left, top) = box.content_size, box.offset
-    out = torch.full((box.network_size[1], box.network_size[0], 3), GREY).permute(2, 0, 1)  # (H, W, 3)
+    out = torch.empty(box.network_size[1], box.network_size[0], 3).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    for band in (out[:, :top], out[:, top + h :], out[:, :, :left], out[:, :, left + w :]):
+        band.fill_(GREY)
     scale(pixels, (w, h), resize, out=out[:, top : top + h, left : left + w])
     return out, box
 

@@ -31,9 +31,9 @@ _ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
     "silu": ("swish", []),
 }
 
-# Multiplications of a convolution that has a program, at most: up to 0.6 ms on one core. What a program saves
-# at a call, some tens of microseconds, is the same for all; what it holds is twice the weights.
-_MOST_WORK = 2**28
+# Weights of a convolution that has a program, at most: 4 MiB as bfloat16. Those of larger ones are read from
+# memory at every picture, by a program no faster than else, and a program would hold them twice.
+_MOST_WEIGHTS = 2**21
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -162,9 +162,8 @@ class PackedConvolution(Programmed):
         return operation(x, self._weight, self._bias, *self._places, name, values, "")
 
     def plain(self, x: Tensor) -> Run | None:
-        work = self._weight.numel() * x.shape[0] * x.shape[2] * x.shape[3] // self._places[1][0] ** 2
         # In float32 all take too long to gain more than 1%.
-        if work > _MOST_WORK or x.dtype != torch.bfloat16:
+        if self._weight.numel() > _MOST_WEIGHTS or x.dtype != torch.bfloat16:
             return None
         weight = self._weight.to_dense().contiguous(memory_format=torch.channels_last)
         bias, (padding, stride, dilation, groups), name = self._bias, self._places, self._activation

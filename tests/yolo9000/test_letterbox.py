@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yolo9000.boxes import cxcywh_to_xyxy
 from yolo9000.errors import ImageError
 from yolo9000.letterbox import Letterbox, letterbox, scale
 
@@ -72,6 +73,17 @@ def test_boxes_there_and_back(width, height, wide, high, darknet):
     torch.testing.assert_close(box.to_network(box.to_image(boxes)), boxes)
     torch.testing.assert_close(box.to_image(box.to_network(boxes)), boxes)
     assert box.to_image(boxes[:0]).shape == (0, 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(*[st.integers(1, 4000)] * 2, *[st.integers(1, 20).map(lambda n: 32 * n)] * 2, st.booleans())
+def test_pixels_are_those_of_to_image_to_the_bit(width, height, wide, high, darknet):
+    box = Letterbox((width, height), (wide, high), darknet)
+    boxes = torch.rand(50, 4) * torch.tensor([1, 1, 3, 1000.0])
+    expected = cxcywh_to_xyxy(box.to_image(boxes)) * torch.tensor([width, height, width, height])
+    found = box.to_pixels(boxes.numpy())
+    assert found.dtype == np.float32 and np.array_equal(found, expected.numpy())
+    assert box.to_pixels(np.zeros((0, 4), np.float32)).shape == (0, 4)
 
 
 @pytest.mark.parametrize("width, height", [(773, 512), (333, 1000), (96, 96)])

@@ -140,8 +140,7 @@ class Answerer:
         softened = Decision(detector.tree, detector.hierarchy, question.options).conditionals(conditionals)
         logs = softened.all(detector.hierarchy).float().cpu().numpy()
         box = question.box
-        relative = box_math.cxcywh_to_xyxy(box.to_image(boxes_cxcywh[at].cpu()))
-        pixels = relative * relative.new_tensor([*box.image_size, *box.image_size])
+        pixels = box.to_pixels(boxes_cxcywh[at].cpu().numpy())
         options = question.options
         return {
             "floor": floor,
