@@ -166,7 +166,8 @@ class Ours:
         detector, options = self.detector, self.options
         picture, image_size = self.read(data, detector.size)
         watch("decode")
-        image, box = self.letterbox(picture, detector.size, resize=detector.resize, image_size=image_size)
+        how = {"resize": detector.resize, "image_size": image_size, "dtype": detector._dtype}
+        image, box = self.letterbox(picture, detector.size, **how)
         watch("letterbox")
         output = detector.run(image[None])
         watch("network")

@@ -45,8 +45,8 @@ _LARGEST_SIDE = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A picture ready for the network. image: float32 (3, H, W) in 0..1; box: where the picture lies in it;
-    source: its file, if any; picture: its pixels (H, W, 3) uint8, if they are kept."""
+    """A picture ready for the network. image: (3, H, W) in 0..1, of the network's type; box: where the
+    picture lies in it; source: its file, if any; picture: its pixels (H, W, 3) uint8, if they are kept."""
 
     image: Tensor
     box: Letterbox
@@ -291,7 +291,9 @@ class Detector(Pretrained):
             array, image_size = read_image(picture), None
         else:
             array, image_size = read_reduced(picture, size)
-        image, box = letterbox(array, size, resize=self.resize, darknet=darknet, image_size=image_size)
+        image, box = letterbox(
+            array, size, resize=self.resize, darknet=darknet, image_size=image_size, dtype=self._dtype
+        )
         source = str(picture) if isinstance(picture, str | Path) else None
         if source is not None:  # a file is read again to draw on; others may not come again
             return Fitted(image, box, source, None)

@@ -89,6 +89,7 @@ def letterbox(
     resize: str = "darknet",
     darknet: bool = False,
     image_size: tuple[int, int] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Letterbox]:
     """Fits a picture into `size` = (width, height).
 
@@ -96,13 +97,14 @@ def letterbox(
     "darknet", or "smooth", which averages over the pixels that a smaller one covers. darknet: see
     `Letterbox`. image_size: (width, height) of the picture where `image` is a reduced copy of it
     (images.read_reduced); boxes are then carried back to the picture. Returns the input (3, height, width),
-    float32 in 0..1, its memory in the order of pixels as networks here like it best, and the `Letterbox`.
-    Raises ImageError for another form.
+    in 0..1 and of that dtype (rounded from float32), its memory in the order of pixels as networks here like
+    it best, and the `Letterbox`. Raises ImageError for another form.
     """
     pixels = as_planes(image)
     box = Letterbox(image_size or (pixels.shape[2], pixels.shape[1]), (int(size[0]), int(size[1])), darknet)
     (w, h), (left, top) = box.content_size, box.offset
-    out = torch.empty(box.network_size[1], box.network_size[0], 3).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    wide, high = box.network_size
+    out = torch.empty(high, wide, 3, dtype=dtype).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     for band in (out[:, :top], out[:, top + h :], out[:, :, :left], out[:, :, left + w :]):
         band.fill_(GREY)
     scale(pixels, (w, h), resize, out=out[:, top : top + h, left : left + w])
@@ -114,7 +116,8 @@ def scale(
 ) -> Tensor:
     """(3, H, W) uint8 or float in 0..1 -> (3, height, width) float32 in 0..1 for `size` = (width, height).
 
-    resize: see `letterbox`. out: where to write it, (3, height, width) float32; it is returned then.
+    resize: see `letterbox`. out: where to write it, (3, height, width) of a floating type; it is returned
+    then.
     """
     if resize not in RESIZES:
         raise ImageError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}")
@@ -125,7 +128,8 @@ def scale(
         batch = pixels.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # (3, H, W) -> (1, 3, H, W)
         smooth = F.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
         if smooth.dtype == torch.uint8:
-            return torch.div(smooth, 255, out=out)
+            # Bytes are exact in bfloat16, too, so that the quotient is rounded once.
+            return smooth.float().div_(255) if out is None else out.copy_(smooth).div_(255)
         # In floating point its weights add up to 1 only to rounding.
         return _put(_unit(smooth).clamp_(0, 1), out)
     # Only the rows that are looked at become floating point: of a large photograph those are few.

@@ -105,6 +105,21 @@ def test_a_box_stays_on_its_pixels(width, height):
     )
 
 
+@pytest.mark.parametrize("resize", ["darknet", "smooth"])
+@pytest.mark.parametrize("width, height", [(640, 480), (50, 333), (96, 64), (1, 1)])
+def test_in_bfloat16_each_value_is_rounded_once(resize, width, height):
+    image = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    exact, box = letterbox(image, (96, 64), resize=resize)
+    rounded, same = letterbox(image, (96, 64), resize=resize, dtype=torch.bfloat16)
+    assert rounded.dtype == torch.bfloat16 and same == box and rounded.stride() == exact.stride()
+    assert torch.equal(rounded, exact.to(torch.bfloat16))
+    every = torch.arange(256, dtype=torch.uint8).view(16, 16, 1).expand(16, 16, 3).contiguous().numpy()
+    exact, rounded = (
+        letterbox(every, (16, 16), resize=resize, dtype=t)[0] for t in (torch.float, torch.bfloat16)
+    )
+    assert torch.equal(rounded, exact.to(torch.bfloat16)) and len(rounded.unique()) > 200
+
+
 def test_darknets_offset_is_half_a_pixel_off_where_the_border_is_odd():
     exact, theirs = (Letterbox((773, 512), (96, 96), darknet) for darknet in (False, True))
     boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2]], dtype=torch.float64)
