@@ -118,6 +118,26 @@ def test_threads_share_a_layer():
     assert all(torch.equal(a, expected.packed(x)) for a, x in zip(found, inputs, strict=True))
 
 
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="bfloat16 is emulated here")
+@pytest.mark.parametrize(
+    "filters, grid, single, several",
+    [(64, 13, True, True), (64, 104, False, True), (1024, 13, True, True), (2048, 13, False, False)],
+)
+def test_large_convolutions_have_programs_only_where_threads_share_them(filters, grid, single, several):
+    spec = Convolution(filters, 3, 1, 1, "leaky", batch_normalize=False)
+    unit = ConvolutionUnit(spec, 64 if filters < 1024 else 128, "darknet-gpu", init=True).to(torch.bfloat16)
+    layer = PackedConvolution(unit, (grid, grid))
+    x = torch.zeros(1, 64 if filters < 1024 else 128, grid, grid, dtype=torch.bfloat16)
+    before = torch.get_num_threads()
+    try:
+        for threads, has in ((1, single), (2, several)):
+            torch.set_num_threads(threads)
+            assert (layer.plain(x) is not None) == has
+            assert layer.plain(x.float()) is None
+    finally:
+        torch.set_num_threads(before)
+
+
 class Odd(Programmed):
     """Doubles its input; what a program would be made of is given."""
 
