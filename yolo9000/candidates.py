@@ -20,6 +20,9 @@ from yolo9000.voting import vote
 # Boxes whose full class logits are held at a time: 1,024 x 9,418 floats are 39 MB.
 _CHUNK = 1024
 
+# Boxes up to which each is asked for itself: finding those of one cell takes longer than asking twice.
+_FEW = 16
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -72,11 +75,14 @@ def candidates(
         everywhere, objectness = None, box_math.objectness(raw_boxes, len(anchors))
     at = (objectness > options.threshold).nonzero(as_tuple=True)  # in Darknet's order: anchor, row, column
     boxes_cxcywh = decode_at(raw_boxes, anchors, at) if everywhere is None else everywhere[at]  # (M, 4)
-    finite = boxes_cxcywh.isfinite().all(dim=-1)
+    finite = boxes_cxcywh.isfinite()
     if not finite.all():
-        at, boxes_cxcywh = tuple(index[finite] for index in at), boxes_cxcywh[finite]
+        rows = finite.all(dim=-1)
+        at, boxes_cxcywh = tuple(index[rows] for index in at), boxes_cxcywh[rows]
     parts = [_answer(output, some, objectness, decision, class_map) for some in _chunks(*at)]
-    if parts:
+    if len(parts) == 1:  # as on all but crowded pictures
+        which, node, log_path, log_given = parts[0]
+    elif parts:
         which, node, log_path, log_given = zip(*parts, strict=True)
         longest = max(path.shape[1] for path in log_path)
         log_path = [F.pad(path, (0, longest - path.shape[1]), value=torch.nan) for path in log_path]
@@ -105,7 +111,7 @@ def _answer(
     cells = None  # of each box the number of its cell, where boxes of one cell have the same classes
     if isinstance(output, LazyOutput):
         asked = tuple(place)
-        if len(output.weight) == 1:
+        if len(output.weight) == 1 and len(number) > _FEW:
             asked, cells = _cells(output, *place)
         conditionals = LazyConditionals(output, *asked)
     else:
@@ -119,7 +125,7 @@ def _answer(
         if options.rule == "hedge":  # what is at least something is an answer
             return parts
         some = parts[1] >= 0
-        return tuple(part[some] for part in parts)
+        return parts if some.all() else tuple(part[some] for part in parts)
     logs = decision.conditionals(conditionals).all(hierarchy)
     log_probabilities = hierarchy.log_probabilities(logs)  # (M, C)
     if cells is not None:
