@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from yolo9000.blocks import ClassRows, ConvolutionUnit, LogSumExpUnit, RegionRows, activate, max_pool, reorg
 from yolo9000.errors import ModelError
 from yolo9000.head import LazyOutput
-from yolo9000.plan import Plans
+from yolo9000.plan import Plans, check_fit
 from yolo9000.roi import roi_average
 from yolo9000.rowbank import RowBank
 from yolo9000.spec import (
@@ -77,7 +77,10 @@ class Network(nn.Module):
         self.record: dict[str, Any] = {}
         self.defaults: dict[str, Any] = {}
         self.frozen = 0
+        # Layers that are one call of a module with one input, by number: packed.py's.
+        self.packed: dict[int, nn.Module] = {}
         self._plans = Plans(spec)
+        self._fits: set[tuple[Any, ...]] = set()  # outputs wanted and sizes of images whose grids fit
         self._hierarchy: Hierarchy | None = None
         self._tree: WordTree | None = None
         self.tree = tree
@@ -222,7 +225,7 @@ class Network(nn.Module):
             rows = self.layers[-1].rows
             bank = _bank(rows.weight, rows.bias, 2)
             found = self.outputs(images, (region.boxes, layer))
-            _check_fit(len(self.spec) - 1, region, [found[region.boxes], found[layer]])
+            check_fit(len(self.spec) - 1, region, [found[region.boxes], found[layer]])
             return replace(self.lazy_from(found[region.boxes], found[layer]), bank=bank)
         last = len(self.spec) - 2
         conv = self.spec.layers[last]
@@ -282,25 +285,35 @@ class Network(nn.Module):
         outputs = {IMAGE: images}
         plan, resting = self._plans(wanted), frozenset()
         external = plan.external and self.external(images)
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # sizes may be open then
+        size = None if traced else (wanted, *images.shape[2:])
+        fits = size in self._fits
+        direct = self.packed if fits else {}
         for i, sources, done in plan.steps:
             if i in resting:
                 continue
-            if isinstance(self.spec.layers[i], External):
+            if i in direct:
+                outputs[i] = direct[i](outputs[sources[0]])
+            elif isinstance(self.spec.layers[i], External):
                 outputs[i] = self._from_external(external, i, images)
             else:
-                outputs[i] = self._step(i, [outputs[j] for j in sources])
+                inputs = [outputs[j] for j in sources]
+                if not fits:
+                    check_fit(i, self.spec.layers[i], inputs)
+                outputs[i] = self._step(i, inputs)
             second = plan.seconds.get(i)
             if second and (said := second.settled(i, outputs, self.layers, self._step)):
                 resting |= second.layers
                 outputs |= said
             for j in done:
                 del outputs[j]
+        if size is not None:
+            self._fits.add(size)
         return {i: outputs[i] for i in wanted}
 
     def _step(self, index: int, inputs: list[Tensor]) -> Tensor:
-        """The output of one layer. ModelError for inputs of sizes that do not go together."""
+        """The output of one layer, for inputs that `check_fit` lets pass."""
         layer, x = self.spec.layers[index], inputs[0]
-        _check_fit(index, layer, inputs)
         match layer:
             case MaxPool() if isinstance(self.layers[index], nn.Identity):  # else packed.py has been here
                 return max_pool(x, layer)
@@ -359,26 +372,6 @@ def _bank(weight: Tensor, bias: Tensor, dims: int) -> RowBank | None:
     if not (torch.is_grad_enabled() and weight.requires_grad):
         return None
     return RowBank(weight.flatten(0, dims - 1), bias.flatten())  # (A or 1, K, D) -> (A*K, D)
-
-
-def _check_fit(index: int, layer: Layer, inputs: list[Tensor]) -> None:
-    """ModelError where the grids, whose sizes depend on the image's, do not fit this layer."""
-    shapes = [tuple(x.shape[2:]) for x in inputs if x.dim() == 4] or [()]
-    needed, multiple = 1, 1
-    match layer:
-        case Convolution():
-            needed = layer.dilation * (layer.size - 1) + 1 - 2 * layer.padding
-        case MaxPool():
-            needed = layer.size - layer.padding
-        case AveragePool(padded=False):
-            needed = layer.size
-        case Reorg():
-            multiple = layer.stride
-    if len(set(shapes)) > 1:
-        raise ModelError(f"layer {index} ({layer.kind}): joins grids of different sizes {shapes}")
-    if shapes[0] and (min(shapes[0]) < max(1, needed) or any(extent % multiple for extent in shapes[0])):
-        what = f"at least {needed}" if multiple == 1 else f"a multiple of {multiple}"
-        raise ModelError(f"layer {index} ({layer.kind}): a grid of {shapes[0]}; wanted {what} a side")
 
 
 def _module(spec: NetworkSpec, index: int, init: bool) -> nn.Module:

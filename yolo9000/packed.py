@@ -126,13 +126,13 @@ def pack(net: "Network", size: tuple[int, int]) -> "Network":
     for index, layer in enumerate(net.spec):
         unit = net.layers[index]
         if isinstance(layer, MaxPool):
-            net.layers[index] = PackedMaxPool(layer, index)
+            net.packed[index] = net.layers[index] = PackedMaxPool(layer, index)
         elif isinstance(unit, ConvolutionUnit) and index != rows and _fits(unit):
             source = net.spec.inputs(index)[0]
             stride = net.spec.outputs[source].stride if source >= 0 else 1
             width, height = (max(1, int(side / stride)) for side in size)
             with suppress(RuntimeError):  # a window larger than its grid: running it says so in words
-                net.layers[index] = PackedConvolution(unit, (height, width), index)
+                net.packed[index] = net.layers[index] = PackedConvolution(unit, (height, width), index)
     return net
 
 

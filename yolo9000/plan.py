@@ -1,5 +1,5 @@
 """Which layers of a network run for which outputs, in what order, and which may rest: of two experts the
-second need not run where its gate does not hear it.
+second need not run where its gate does not hear it. And whether grids are of sizes that layers can run.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from yolo9000.layers import IMAGE, External, Gate
+from yolo9000.errors import ModelError
+from yolo9000.layers import IMAGE, AveragePool, Convolution, External, Gate, Layer, MaxPool, Reorg
 from yolo9000.spec import NetworkSpec
 
 # Gate's share of the second expert, clip(1/2 + v / 6, 0, 1), is zero up to here.
@@ -151,3 +152,23 @@ def needed(spec: NetworkSpec, wanted: Iterable[int], without: Collection[tuple[i
             found.add(i)
             pending += [j for j in spec.inputs(i) if (j, i) not in without]
     return found
+
+
+def check_fit(index: int, layer: Layer, inputs: list[Tensor]) -> None:
+    """ModelError where the grids, whose sizes depend on the image's, do not fit this layer."""
+    shapes = [tuple(x.shape[2:]) for x in inputs if x.dim() == 4] or [()]
+    needed, multiple = 1, 1
+    match layer:
+        case Convolution():
+            needed = layer.dilation * (layer.size - 1) + 1 - 2 * layer.padding
+        case MaxPool():
+            needed = layer.size - layer.padding
+        case AveragePool(padded=False):
+            needed = layer.size
+        case Reorg():
+            multiple = layer.stride
+    if len(set(shapes)) > 1:
+        raise ModelError(f"layer {index} ({layer.kind}): joins grids of different sizes {shapes}")
+    if shapes[0] and (min(shapes[0]) < max(1, needed) or any(extent % multiple for extent in shapes[0])):
+        what = f"at least {needed}" if multiple == 1 else f"a multiple of {multiple}"
+        raise ModelError(f"layer {index} ({layer.kind}): a grid of {shapes[0]}; wanted {what} a side")

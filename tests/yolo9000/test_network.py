@@ -11,6 +11,7 @@ from yolo9000 import presets
 from yolo9000.blocks import BatchNorm
 from yolo9000.errors import ModelError
 from yolo9000.network import Network
+from yolo9000.packed import pack
 from yolo9000.spec import (
     Add,
     AveragePool,
@@ -281,6 +282,25 @@ def test_images_that_cannot_be_run(images, says):
 def test_images_too_small_for_a_layer(layers, size, says):
     with pytest.raises(ModelError, match=says):
         Network(NetworkSpec(32, 32, layers)).eval()(torch.rand(1, 3, size, size))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_size_that_fits_is_looked_at_once_and_one_that_does_not_each_time(packed, monkeypatch):
+    layers = (Convolution(4, 1), MaxPool(2, 2), Convolution(4, 5, padding=0), MaxPool(2, 2, 0))
+    net = Network(NetworkSpec(32, 32, layers)).eval()
+    image, tiny = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        expected = net(image)
+        net = pack(net.fuse(), (32, 32)) if packed else net
+        for _ in range(2):
+            assert net.features(tiny, 1).shape == (1, 4, 4, 4)  # so far it fits
+            with pytest.raises(ModelError, match=r"layer 2 .*wanted at least 5"):
+                net(tiny)
+        torch.testing.assert_close(net(image), expected)
+        monkeypatch.setattr("yolo9000.network.check_fit", None)  # not to be called
+        for _ in range(2):
+            torch.testing.assert_close(net(image), expected)
+            assert net.features(tiny, 1).shape == (1, 4, 4, 4)
 
 
 def test_anchors_stay_exact_in_bfloat16():
