@@ -33,8 +33,8 @@ _ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
 
 # Convolutions that have a program. Up to so many multiplications, 0.6 ms on one core: what it saves at a
 # call, some tens of microseconds, counts. Larger ones where several threads share each, up to so many
-# weights, 4 MiB as bfloat16, which it would hold twice: 4% of the network's time, but in lanes of one thread
-# it costs 7%.
+# weights, 4 MiB as bfloat16, which it would hold twice: 4% of the network's time; nothing in lanes of one
+# thread.
 _MOST_WORK, _MOST_WEIGHTS = 2**28, 2**21
 
 

@@ -5,11 +5,14 @@ no program. What the layers compute is packed.py's.
 """
 
 import ctypes
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +34,7 @@ _VALUES, _OUTPUTS = 2**16, 8
 _NEEDED = ("_create_graph_by_tracing", "_create_function_from_graph", "_last_executed_optimized_graph")
 # PyTorch has one switch for all that is compiled at a time.
 _SWITCH = threading.Lock()
+_maker: ThreadPoolExecutor | None = None
 
 Run = Callable[[Tensor], Tensor]
 Kind = tuple[torch.Size, tuple[int, ...], int]  # shape and strides of an input, threads
@@ -75,18 +79,16 @@ class Programmed(nn.Module):
         if self._seen[kind] > self._after and not x.requires_grad and _SWITCH.acquire(blocking=False):
             try:
                 room = sum(run is not None for run in self._settled.values()) < _MOST
-                self._settled[kind] = self._program(x, output) if room else None
+                plain = self.plain(x) if room and can_program() else None
+                self._settled[kind] = plain and _apart(partial(self._program, plain, x, output))
                 _give_back()
             finally:
                 _SWITCH.release()
         return output
 
-    def _program(self, x: Tensor, wanted: Tensor) -> Run | None:
-        """A program for inputs like x, whose output is `wanted`; None if it gave another one, is slower, or
-        cannot be made here."""
-        plain = self.plain(x)
-        if plain is None or not can_program():
-            return None
+    def _program(self, plain: Run, x: Tensor, wanted: Tensor) -> Run | None:
+        """A program of `plain` for inputs like x, whose output is `wanted`; None if it gave another one, is
+        slower, or cannot be made."""
         with suppress(Exception), _fusing():  # whatever a compiler stumbles over, the layer runs without it
             graph = torch._C._create_graph_by_tracing(plain, (x,), lambda value: "", True, False)[0]
             program = torch._C._create_function_from_graph("layer", graph)
@@ -129,6 +131,29 @@ def _fusing() -> Iterator[None]:
         yield
     finally:
         torch.jit.enable_onednn_fusion(before)
+
+
+def _apart(make: Callable[[], Run | None]) -> Run | None:
+    """What `make` gives; for a lane of one thread made in another, that lives on. What a program holds must
+    not lie amid a lane's memory: glibc grants a thread heaps of 64 MB, and with less room in the first the
+    layers would take and return a second at every picture, 1,350 page faults each. Several threads' programs
+    are made in place: OpenMP would give the other thread as many more, and with more threads than processors
+    let all of them sleep between layers."""
+    global _maker
+    if torch.get_num_threads() > 1:
+        return make()
+    if _maker is None:
+        _maker = ThreadPoolExecutor(1, "programs", partial(torch.set_num_threads, 1))
+    return _maker.submit(torch.inference_mode()(make)).result()
+
+
+def _forget_maker() -> None:
+    global _maker
+    _maker = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_maker)  # threads are not inherited
 
 
 def _give_back() -> None:

@@ -1,10 +1,13 @@
 """Programs of oneDNN Graph give what the packed layers give that they stand for."""
 
 import copy
+import os
 import pickle
 import platform
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -107,6 +110,47 @@ def test_layers_make_theirs_at_runs_of_their_own(monkeypatch):
             layer(images(1, 16, 8, 8))
         found.append([programs(layer) for layer in layers])
     assert found == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]]
+
+
+@graph
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_lane_of_one_thread_has_its_programs_made_elsewhere(monkeypatch, threads):
+    made = []
+    ours = Programmed._program
+    monkeypatch.setattr(
+        Programmed, "_program", lambda *given: made.append(threading.current_thread()) or ours(*given)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        layer = pool()
+        for seed in range(3):
+            x = images(1, 16, 8, 8, seed=seed)
+            assert torch.equal(layer(x), layer.packed(x))
+    finally:
+        torch.set_num_threads(before)
+    assert programs(layer) == 1
+    assert [thread is threading.current_thread() for thread in made] == [threads > 1]
+
+
+@graph
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_makes_its_own():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        pool()(images(1, 16, 8, 8))  # the thread that makes programs is there
+        with get_context("fork").Pool(1) as workers:
+            assert workers.apply_async(programs_after_two_runs).get(timeout=60) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def programs_after_two_runs() -> int:
+    layer = pool()
+    for _ in range(2):
+        layer(images(1, 16, 8, 8))
+    return programs(layer)
 
 
 @graph
