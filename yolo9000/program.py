@@ -144,7 +144,11 @@ def _apart(make: Callable[[], Run | None]) -> Run | None:
         return make()
     if _maker is None:
         _maker = ThreadPoolExecutor(1, "programs", partial(torch.set_num_threads, 1))
-    return _maker.submit(torch.inference_mode()(make)).result()
+    try:
+        made = _maker.submit(torch.inference_mode()(make))
+    except RuntimeError:  # the main thread has ended, and Python begins no more work for threads
+        return make()
+    return made.result()
 
 
 def _forget_maker() -> None:

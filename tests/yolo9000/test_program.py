@@ -134,6 +134,19 @@ def test_a_lane_of_one_thread_has_its_programs_made_elsewhere(monkeypatch, threa
 
 
 @graph
+def test_a_thread_that_outlives_the_main_one_has_programs_too(monkeypatch):
+    ended = ThreadPoolExecutor(1)
+    ended.shutdown()
+    monkeypatch.setattr(program, "_maker", ended)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert programs_after_two_runs() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@graph
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 def test_a_forked_process_makes_its_own():
     before = torch.get_num_threads()
