@@ -79,16 +79,19 @@ class Programmed(nn.Module):
         if self._seen[kind] > self._after and not x.requires_grad and _SWITCH.acquire(blocking=False):
             try:
                 room = sum(run is not None for run in self._settled.values()) < _MOST
-                plain = self.plain(x) if room and can_program() else None
-                self._settled[kind] = plain and _apart(partial(self._program, plain, x, output))
+                can = room and can_program()
+                self._settled[kind] = _apart(partial(self._program, x, output)) if can else None
                 _give_back()
             finally:
                 _SWITCH.release()
         return output
 
-    def _program(self, plain: Run, x: Tensor, wanted: Tensor) -> Run | None:
-        """A program of `plain` for inputs like x, whose output is `wanted`; None if it gave another one, is
-        slower, or cannot be made."""
+    def _program(self, x: Tensor, wanted: Tensor) -> Run | None:
+        """A program for inputs like x, whose output is `wanted`; None if it gave another one, is slower, or
+        cannot be made."""
+        plain = self.plain(x)
+        if plain is None:
+            return None
         with suppress(Exception), _fusing():  # whatever a compiler stumbles over, the layer runs without it
             graph = torch._C._create_graph_by_tracing(plain, (x,), lambda value: "", True, False)[0]
             program = torch._C._create_function_from_graph("layer", graph)

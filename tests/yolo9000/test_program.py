@@ -6,7 +6,9 @@ import pickle
 import platform
 import threading
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 
 import pytest
@@ -41,6 +43,16 @@ def pool() -> PackedMaxPool:
     return PackedMaxPool(MaxPool(2, 2))
 
 
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def programs(layer: Programmed) -> int:
     return sum(run is not None for run in layer._settled.values())
 
@@ -62,14 +74,10 @@ def test_a_convolution_stays_bit_for_bit_what_it_was(activation, form, channels,
     spec = Convolution(channels[1], size, stride, padding, activation, batch_normalize=False)
     unit = ConvolutionUnit(spec, channels[0], "darknet-gpu", init=True).to(dtype)
     layer = PackedConvolution(unit, grid)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with computing_with(threads):
         for seed in range(4):
             x = images(batch, channels[0], *grid, seed=seed).to(dtype)
             assert torch.equal(layer(x), layer.packed(x))
-    finally:
-        torch.set_num_threads(before)
 
 
 @settings(max_examples=25, deadline=None)
@@ -120,15 +128,11 @@ def test_a_lane_of_one_thread_has_its_programs_made_elsewhere(monkeypatch, threa
     monkeypatch.setattr(
         Programmed, "_program", lambda *given: made.append(threading.current_thread()) or ours(*given)
     )
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with computing_with(threads):
         layer = pool()
         for seed in range(3):
             x = images(1, 16, 8, 8, seed=seed)
             assert torch.equal(layer(x), layer.packed(x))
-    finally:
-        torch.set_num_threads(before)
     assert programs(layer) == 1
     assert [thread is threading.current_thread() for thread in made] == [threads > 1]
 
@@ -138,25 +142,17 @@ def test_a_thread_that_outlives_the_main_one_has_programs_too(monkeypatch):
     ended = ThreadPoolExecutor(1)
     ended.shutdown()
     monkeypatch.setattr(program, "_maker", ended)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with computing_with(1):
         assert programs_after_two_runs() == 1
-    finally:
-        torch.set_num_threads(before)
 
 
 @graph
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 def test_a_forked_process_makes_its_own():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with computing_with(1):
         pool()(images(1, 16, 8, 8))  # the thread that makes programs is there
         with get_context("fork").Pool(1) as workers:
             assert workers.apply_async(programs_after_two_runs).get(timeout=60) == 1
-    finally:
-        torch.set_num_threads(before)
 
 
 def programs_after_two_runs() -> int:
@@ -177,22 +173,25 @@ def test_threads_share_a_layer():
 
 @pytest.mark.skipif(not can_pack(torch.bfloat16), reason="bfloat16 is emulated here")
 @pytest.mark.parametrize(
-    "filters, grid, single, several",
-    [(64, 13, True, True), (64, 104, False, True), (1024, 13, True, True), (2048, 13, False, False)],
+    "channels, filters, grid, single, several",
+    [
+        (64, 64, 13, True, True),
+        (64, 64, 104, False, True),
+        (128, 1024, 13, True, True),
+        (128, 2048, 13, False, False),
+    ],
 )
-def test_large_convolutions_have_programs_only_where_threads_share_them(filters, grid, single, several):
+def test_large_convolutions_have_programs_only_where_threads_share_them(
+    channels, filters, grid, single, several
+):
     spec = Convolution(filters, 3, 1, 1, "leaky", batch_normalize=False)
-    unit = ConvolutionUnit(spec, 64 if filters < 1024 else 128, "darknet-gpu", init=True).to(torch.bfloat16)
+    unit = ConvolutionUnit(spec, channels, "darknet-gpu", init=True).to(torch.bfloat16)
     layer = PackedConvolution(unit, (grid, grid))
-    x = torch.zeros(1, 64 if filters < 1024 else 128, grid, grid, dtype=torch.bfloat16)
-    before = torch.get_num_threads()
-    try:
-        for threads, has in ((1, single), (2, several)):
-            torch.set_num_threads(threads)
+    x = torch.zeros(1, channels, grid, grid, dtype=torch.bfloat16)
+    for threads, has in ((1, single), (2, several)):
+        with computing_with(threads):
             assert (layer.plain(x) is not None) == has
             assert layer.plain(x.float()) is None
-    finally:
-        torch.set_num_threads(before)
 
 
 class Odd(Programmed):
