@@ -26,10 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from detect_peers import PEERS
+from detect_peers import OWN, PEERS
 
-OURS = "ours"
-OWN = (OURS, "ours-float32", "ours-packed")  # the last without programs of layers (yolo9000/program.py)
+OURS = OWN[0]
 CONTENDERS = (*OWN, *PEERS)
 MODULES = {"opencv": "cv2", "onnxruntime": "onnxruntime", "openvino": "openvino", "openvino-bf16": "openvino"}
 PICTURES = {"640x480": (640, 480), "12MP": (4000, 3000)}

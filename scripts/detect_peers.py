@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 NMS_IOU = 0.4
+# The last two: no more input than the picture needs; without programs of layers (yolo9000/program.py).
+OWN = ("ours", "ours-float32", "ours-rect", "ours-packed")
 PEERS = ("opencv", "onnxruntime", "openvino", "openvino-bf16")
 Found = list[tuple[list[float], float, str, tuple[str, ...]]]  # box in pixels, score, name, path of ids
 
@@ -146,7 +148,7 @@ def _network(name: str, file: Path, threads: int) -> Callable[[np.ndarray], np.n
 class Ours:
     """This package's detector of the same network, read from a model file."""
 
-    def __init__(self, folder: Path, precision: str, threads: int) -> None:
+    def __init__(self, folder: Path, precision: str, rect: bool, threads: int) -> None:
         import torch
 
         from yolo9000 import Detector
@@ -157,7 +159,7 @@ class Ours:
         torch.set_num_threads(threads)
         self.torch = torch
         facts = json.loads((folder / "facts.json").read_text())
-        self.detector = Detector.load(folder / "model.safetensors", precision=precision)
+        self.detector = Detector.load(folder / "model.safetensors", precision=precision, rect=rect)
         self.given = {"threshold": facts["threshold"], "rule": "greedy", "nms": "class", "nms_iou": NMS_IOU}
         self.given["score"] = "objectness"
         self.options = self.detector.options(**self.given)
@@ -167,7 +169,8 @@ class Ours:
         picture, image_size = self.read(data, detector.size)
         watch("decode")
         how = {"resize": detector.resize, "image_size": image_size, "dtype": detector._dtype}
-        image, box = self.letterbox(picture, detector.size, **how)
+        rect = detector.stride if detector.rect else None
+        image, box = self.letterbox(picture, detector.size, rect=rect, **how)
         watch("letterbox")
         output = detector.run(image[None])
         watch("network")
@@ -187,8 +190,12 @@ class Ours:
 
     def body(self, size: int) -> Callable[[], Any]:
         """The network alone up to the features that class rows are applied to."""
+        from yolo9000.letterbox import rect_size
+
         net, dtype = self.detector._running, self.detector._dtype
-        image = self.torch.rand(size, size, 3).to(dtype).permute(2, 0, 1)[None]  # laid out as a picture is
+        # Pictures are 4 to 3 here.
+        sides = rect_size((4, 3), (size, size), self.detector.stride) if self.detector.rect else (size, size)
+        image = self.torch.rand(*sides[::-1], 3).to(dtype).permute(2, 0, 1)[None]  # laid out as a picture is
         layer = len(net.spec) - 3
 
         def run() -> Any:
@@ -248,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog="Started by bench_detect.py."
     )
-    parser.add_argument("name", choices=(*PEERS, "ours", "ours-float32", "ours-packed"))
+    parser.add_argument("name", choices=(*PEERS, *OWN))
     parser.add_argument("folder", type=Path, help="what bench_detect.py prepared")
     parser.add_argument("threads", type=int)
     given = parser.parse_args()
@@ -258,7 +265,7 @@ def main() -> None:
 
             program._AFTER = math.inf
         precision = "float32" if given.name.endswith("float32") else "auto"
-        contender: Any = Ours(given.folder, precision, given.threads)
+        contender: Any = Ours(given.folder, precision, given.name.endswith("rect"), given.threads)
     else:
         contender = Peer(given.name, given.folder, given.threads)
     pictures = {path.stem: path.read_bytes() for path in given.folder.glob("*.jpg")}

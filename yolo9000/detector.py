@@ -20,6 +20,7 @@ from yolo9000.decision import Decision
 from yolo9000.detections import SOMETHING, Detections
 from yolo9000.device import find_device, has_bfloat16
 from yolo9000.errors import ImageError, ModelError
+from yolo9000.fitted import Fitted, alike
 from yolo9000.habits import spoken, translated
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
@@ -43,23 +44,12 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 _LARGEST_SIDE = 4096
 
 
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-    """A picture ready for the network. image: (3, H, W) in 0..1, of the network's type; box: where the
-    picture lies in it; source: its file, if any; picture: its pixels (H, W, 3) uint8, if they are kept."""
-
-    image: Tensor
-    box: Letterbox
-    source: str | None
-    picture: np.ndarray | None
-
-
 class Detector(Pretrained):
     """Finds objects on photographs with any network that ends in a region layer, over a tree or a flat list
     of classes.
 
     Attributes: net (as given), tree (a WordTree; one group of roots for a flat list), class_map (data set
-    class -> node, or None), size ((width, height) that pictures are letterboxed to by default), stride,
+    class -> node, or None), size ((width, height) that pictures are letterboxed to by default), rect, stride,
     precision ("float32" or "bfloat16"), defaults.
     """
 
@@ -70,13 +60,15 @@ class Detector(Pretrained):
         names: Sequence[str] | str | Path | None = None,
         precision: str = "auto",
         resize: str | None = None,
+        rect: bool = False,
         device: str | torch.device = "cpu",
     ) -> None:
         """net: a network that ends in a region layer. A fused copy of it runs, but with its own class rows if
         it is in evaluation mode: when those change later, `run` raises ModelError. names: display names of
         its classes, a sequence or a file. precision: "float32", "bfloat16", or "auto": bfloat16 where the
         processor has instructions for it. resize: how pictures are scaled down: "smooth", averaging as in
-        training here, or "darknet"; by default what the model says, else "smooth".
+        training here, or "darknet"; by default what the model says, else "smooth". rect: the input is no
+        larger than a picture scaled into its size needs, in whole strides: less grey to compute on.
 
         Raises ModelError for a classifier, a wrong number of names, a device that is not there.
         """
@@ -105,6 +97,7 @@ class Detector(Pretrained):
         self.resize = own_resize if resize is None else resize
         if self.resize not in RESIZES:
             raise ValueError(f"resize is one of {', '.join(RESIZES)}, not {self.resize!r}")
+        self.rect = rect
         check_defaults(self.defaults)
         bfloat16 = precision == "bfloat16" or (
             precision == "auto" and net.external is None and has_bfloat16(self.device)
@@ -291,8 +284,9 @@ class Detector(Pretrained):
             array, image_size = read_image(picture), None
         else:
             array, image_size = read_reduced(picture, size)
+        rect, resize, dtype = self.stride if self.rect else None, self.resize, self._dtype
         image, box = letterbox(
-            array, size, resize=self.resize, darknet=darknet, image_size=image_size, dtype=self._dtype
+            array, size, rect=rect, resize=resize, darknet=darknet, image_size=image_size, dtype=dtype
         )
         source = str(picture) if isinstance(picture, str | Path) else None
         if source is not None:  # a file is read again to draw on; others may not come again
@@ -301,14 +295,17 @@ class Detector(Pretrained):
 
     def answers(self, fitted: Sequence[Fitted], options: Options) -> list[Detections]:
         """Objects on pictures from `fit`, run together. Any thread; options: from `options`."""
-        images = [one.image for one in fitted]
-        # Stacking copies; one picture needs none.
-        output = self.run(images[0][None] if len(images) == 1 else torch.stack(images))
-        found = self.candidates(output, options)
-        return [
-            self.detections(found.of(i), one.box, options, one.source, one.picture)
-            for i, one in enumerate(fitted)
-        ]
+        answers: dict[int, Detections] = {}
+        for rows in alike(fitted):
+            images = [fitted[k].image for k in rows]
+            # Stacking copies; one picture needs none.
+            found = self.candidates(
+                self.run(images[0][None] if len(images) == 1 else torch.stack(images)), options
+            )
+            for i, k in enumerate(rows):
+                one = fitted[k]
+                answers[k] = self.detections(found.of(i), one.box, options, one.source, one.picture)
+        return [answers[k] for k in range(len(fitted))]
 
     def detections(
         self,

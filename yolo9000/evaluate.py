@@ -66,7 +66,9 @@ def evaluate(
             if witness is not None:
                 witness.add(said)
             naming.add_boxes(said.lazy, said.objectness, truth, said.places)
-    result: dict[str, Any] = {"pictures": images, "size": settings.size, "bfloat16": held.bfloat16}
+    result: dict[str, Any] = {"pictures": images, "size": settings.size, "rect": settings.rect}
+    result["bfloat16"] = held.bfloat16
+    facts = len(result)
     if boxes is not None:
         result["boxes"] = boxes.scores(images, groups or {})
     labels = naming.scores()
@@ -77,7 +79,7 @@ def evaluate(
         if boxes is not None:
             witness.truth, witness.found, witness.blind = boxes.joined()
             witness.nodes = boxes.nodes.result if boxes.nodes else None
-    if len(result) == 3:
+    if len(result) == facts:
         raise TrainingError("the data has neither boxes nor labels that this model could be scored on")
     return result
 

@@ -22,6 +22,7 @@ SAME = {
 ELSEWHERE = {
     "device": "the device belongs to the detector: Detector.load(device='cuda')",
     "half": "the precision belongs to the detector: Detector.load(precision='bfloat16')",
+    "rect": "it belongs to the detector: Detector.load(rect=True)",
     "save": "found.save('out.jpg') writes the picture with its boxes",
     "save_txt": "found.to_json(), found.to_coco(...) and found.to_pandas() give rows to write",
     "save_crop": "found.crop() gives the pictures inside the boxes",

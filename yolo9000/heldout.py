@@ -20,6 +20,7 @@ from yolo9000.device import wants_bfloat16
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
+from yolo9000.letterbox import rect_size
 from yolo9000.network import Network
 from yolo9000.options import Options, asked_rule
 from yolo9000.parts import Samples, label_map
@@ -32,7 +33,8 @@ _LISTS = ("negative_labels", "image_labels", "not_exhaustive_labels")
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """size: side of the square input in pixels, 0 = the model's own. objectness: boxes below are not looked
+    """size: side of the square input in pixels, 0 = the model's own; rect: no more of the square than each
+    picture needs, in whole strides (letterbox.rect_size). objectness: boxes below are not looked
     at. pairs: (box, node) pairs of a picture that suppression looks at, the best ones; nms: overlap above
     which of two boxes with one node the worse goes. threshold, tree_threshold, rule: of the answer for
     pictures with labels only, None = as the model's detector has them; the best box counts if its objectness
@@ -43,6 +45,7 @@ class EvalSettings:
     """
 
     size: int = 0
+    rect: bool = False
     batch: int = 32
     objectness: float = 0.001
     pairs: int = 600
@@ -92,24 +95,34 @@ class EvalSettings:
 
 
 class Pictures(Dataset):
-    """Letterboxed pictures in batches, in order; picklable."""
+    """Letterboxed pictures in batches, in order; of several sizes of input one after the other. Picklable."""
 
-    def __init__(self, stores: Sequence[Samples], size: int, settings: EvalSettings):
+    def __init__(self, stores: Sequence[Samples], settings: EvalSettings, stride: int):
         where = [(s, i) for s, store in enumerate(stores) for i in range(len(store))]
-        self.stores, self.size, self.batch = list(stores), size, settings.batch
+        self.stores = list(stores)
         self.where = np.array(where[: settings.limit or None], np.int64).reshape(-1, 2)
+        sizes: dict[tuple[int, int], list[int]] = {}  # (width, height) of the input -> places
+        square = (settings.size, settings.size)
+        for place in range(len(self.where)):
+            size = rect_size(self.pixels(place), square, stride) if settings.rect else square
+            sizes.setdefault(size, []).append(place)
+        self.batches = [
+            (size, np.array(places[first : first + settings.batch], np.int64))
+            for size, places in sizes.items()
+            for first in range(0, len(places), settings.batch)
+        ]
 
     def __len__(self) -> int:
-        return -(-len(self.where) // self.batch)
+        return len(self.batches)
 
     def __getitem__(self, number: int) -> tuple[Tensor, list[augment.Placement], np.ndarray]:
-        places = np.arange(number * self.batch, min((number + 1) * self.batch, len(self.where)))
-        canvas = np.full((len(places), self.size, self.size, 3), augment.GREY, np.uint8)
+        (width, height), places = self.batches[number]
+        canvas = np.full((len(places), height, width, 3), augment.GREY, np.uint8)
         placements = []
         for row, place in enumerate(places):
             store, index = self.where[place]
             image = augment.open_image(self.stores[store][int(index)].image)
-            placements.append(augment.letterbox(*image.size, (0, 0, self.size, self.size)))
+            placements.append(augment.letterbox(*image.size, (0, 0, width, height)))
             augment.draw(image, placements[-1], canvas[row])
         return torch.from_numpy(canvas), placements, places
 
@@ -217,7 +230,7 @@ class HeldOut:
         self.net = net.eval().to(memory_format=torch.channels_last)
         self.device = next(net.parameters()).device
         self.hierarchy = Hierarchy(self.tree).to(self.device)
-        self.pictures = Pictures(stores, settings.size, settings)
+        self.pictures = Pictures(stores, settings, max(1, net.stride))
         self.truth = Truth(stores, self.pictures.where, net, self.tree)
         self.detector = net.spec.region is not None
         self.bfloat16 = wants_bfloat16(settings.precision, self.device)

@@ -82,16 +82,30 @@ class Letterbox:
         return (left / wide, top / high), (w / wide, h / high)
 
 
+def rect_size(image_size: tuple[int, int], size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The smallest input, (width, height) in whole strides, that holds the picture as it is scaled into
+    `size`, at the same scale; of 4:3 three quarters of a square. Ultralytics' `rect`. image_size, size:
+    (width, height) in pixels, the latter whole strides. Raises ImageError as `Letterbox`.
+    """
+    (w, h), (wide, high) = image_size, Letterbox(image_size, size).network_size
+    # Whole strides no less than w or h times the smaller of wide / w and high / h, in whole numbers.
+    if wide * h < high * w:
+        return wide, -(-wide * h // (w * stride)) * stride
+    return -(-high * w // (h * stride)) * stride, high
+
+
 def letterbox(
     image: np.ndarray | Tensor,
     size: tuple[int, int],
     *,
+    rect: int | None = None,
     resize: str = "darknet",
     darknet: bool = False,
     image_size: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Letterbox]:
-    """Fits a picture into `size` = (width, height).
+    """Fits a picture into `size` = (width, height); rect, a number of pixels: into as many of these as it
+    needs, see `rect_size`.
 
     image: (H, W, 3) uint8 array or tensor, RGB; or (3, H, W) floating point tensor in 0..1. resize:
     "darknet", or "smooth", which averages over the pixels that a smaller one covers. darknet: see
@@ -101,7 +115,9 @@ def letterbox(
     it best, and the `Letterbox`. Raises ImageError for another form.
     """
     pixels = as_planes(image)
-    box = Letterbox(image_size or (pixels.shape[2], pixels.shape[1]), (int(size[0]), int(size[1])), darknet)
+    image_size = image_size or (pixels.shape[2], pixels.shape[1])
+    size = (int(size[0]), int(size[1]))
+    box = Letterbox(image_size, rect_size(image_size, size, rect) if rect else size, darknet)
     (w, h), (left, top) = box.content_size, box.offset
     wide, high = box.network_size
     out = torch.empty(high, wide, 3, dtype=dtype).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)

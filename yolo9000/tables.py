@@ -5,7 +5,7 @@ from typing import Any
 
 def format_table(result: dict[str, Any]) -> str:
     """The scores as lines of text."""
-    lines = [f"{result['pictures']} pictures at {result['size']} px"]
+    lines = [f"{result['pictures']} pictures at {result['size']} px{', rect' * result.get('rect', False)}"]
     keys = ("AP", "AP50", "AP75", "AR100")
     if "boxes" in result:
         boxes = result["boxes"]

@@ -29,6 +29,9 @@ size_option = click.option(
     default=0,
     help="Side of the square input in pixels; default: the model's own.",
 )
+rect_option = click.option(
+    "--rect", is_flag=True, help="Compute on no more of the input than each picture needs: less grey."
+)
 batch_option = click.option("--batch", type=COUNT, default=32, show_default=True, help="Pictures at a time.")
 workers_option = click.option(
     "--workers",

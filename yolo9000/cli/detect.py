@@ -76,6 +76,7 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
     type=_pictures.Size(),
     help="Input of the network, 416 or 608x416.  [default: the model's]",
 )
+@_pictures.rect_option
 @click.option(
     "--precision",
     type=click.Choice(("auto", "float32", "bfloat16")),
@@ -96,6 +97,7 @@ def command(
     as_lines: bool,
     frames: int | None,
     size: tuple[int, int] | None,
+    rect: bool,
     precision: str | None,
     device: str,
     engine: str | None,
@@ -122,7 +124,7 @@ def command(
         raise click.UsageError("either --json or --json-lines")
     if any(said is not None for said in (engine, input_, output, workers, part_size)):
         words = {"model": model, "cfg": cfg, "weights": weights, "data_root": data_root, "names": names}
-        words |= {"size": size, "precision": precision, "device": device, **options}
+        words |= {"size": size, "rect": rect, "precision": precision, "device": device, **options}
         typed = {"pictures": pictures, "source": source, "out": out, "as_lines": as_lines, "frames": frames}
         _bulk.detect(engine, input_, output, workers, part_size, words, as_json, typed)
         return
@@ -161,7 +163,7 @@ def command(
             else {"precision": precision or "auto"}
         )
         try:
-            detector = Detector(net, names=names, device=device, **darknet)
+            detector = Detector(net, names=names, device=device, rect=rect, **darknet)
             chosen = detector.options(**options)  # impossible options are told before the first picture
             if size is not None:
                 detector.size = detector.checked_size(size)

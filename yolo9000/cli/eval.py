@@ -24,6 +24,7 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 @click.argument("model", required=False)
 @click.option("--data", multiple=True, required=True, type=_FILE, help="Packed file; repeatable.")
 @_pictures.size_option
+@_pictures.rect_option
 @click.option("--classes", type=_FILE, help="JSON: name -> list of ids; scores for each such group.")
 @_pictures.batch_option
 @click.option(
@@ -141,7 +142,8 @@ def _facts(model: str, net: "Network", data: tuple[Path, ...], witness: "Witness
         "tree": f"{held.tree.fingerprint} ({len(held.tree):,} nodes)",
         "data": ", ".join(path.name for path in data),
         "pictures": f"{len(held.pictures.where):,}, {data_fingerprint(witness)} (SHA-256)",
-        "input": f"{held.settings.size} px, {'bfloat16' if held.bfloat16 else 'float32'}",
+        "input": f"{held.settings.size} px{', rect' * held.settings.rect}, "
+        f"{'bfloat16' if held.bfloat16 else 'float32'}",
         "answers": f"rule {options.rule}, " + ", ".join(f"{key} {value}" for key, value in said.items()),
         "made": f"{timestamp()} by yolo9000 {__version__}, torch {torch.__version__}",
     }

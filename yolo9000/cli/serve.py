@@ -37,6 +37,7 @@ _MIB = 1 << 20
     help=f"File with a token that clients have to send.  [default: {TOKEN_VARIABLE} in the environment]",
 )
 @click.option("--size", type=_pictures.Size(), help="Input of the network, 416 or 608x416.")
+@_pictures.rect_option
 @click.option("--precision", type=click.Choice(("auto", "float32", "bfloat16")), help="As of detect.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option(
@@ -78,6 +79,7 @@ def command(
     hosts: tuple[str, ...],
     token_file: Path | None,
     size: tuple[int, int] | None,
+    rect: bool,
     precision: str | None,
     device: str,
     batch: int | None,
@@ -133,6 +135,7 @@ def command(
             net,
             names=names,
             device=device,
+            rect=rect,
             precision=precision or ("float32" if cfg else "auto"),
             **({"resize": "darknet"} if cfg else {}),
         )

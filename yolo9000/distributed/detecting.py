@@ -55,13 +55,14 @@ class DetectPictures:
         precision: str | None = None,
         device: str = "cpu",
         size: int | tuple[int, int] | None = None,
+        rect: bool = False,
         threads: int | None = 1,
         sha256: str | None = None,
         **options: Any,
     ) -> None:
         """model, or cfg with weights and data_root: files that every worker can read; neither: the model in
-        the package. names, precision, device, size, options: as Detector takes them. threads: what torch
-        computes with in this process from now on, None to leave it. sha256: what the model must have.
+        the package. names, precision, device, size, rect, options: as Detector takes them. threads: what
+        torch computes with in this process from now on, None to leave it. sha256: what the model must have.
 
         Raises ModelError for a model that cannot be read or is another one, ValueError for impossible
         options.
@@ -73,11 +74,19 @@ class DetectPictures:
         if cfg is not None:
             self.sha256 = _sha256(cfg, weights)
             self.detector = Detector.from_darknet(
-                cfg, weights, data_root, names=names, device=device, precision=precision or "float32"
+                cfg,
+                weights,
+                data_root,
+                names=names,
+                device=device,
+                rect=rect,
+                precision=precision or "float32",
             )
         else:
             self.sha256 = read_info(model, verify=False).sha256
-            self.detector = Detector.load(model, names=names, device=device, precision=precision or "auto")
+            self.detector = Detector.load(
+                model, names=names, device=device, rect=rect, precision=precision or "auto"
+            )
         if sha256 is not None and sha256 != self.sha256:
             raise ModelError(
                 f"{model or cfg}: is another model ({self.sha256[:12]}) than the one that was asked for"
@@ -102,6 +111,7 @@ class DetectPictures:
             "options": {
                 **options,
                 "size": list(detector.size),
+                **({"rect": True} if detector.rect else {}),  # not in what was begun before there was this
                 "precision": detector.precision,
                 "resize": detector.resize,
                 "device": detector.device.type,

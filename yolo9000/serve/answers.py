@@ -15,6 +15,7 @@ import torch
 from yolo9000 import boxes as box_math
 from yolo9000.decision import Decision
 from yolo9000.descent import DenseConditionals, LazyConditionals
+from yolo9000.fitted import alike
 from yolo9000.head import LazyOutput
 from yolo9000.letterbox import Letterbox, letterbox
 from yolo9000.voting import vote
@@ -69,8 +70,11 @@ class Answerer:
     def fit(self, pixels: np.ndarray, image_size: tuple[int, int]) -> tuple[torch.Tensor, Letterbox]:
         """Pixels (H, W, 3) uint8 of a picture of `image_size` = (width, height) into the network's input.
         Any thread."""
-        size, darknet = self.detector.size, self.detector.resize == "darknet"
-        return letterbox(pixels, size, resize=self.detector.resize, darknet=darknet, image_size=image_size)
+        detector, resize = self.detector, self.detector.resize
+        rect, darknet = detector.stride if detector.rect else None, resize == "darknet"
+        return letterbox(
+            pixels, detector.size, rect=rect, resize=resize, darknet=darknet, image_size=image_size
+        )
 
     def known_options(self, given: Mapping[str, Any]) -> "Options | None":
         """What `options` made of the same before, if it still has it. Any thread."""
@@ -89,6 +93,13 @@ class Answerer:
 
     def __call__(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         """For each picture {width, height, detections}, and `candidates` where asked for."""
+        records: dict[int, dict[str, Any]] = {}
+        for rows in alike(questions):
+            records |= zip(rows, self._together([questions[k] for k in rows]), strict=True)
+        return [records[k] for k in range(len(questions))]
+
+    def _together(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        """The same for pictures whose inputs have one size."""
         output = self.detector.run(torch.stack([question.image for question in questions]))
         records: list[dict[str, Any]] = [{} for _ in questions]
         groups: dict[int, list[int]] = {}

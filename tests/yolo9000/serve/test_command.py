@@ -38,7 +38,7 @@ def started(model):
     """A server as a process of its own: (process, url)."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command("--model", model, "--port", 0, "--decoders", 1, "--precision", "float32"),
+        command("--model", model, "--port", 0, "--decoders", 1, "--precision", "float32", "--rect"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -59,7 +59,7 @@ def post(url: str, data: bytes) -> dict:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_answers_as_the_command_line_and_ends_when_what_was_begun_is_answered(started, model, number):
     process, url = started
-    wanted = Detector.load(model, precision="float32")(png()).to_dict()["detections"]
+    wanted = Detector.load(model, precision="float32", rect=True)(png()).to_dict()["detections"]
     answer = post(url, png())
     assert answer["model"] == read_info(model).sha256
     assert answer["pictures"][0]["detections"] == wanted and wanted

@@ -115,6 +115,19 @@ def test_a_form_with_several_pictures_is_answered_in_order(server, detector):
         assert_close(one, expected(detector, data, threshold=0.05))
 
 
+def test_a_detector_with_several_sizes_of_input_answers_in_order(start):
+    rect = Detector(small_detector("stored"), precision="float32", rect=True)
+    server = start(rect, Limits(batch=8))
+    pictures = [png(k, *shape) for k, shape in enumerate([(90, 60), (60, 90), (90, 61), (64, 64), (300, 20)])]
+    files = [("pictures", (f"{k}.png", data, "image/png")) for k, data in enumerate(pictures)]
+    found = server.client.post("/v1/detect", files=files, params={"threshold": 0.05}).json()["pictures"]
+    for one, data in zip(found, pictures, strict=True):
+        assert_close(one, expected(rect, data, threshold=0.05))
+    given = server.detect(pictures[0], threshold=0.05, candidates=0.05).json()["pictures"][0]["candidates"]
+    square = Detector(rect.net, precision="float32")
+    assert given["boxes_xyxy"] and found[0] != expected(square, pictures[0], threshold=0.05)
+
+
 def test_requests_that_arrive_together_share_the_network_and_are_not_mixed_up(start):
     slow = Detector(small_detector("stored"), precision="float32")
     sizes, run = [], slow.run
