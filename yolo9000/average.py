@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from yolo9000.distill import difference_branch
 from yolo9000.errors import ModelError
 from yolo9000.network import Network
 
@@ -34,6 +35,25 @@ def average(nets: Sequence[Network]) -> tuple[Network, tuple[str, ...]]:
     made = Network(first.spec, first.tree, external=first.external, init=False).carry(first)
     made.load_state_dict(_means([net.state_dict() for net in nets]))
     return made.eval(), drop_fitted(made) if len(nets) > 1 else ()
+
+
+def shrink_difference(net: Network, share: float) -> tuple[Network, tuple[str, ...]]:
+    """A copy of a detector of presets.tiny9000's kind whose class features have only the share `share`, 0..1,
+    of the difference that they learnt beside the windows' means, which began as 0: some of the way back
+    ("robust fine-tuning", Wortsman et al., 2021, of that layer alone). What is learnt from few pictures is
+    learnt by heart in part, and half of it may serve others better. Of two experts both have it.
+
+    Returns it and the names of the defaults that were dropped, as `average`. Raises ModelError for another
+    kind of network and an impossible share.
+    """
+    if not 0 <= share <= 1:  # also refuses NaN
+        raise ModelError(f"the share of the difference lies in 0..1, not {share}")
+    branch = difference_branch(net)
+    made, _ = average([net])
+    with torch.no_grad():
+        for value in made.layers[branch].conv.parameters():
+            value.mul_(share)
+    return made, drop_fitted(made)
 
 
 def drop_fitted(net: Network) -> tuple[str, ...]:

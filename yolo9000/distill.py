@@ -24,7 +24,7 @@ from yolo9000.errors import ModelError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, soft_tree_cross_entropy, tree_cross_entropy
 from yolo9000.network import Network
-from yolo9000.spec import Add, AveragePool, Gate, GlobalAveragePool, LogSumExp, RoiAverage
+from yolo9000.spec import Add, AveragePool, Convolution, Gate, GlobalAveragePool, LogSumExp, RoiAverage
 
 if TYPE_CHECKING:
     from yolo9000.batches import Batch
@@ -341,6 +341,19 @@ def class_branch(net: Network) -> tuple[int, int]:
                     ]
                     return i, next(iter(gates), j)
     raise TrainingError("the task distill needs class features that are an average plus a difference")
+
+
+def difference_branch(net: Network) -> int:
+    """The convolution that class features add to the average that the trunk has. Raises ModelError for
+    another kind of network."""
+    for i, layer in enumerate(net.spec):
+        if isinstance(layer, Add):
+            first, second = net.spec.inputs(i)
+            for averaged, branch in ((first, second), (second, first)):
+                windows = isinstance(net.spec.layers[averaged], AveragePool | RoiAverage)
+                if windows and isinstance(net.spec.layers[branch], Convolution):
+                    return branch
+    raise ModelError("only a detector of the preset tiny9000 has class features with a learnt difference")
 
 
 def stored_tree(tree: WordTree, stored: Sequence[int]) -> WordTree:

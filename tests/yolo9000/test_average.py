@@ -6,12 +6,17 @@ import pytest
 import torch
 
 from tests.yolo9000.small import FORMS, small_detector
+from tests.yolo9000.test_distill import started
+from tests.yolo9000.test_twin import difference_learnt
 from wordtree import WordTree
-from yolo9000.average import average
+from yolo9000.average import average, shrink_difference
 from yolo9000.errors import ModelError
+from yolo9000.layers import AveragePool, RoiAverage
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.spec import NetworkSpec
+from yolo9000.start import follow_boxes
+from yolo9000.twin import add_twin
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -92,9 +97,60 @@ def test_the_command(run, tmp_path):
         (["a", "b", "--out", "x.safetensors"], 1, "a: no such file or folder"),
         (["a", "b", "--out", "."], 2, "is named .safetensors"),
         ([], 2, "MODEL"),
+        (["a", "b", "--difference", "0.5", "--out", "x.safetensors"], 2, "for one model alone"),
+        (["a", "--difference", "0.5", "--twins", "--out", "x.safetensors"], 2, "for one model alone"),
+        (["a", "--difference", "1.5", "--out", "x.safetensors"], 2, "1.5 is not in the range"),
+        (["a", "--difference", "0.5", "--out", "x.safetensors"], 1, "a: no such file or folder"),
     ],
 )
 def test_words_that_make_no_mean(words, status, message, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found, _, error = run("average", *words)
     assert found == status and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("twin", [False, True])
+@torch.no_grad()
+def test_a_share_of_the_learnt_difference(follow, twin):
+    """Features by hand: windows' means, and half of what was added to them. A twin's are added to as well."""
+    net = difference_learnt(started()[1])
+    net = follow_boxes(net, 3) if follow else net
+    net = add_twin(net, 9) if twin else net
+    made, _ = shrink_difference(net, 0.5)
+    images = torch.rand(2, 3, 64, 96)
+    averages = [i for i, layer in enumerate(net.spec) if isinstance(layer, AveragePool | RoiAverage)]
+    sums = [next(k for k in range(i, len(net.spec)) if i in net.spec.inputs(k)) for i in averages]
+    assert len(averages) == 1 + twin
+    before, after = net.outputs(images, (*averages, *sums)), made.outputs(images, (*averages, *sums))
+    for mean, total in zip(averages, sums, strict=True):
+        difference = before[total] - before[mean]
+        assert difference.abs().max() > 0.01, "a test of nothing"
+        torch.testing.assert_close(after[total], before[mean] + difference / 2)
+    changed = [k for k, value in made.state_dict().items() if not torch.equal(value, net.state_dict()[k])]
+    assert len({name.rpartition(".")[0] for name in changed}) == 1  # one convolution
+    assert torch.equal(shrink_difference(net, 1)[0](images), net(images))
+    none = shrink_difference(net, 0)[0].outputs(images, (averages[0], sums[0]))
+    assert torch.equal(none[averages[0]], none[sums[0]])
+
+
+def test_what_has_no_difference_and_shares_that_are_none():
+    with pytest.raises(ModelError, match="only a detector of the preset tiny9000"):
+        shrink_difference(small_detector(), 0.5)
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ModelError, match=r"lies in 0\.\.1"):
+            shrink_difference(started()[1], share)
+
+
+def test_a_share_by_the_command(run, tmp_path):
+    net = difference_learnt(started()[1])
+    net.defaults = {"threshold": 0.3, "lambdas": {"0.9": 1.0}}
+    save_model(net, tmp_path / "m.safetensors", {"licence": "MIT"})
+    out = tmp_path / "half.safetensors"
+    words = ("average", tmp_path / "m.safetensors", "--difference", 0.5, "--out", out)
+    status, text, _ = run(*words)
+    assert status == 0 and "with 0.5 of its difference" in text and "lambdas (yolo9000 calibrate)" in text
+    made = load_model(out)
+    assert made.record == {"licence": "MIT", "difference": 0.5} and made.defaults == {"threshold": 0.3}
+    expected = shrink_difference(net, 0.5)[0].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in made.state_dict().items())
