@@ -153,9 +153,8 @@ class Ours:
 
         from yolo9000 import Detector
         from yolo9000.images import read_reduced
-        from yolo9000.letterbox import letterbox
 
-        self.read, self.letterbox = read_reduced, letterbox
+        self.read = read_reduced
         torch.set_num_threads(threads)
         self.torch = torch
         facts = json.loads((folder / "facts.json").read_text())
@@ -168,9 +167,7 @@ class Ours:
         detector, options = self.detector, self.options
         picture, image_size = self.read(data, detector.size)
         watch("decode")
-        how = {"resize": detector.resize, "image_size": image_size, "dtype": detector._dtype}
-        rect = detector.stride if detector.rect else None
-        image, box = self.letterbox(picture, detector.size, rect=rect, **how)
+        image, box = detector.letterboxed(picture, image_size)
         watch("letterbox")
         output = detector.run(image[None])
         watch("network")

@@ -279,19 +279,26 @@ class Detector(Pretrained):
     def fit(self, picture: "Picture", size: tuple[int, int] | None = None) -> Fitted:
         """A picture read, a large JPEG at reduced size, and letterboxed. size: (width, height), by default
         `self.size`. Any thread. Raises ImageError."""
-        size, darknet = size or self.size, self.resize == "darknet"
-        if darknet:  # of whole pictures, as Darknet has it
+        size = size or self.size
+        if self.resize == "darknet":  # of whole pictures, as Darknet has it
             array, image_size = read_image(picture), None
         else:
             array, image_size = read_reduced(picture, size)
-        rect, resize, dtype = self.stride if self.rect else None, self.resize, self._dtype
-        image, box = letterbox(
-            array, size, rect=rect, resize=resize, darknet=darknet, image_size=image_size, dtype=dtype
-        )
+        image, box = self.letterboxed(array, image_size, size)
         source = str(picture) if isinstance(picture, str | Path) else None
         if source is not None:  # a file is read again to draw on; others may not come again
             return Fitted(image, box, source, None)
         return Fitted(image, box, None, picture if isinstance(picture, bytes) else array)
+
+    def letterboxed(
+        self, pixels: np.ndarray, image_size: tuple[int, int] | None, size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Letterbox]:
+        """Pixels (H, W, 3) uint8 in this detector's input, and where they lie there. image_size: (width,
+        height) of the picture that they are a reduced copy of, if they are; size: as of `fit`. Any thread.
+        Raises ImageError."""
+        how = {"rect": self.stride if self.rect else None, "dtype": self._dtype, "resize": self.resize}
+        darknet = self.resize == "darknet"
+        return letterbox(pixels, size or self.size, darknet=darknet, image_size=image_size, **how)
 
     def answers(self, fitted: Sequence[Fitted], options: Options) -> list[Detections]:
         """Objects on pictures from `fit`, run together. Any thread; options: from `options`."""

@@ -17,7 +17,7 @@ from yolo9000.decision import Decision
 from yolo9000.descent import DenseConditionals, LazyConditionals
 from yolo9000.fitted import alike
 from yolo9000.head import LazyOutput
-from yolo9000.letterbox import Letterbox, letterbox
+from yolo9000.letterbox import Letterbox
 from yolo9000.voting import vote
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _FARTHEST = 1e30
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One picture. image: (3, H, W) float32 in 0..1, letterboxed; box: where the picture lies in it; options:
+    """One picture. image: (3, H, W) in 0..1, letterboxed; box: where the picture lies in it; options:
     of the answer; floor: objectness above which candidates are answered too, None for none."""
 
     image: torch.Tensor
@@ -70,11 +70,7 @@ class Answerer:
     def fit(self, pixels: np.ndarray, image_size: tuple[int, int]) -> tuple[torch.Tensor, Letterbox]:
         """Pixels (H, W, 3) uint8 of a picture of `image_size` = (width, height) into the network's input.
         Any thread."""
-        detector, resize = self.detector, self.detector.resize
-        rect, darknet = detector.stride if detector.rect else None, resize == "darknet"
-        return letterbox(
-            pixels, detector.size, rect=rect, resize=resize, darknet=darknet, image_size=image_size
-        )
+        return self.detector.letterboxed(pixels, image_size)
 
     def known_options(self, given: Mapping[str, Any]) -> "Options | None":
         """What `options` made of the same before, if it still has it. Any thread."""
