@@ -14,10 +14,12 @@ calibrate.py's."""
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from yolo9000.descent import by_group
+from yolo9000.hierarchy import ranges
 
 if TYPE_CHECKING:
     from yolo9000.descent import Conditionals
@@ -37,10 +39,8 @@ def rewards(hierarchy: "Hierarchy") -> Tensor:
 
     A leaf counts as one below itself.
     """
-    leaves = (hierarchy.child_group < 0).nonzero().squeeze(1)
-    path, _ = hierarchy.paths(leaves)
-    below = torch.bincount(path, minlength=hierarchy.nodes).double()
-    return torch.log2(torch.tensor(float(len(leaves)), dtype=torch.float64)).to(below.device) - below.log2()
+    below = hierarchy.leaves.double()
+    return (hierarchy.child_group < 0).sum().double().log2() - below.log2()
 
 
 def hedge(hierarchy: "Hierarchy", log_probabilities: Tensor, lambda_: float) -> Tensor:
@@ -79,35 +79,41 @@ def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: fl
     place = torch.full((count,), -1, dtype=torch.long, device=device)
     levels = []  # of each: boxes (m,), nodes (m,) that were opened, their log Pr (m,)
     boxes, above = torch.arange(count, device=device), torch.zeros(count, device=device)
-    groups = torch.zeros_like(boxes)  # group 0 holds the roots
+    groups = np.zeros(count, np.int64)  # group 0 holds the roots
     last = torch.zeros(count, device=device)  # log Pr of the best node
     while len(boxes):
-        parts = []
-        order, spans, counts = by_group(group_starts, groups.cpu().numpy())
+        order, spans, counts = by_group(group_starts, groups)
         if not isinstance(order, slice):
             order = torch.from_numpy(order).to(device)
         boxes, above = boxes[order], above[order]
-        for (start, end), who, before in zip(spans, boxes.split(counts), above.split(counts), strict=True):
-            logs = before[:, None] + conditionals.group(start, end, who).float()  # (m, members)
-            value = (logs.double().exp() * weight[start:end]).masked_fill(logs == -torch.inf, -torch.inf)
-            highest, back = value.flip(1).max(dim=1)  # the last of equal ones
-            node = end - 1 - back
-            better = (highest > best[who]) | ((highest == best[who]) & (node > place[who]))
-            mine = who[better]
-            best[mine], place[mine] = highest[better], node[better]
-            last[mine] = logs[better, node[better] - start]
-            parts.append((who, start, logs))
-        opened = []
-        for who, start, logs in parts:
-            own = slice(start, start + logs.shape[1])
-            worth = logs.double().exp() * most >= best[who].clamp(min=lambda_)[:, None]
-            row, column = (worth & (logs > -torch.inf) & (child_group[own] >= 0)).nonzero(as_tuple=True)
-            opened.append((who[row], start + column, logs[row, column]))
-        boxes, nodes, above = (torch.cat(part) for part in zip(*opened, strict=True))
-        groups = child_group[nodes]
+        # All pairs (P,) of a walker and a member of the group that it looks at: box, node, log Pr.
+        asked = zip(spans, boxes.split(counts), strict=True)
+        given = torch.cat([conditionals.group(*span, who).float().flatten() for span, who in asked])
+        starts, members = (torch.from_numpy(part).to(device) for part in _members(spans, counts))
+        node, walker = ranges(starts, members)
+        logs = above.index_select(0, walker) + given
+        who = boxes.index_select(0, walker)
+        there, share = logs > -torch.inf, logs.double().exp()  # not there: no row, or not a number
+        value = (share * weight.index_select(0, node)).masked_fill_(~there, -torch.inf)
+        before, best = best, best.scatter_reduce(0, who, value, "amax")
+        # Of equal ones the lowest in the tree, which comes last.
+        place.masked_fill_(best > before, -1)
+        place.scatter_reduce_(0, who, node.masked_fill(value < best.index_select(0, who), -1), "amax")
+        mine = (node == place.index_select(0, who)).nonzero().squeeze(1)
+        last[who[mine]] = logs[mine]
+        worth = share * most >= best.clamp(min=lambda_).index_select(0, who)
+        opened = worth & there & (child_group.index_select(0, node) >= 0)
+        boxes, nodes, above = who[opened], node[opened], logs[opened]
+        groups = child_group[nodes].cpu().numpy()
         levels.append((boxes, nodes, above))
     nodes = torch.where(best < lambda_, -1, place)
     return nodes, _walked_paths(hierarchy, nodes, last, levels)
+
+
+def _members(spans: list[tuple[int, int]], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each walker, as `by_group` sorts them, the first node of its group and how many there are."""
+    starts, ends = np.array(spans).repeat(counts, axis=0).T
+    return starts, ends - starts
 
 
 def _walked_paths(

@@ -61,8 +61,8 @@ class Hierarchy(nn.Module):
     Buffers, all int64, n nodes in G sibling groups: parents (n,) -1 for roots; group_of (n,); group_starts
     (G+1,): group g is nodes group_starts[g]:group_starts[g+1]; group_parent (G,) -1 for roots; child_group
     (n,) -1 for leaves; depths (n,) 0 for roots; path_starts (n+1,) and path_nodes: the path of node k, root
-    first and k last, is path_nodes[path_starts[k]:path_starts[k+1]]; level_nodes and level_parents: the nodes
-    by depth, see log_probabilities.
+    first and k last, is path_nodes[path_starts[k]:path_starts[k+1]]; leaves (n,): how many lie below, a leaf
+    below itself; level_nodes and level_parents: the nodes by depth, see log_probabilities.
     """
 
     parents: Tensor
@@ -73,6 +73,7 @@ class Hierarchy(nn.Module):
     depths: Tensor
     path_starts: Tensor
     path_nodes: Tensor
+    leaves: Tensor
 
     def __init__(self, tree: "WordTree") -> None:
         """tree: anything with WordTree's arrays parents, group_of, group_starts, group_parent, child_group,
@@ -82,6 +83,8 @@ class Hierarchy(nn.Module):
         names = ("parents", "group_of", "group_starts", "group_parent", "child_group", "depths")
         arrays = {name: np.asarray(getattr(tree, name), dtype=np.int64) for name in names}
         arrays["path_starts"], arrays["path_nodes"] = _paths(arrays["parents"], arrays["depths"])
+        above_a_leaf = np.repeat(arrays["child_group"] < 0, np.diff(arrays["path_starts"]))
+        arrays["leaves"] = np.bincount(arrays["path_nodes"][above_a_leaf], minlength=len(arrays["parents"]))
         # Nodes sorted by depth; within a level, where its parent stands in the level above (0 for roots).
         by_level = np.argsort(arrays["depths"], kind="stable")
         position = np.empty_like(by_level)

@@ -166,6 +166,16 @@ def test_the_walk_answers_what_the_whole_says(seed, groups, lambda_, missing):
     torch.testing.assert_close(path, expected, equal_nan=True)
 
 
+def test_what_is_no_number_is_something_by_the_walk_as_by_the_whole():
+    random = np.random.default_rng(0)
+    tree = random_tree(random, 8)
+    hierarchy, conditionals = random_conditionals(random, tree, 3)
+    conditionals[1] = torch.nan
+    nodes, path = hedge_walk(hierarchy, DenseConditionals(conditionals), 0.5)
+    assert torch.equal(nodes, hedge(hierarchy, hierarchy.log_probabilities(conditionals), 0.5))
+    assert nodes.tolist()[1] == -1 and path[1].isnan().all() and (nodes[[0, 2]] >= 0).all()
+
+
 def test_the_walk_leaves_out_what_cannot_win():
     """A certain root's other side is never asked for; no boxes, no questions."""
     tree = WordTree([f"k{i}" for i in range(6)], [-1, -1, 0, 0, 1, 1])
