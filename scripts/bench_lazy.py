@@ -47,6 +47,8 @@ FORMS = {
     "100000 greedy": (100_000, "greedy", True),
     "9418 dense": (9418, "greedy", False),
 }
+# Pictures before it counts: layers become programs one by one (yolo9000/program.py), which takes its time.
+_WARM = 100
 _MEMORY = ("working", "peak", "private")
 _TITLES = {
     **{"ms": "ms", "ratio": "ratio", "cpu_ms": "CPU ms", "cpu_ratio": "ratio", "working_mib": "working MiB"},
@@ -179,12 +181,12 @@ def measure_memory(form: str, setting: Setting, processes: int) -> dict[str, flo
 def measure(setting: Setting, forms: list[str], rounds: int, processes: int) -> dict[str, dict[str, float]]:
     scenes = {form: Scene(form, setting, make_network(form, setting)) for form in forms if rounds}
     seconds: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
-    turns = range(rounds + 2 if rounds else 0)
-    for turn in tqdm(turns, desc=f"{setting.size} px", unit="round", leave=False):
+    for scene in tqdm(scenes.values(), desc=f"{setting.size} px, warming up", unit="form", leave=False):
+        for _ in range(_WARM):
+            scene()
+    for turn in tqdm(range(rounds), desc=f"{setting.size} px", unit="round", leave=False):
         for form in forms if turn % 2 else forms[::-1]:
-            found = scenes[form]()
-            if turn > 1:  # the first two warm up
-                seconds[form].append(found)
+            seconds[form].append(scenes[form]())
     del scenes
     rows = {}
     for form in forms:
