@@ -38,12 +38,16 @@ from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.options import Options
 
-HEDGE_LAMBDA = 5.0  # any does: the work is the same
+# What a rule is told. Any lambda does, the work is the same. At depth 4 stands "animal", at 5 "vehicle".
+TOLD = {"hedge": {"hedge_lambda": 5.0}, "level": {"level": 4}, "vocabulary": {"vocabulary": "coco"}}
 # Name of a form: classes, rule, whether lazy. The first is what the others are measured by.
 FORMS = {
     "20 greedy": (20, "greedy", True),
     "9418 greedy": (9418, "greedy", True),
     "9418 hedge": (9418, "hedge", True),
+    "9418 level": (9418, "level", True),
+    "9418 vocabulary": (9418, "vocabulary", True),
+    "9418 leaf": (9418, "leaf", True),
     "100000 greedy": (100_000, "greedy", True),
     "9418 dense": (9418, "greedy", False),
 }
@@ -76,7 +80,7 @@ class Scene:
         _, rule, self.lazy = FORMS[form]
         self.detector = Detector(net, precision=setting.precision)
         self.image, threshold = self.picture(setting)
-        self.options = Options(threshold=threshold, rule=rule, hedge_lambda=hedge_of(rule))
+        self.options = Options(threshold=threshold, rule=rule, **TOLD.get(rule, {}))
 
     def picture(self, setting: Setting) -> tuple[torch.Tensor, float]:
         """Noise, and the objectness that exactly so many of its boxes exceed; bfloat16 makes ties."""
@@ -98,10 +102,6 @@ class Scene:
                 output = output.dense()
         self.detector.candidates(output, self.options)
         return time.perf_counter() - start, time.process_time() - worked
-
-
-def hedge_of(rule: str) -> float | None:
-    return HEDGE_LAMBDA if rule == "hedge" else None
 
 
 def make_network(form: str, setting: Setting) -> Network:

@@ -60,19 +60,18 @@ def at_depth(hierarchy: "Hierarchy", log_probabilities: Tensor, depth: int) -> T
     ends higher up, its end stands for it. log_probabilities: (M, C). Raises ValueError below 0."""
     if depth < 0:
         raise ValueError(f"the level is a depth from 0 on, not {depth}")
-    depths = hierarchy.depths.to(log_probabilities.device)
-    parents = hierarchy.parents.to(log_probabilities.device)
-    possible = log_probabilities > -math.inf
-    upper = (depths < depth).nonzero().squeeze(1)
-    goes_on = torch.zeros_like(possible)
-    children = ((parents >= 0) & (depths <= depth)).nonzero().squeeze(1)
+    device = log_probabilities.device
+    near = (hierarchy.depths <= depth).nonzero().squeeze(1).to(device)  # ascending, and all above each
+    logs = log_probabilities.index_select(1, near)
+    parents = hierarchy.parents.to(device)[near]
+    children = (parents >= 0).nonzero().squeeze(1)
+    above = torch.searchsorted(near, parents[children])
+    possible = logs > -math.inf
     # scatter_reduce has no "or"; a maximum of 0 and 1 is one
-    goes_on = goes_on.byte().scatter_reduce_(
-        1, parents[children].expand(len(possible), -1), possible[:, children].byte(), "amax"
+    goes_on = torch.zeros_like(possible, dtype=torch.uint8).scatter_reduce_(
+        1, above.expand(len(possible), -1), possible[:, children].byte(), "amax"
     )
-    ends = (depths == depth).expand_as(possible).clone()
-    ends[:, upper] = goes_on[:, upper] == 0
-    return log_probabilities.masked_fill(~ends, -math.inf).argmax(dim=1)
+    return near[logs.masked_fill(goes_on.bool(), -math.inf).argmax(dim=1)]
 
 
 def at_cut(cut: Cut, log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +83,7 @@ def at_cut(cut: Cut, log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
     own = shares.index_add(1, cut.above[nested], -shares[:, nested]).clamp_(min=0)
     # A node possible only by what is listed below it is no better than one that is impossible.
     place = own.masked_fill(logs == -math.inf, -1).argmax(dim=1)
-    return _answer(cut, logs, place)
+    return _answer(cut, logs, cut.log_any(logs), place)
 
 
 def in_vocabulary(cut: Cut, log_probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -95,7 +94,8 @@ def in_vocabulary(cut: Cut, log_probabilities: Tensor, threshold: float) -> tupl
     log_probabilities: (M, C).
     """
     logs = log_probabilities[:, cut.nodes]
-    given = (logs - cut.log_any(logs)[:, None]).nan_to_num(nan=-math.inf, neginf=-math.inf)
+    total = cut.log_any(logs)
+    given = (logs - total[:, None]).nan_to_num(nan=-math.inf, neginf=-math.inf)
     least = math.log(threshold) if threshold else -math.inf
     place = logs.masked_fill(cut.above >= 0, -math.inf).argmax(dim=1)
     walking = torch.arange(len(logs), device=logs.device)
@@ -105,11 +105,10 @@ def in_vocabulary(cut: Cut, log_probabilities: Tensor, threshold: float) -> tupl
         further = best > least
         walking = walking[further]
         place[walking] = child[further]
-    return _answer(cut, logs, place)
+    return _answer(cut, logs, total, place)
 
 
-def _answer(cut: Cut, logs: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    total = cut.log_any(logs)
+def _answer(cut: Cut, logs: Tensor, total: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     given = logs.gather(1, place[:, None]).squeeze(1) - total
     possible = total > -math.inf
     return torch.where(possible, cut.nodes[place], -1), torch.where(possible, given.clamp(max=0), -math.inf)

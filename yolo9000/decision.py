@@ -8,7 +8,8 @@ boxes.
 
 Before any of them, temperatures (one for each depth) may soften the conditionals: temperature.py. All are
 pure functions of (tree, conditionals), lazy where they can be: the walks look at the groups on their way
-only, hedging at those that may hold its answer, the others at all."""
+only, hedging at those that may hold its answer, levels and lists at those above their nodes, "leaf" at
+all."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,10 +31,14 @@ from yolo9000.temperature import TemperedConditionals
 
 if TYPE_CHECKING:
     from wordtree import WordTree
-    from yolo9000.hierarchy import Hierarchy
+    from yolo9000.hierarchy import Hierarchy, Restriction
     from yolo9000.options import Options
 
 RULES = (*WALKS, "level", "vocabulary", "hedge")
+
+# Share of the tree up to which only the groups that a rule looks at are computed: their rows are copied, and
+# all rows need not be.
+_FEW = 0.5
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,17 @@ class Decision:
         self.hierarchy, self.options = hierarchy, options
         listed = {"vocabulary": options.vocabulary, "level": options.level}.get(options.rule)
         self.cut: cuts.Cut | None = None
-        if listed is not None and not isinstance(listed, int):
+        self._looked_at: Tensor | None = None  # nodes (m,) that the rule looks at; None: all
+        if isinstance(listed, int):
+            self._looked_at = (hierarchy.depths <= listed).nonzero().squeeze(1)
+        elif listed is not None:
             self.cut = cuts.Cut.of(hierarchy, cuts.resolve(tree, listed))
+            self._looked_at = hierarchy.paths(self.cut.nodes)[0].unique()
+        self._few: Restriction | None = None
+        if self._looked_at is not None and len(self._looked_at):
+            few = hierarchy.restrict(self._looked_at)
+            if len(few.columns) <= _FEW * hierarchy.nodes:
+                self._few = few
 
     @property
     def score(self) -> str:
@@ -91,7 +105,7 @@ class Decision:
         if options.rule == "hedge" and not isinstance(conditionals, DenseConditionals):
             nodes, path = hedging.hedge_walk(self.hierarchy, conditionals, options.chosen_lambda)
             return Answer(nodes, path, step_of_path(path))
-        logs = self.hierarchy.log_probabilities(conditionals.all(self.hierarchy).float())  # (M, C)
+        logs = self._log_probabilities(conditionals)
         given = None
         if options.rule == "hedge":
             nodes = hedging.hedge(self.hierarchy, logs, options.chosen_lambda)
@@ -104,6 +118,14 @@ class Decision:
         path = path_log_probabilities(self.hierarchy, logs, nodes.clamp(min=0))
         path = path.masked_fill((nodes < 0)[:, None], torch.nan)  # the virtual root's path is empty
         return Answer(nodes, path, step_of_path(path) if given is None else given.float())
+
+    def _log_probabilities(self, conditionals: Conditionals) -> Tensor:
+        """Log Pr (M, C) of the nodes that the rule looks at; of others it may be -inf."""
+        if self._few is None:
+            return self.hierarchy.log_probabilities(conditionals.all(self.hierarchy).float())
+        found = self._few.path_sums(conditionals.some(self._few).float())  # (m, M)
+        logs = found.new_full((found.shape[1], self.hierarchy.nodes), -torch.inf)
+        return logs.index_copy_(1, self._looked_at, found.T)
 
 
 def last_of_path(log_path: Tensor) -> Tensor:

@@ -24,9 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from yolo9000.hierarchy import log_softmax_segments
+
 if TYPE_CHECKING:
     from yolo9000.head import LazyOutput
-    from yolo9000.hierarchy import Hierarchy
+    from yolo9000.hierarchy import Hierarchy, Restriction
 
 RULES = ("threshold", "darknet", "leaf", "greedy")
 
@@ -41,6 +43,10 @@ class Conditionals(Protocol):
     def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
         """Log conditionals (m, end - start) of the nodes start..end-1, one whole sibling group, at the boxes
         (m,)."""
+        ...
+
+    def some(self, few: "Restriction") -> Tensor:
+        """Log conditionals (U, M) of the restriction's columns at every box: nodes first."""
         ...
 
     def all(self, hierarchy: "Hierarchy") -> Tensor:
@@ -58,6 +64,9 @@ class DenseConditionals:
 
     def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
         return self._values[boxes, start:end]
+
+    def some(self, few: "Restriction") -> Tensor:
+        return self._values.index_select(1, few.columns).T
 
     def all(self, hierarchy: "Hierarchy") -> Tensor:
         return self._values
@@ -107,6 +116,10 @@ class LazyConditionals:
                 logits = found.new_empty(len(boxes), found.shape[1])
             logits[mine] = found
         return logits
+
+    def some(self, few: "Restriction") -> Tensor:
+        logits = self._output.logits(*self._at, nodes=few.columns).float()  # (M, U)
+        return log_softmax_segments(logits.T, few.segment_of, few.segments)
 
     def all(self, hierarchy: "Hierarchy") -> Tensor:
         return hierarchy.log_conditionals(self._output.logits(*self._at).float())

@@ -256,9 +256,12 @@ class Restriction:
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Log Pr(node) of each of the m nodes, from logits (U, ...) that all share. Returns (m, ...)."""
-        logs = log_softmax_segments(_full_precision(logits), self.segment_of, self.segments)
-        sums = logs.new_zeros((self.nodes, *logs.shape[1:]))
-        return sums.index_add(0, self.which, logs.index_select(0, self.target))
+        return self.path_sums(log_softmax_segments(_full_precision(logits), self.segment_of, self.segments))
+
+    def path_sums(self, log_conditionals: Tensor) -> Tensor:
+        """Log Pr(node) of each of the m nodes, (m, ...), from log conditionals (U, ...) of the columns."""
+        sums = log_conditionals.new_zeros((self.nodes, *log_conditionals.shape[1:]))
+        return sums.index_add(0, self.which, log_conditionals.index_select(0, self.target))
 
 
 def tree_cross_entropy(hierarchy: Hierarchy, logits: Tensor, nodes: Tensor) -> Tensor:

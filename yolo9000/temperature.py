@@ -16,7 +16,7 @@ from yolo9000.hierarchy import log_softmax_segments
 
 if TYPE_CHECKING:
     from yolo9000.descent import Conditionals
-    from yolo9000.hierarchy import Hierarchy
+    from yolo9000.hierarchy import Hierarchy, Restriction
 
 # Where a best temperature is looked for; beyond, a level's scores say nothing or are not to be mended.
 _LEAST, _MOST = 0.1, 10.0
@@ -39,15 +39,20 @@ class TemperedConditionals:
         self, conditionals: "Conditionals", hierarchy: "Hierarchy", temperatures: Sequence[float]
     ) -> None:
         self._inner, self._temperatures = conditionals, tuple(temperatures)
-        self._depth_of_group = hierarchy.depths
+        self._depths = hierarchy.depths
         self.count, self.device = conditionals.count, conditionals.device
 
     def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
         values = self._inner.group(start, end, boxes)
-        depth = int(self._depth_of_group[start])
+        depth = int(self._depths[start])
         temperature = self._temperatures[depth] if depth < len(self._temperatures) else 1.0
         softened = (values.float() / temperature).log_softmax(dim=1)
         return torch.where(torch.isneginf(values), -math.inf, softened)
+
+    def some(self, few: "Restriction") -> Tensor:
+        values = self._inner.some(few).float()
+        divisor = _by_depth(self._temperatures, self._depths)[few.columns]
+        return log_softmax_segments(values / divisor[:, None], few.segment_of, few.segments)
 
     def all(self, hierarchy: "Hierarchy") -> Tensor:
         return temper(hierarchy, self._inner.all(hierarchy).float(), self._temperatures)

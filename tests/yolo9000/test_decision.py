@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.yolo9000.small import FORMS, TREE, small_detector
 from tests.yolo9000.trees import random_conditionals, random_tree
-from yolo9000 import cuts, descent, hedging
+from yolo9000 import cuts, decision, descent, hedging
 from yolo9000.cli import detect
 from yolo9000.decision import Decision
 from yolo9000.descent import descend
@@ -118,22 +119,32 @@ def test_impossible_options():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 15), st.sampled_from([0.0, 0.4]))
-def test_a_decision_is_its_pure_function(seed, groups, missing):
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 15),
+    st.sampled_from([0.0, 0.4]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_a_decision_is_its_pure_function(seed, groups, missing, few):
+    """few: the share of the tree up to which only what the rule looks at is computed."""
     random = np.random.default_rng(seed)
     tree = random_tree(random, groups)
     hierarchy, logs = random_conditionals(random, tree, 4, missing)
     absolute = hierarchy.log_probabilities(logs)
     listed = random.permutation(len(tree))[: int(random.integers(1, len(tree) + 1))].tolist()
     cut = cuts.Cut.of(hierarchy, listed)
-    expected = {
-        "level": (cuts.at_cut(cut, absolute)[0], {"level": listed}),
-        "vocabulary": (cuts.in_vocabulary(cut, absolute, 0.4)[0], {"vocabulary": listed}),
-        "hedge": (hedging.hedge(hierarchy, absolute, 1.5), {"hedge_lambda": 1.5}),
-        **{rule: (descend(hierarchy, logs, rule, 0.4).nodes, {}) for rule in descent.RULES},
-    }
-    for rule, (nodes, options) in expected.items():
-        answer = Decision(tree, hierarchy, Options(rule=rule, tree_threshold=0.4, **options))(logs)
+    depth = int(random.integers(0, 4))
+    expected = [
+        ("level", cuts.at_cut(cut, absolute)[0], {"level": listed}),
+        ("level", cuts.at_depth(hierarchy, absolute, depth), {"level": depth}),
+        ("vocabulary", cuts.in_vocabulary(cut, absolute, 0.4)[0], {"vocabulary": listed}),
+        ("hedge", hedging.hedge(hierarchy, absolute, 1.5), {"hedge_lambda": 1.5}),
+        *((rule, descend(hierarchy, logs, rule, 0.4).nodes, {}) for rule in descent.RULES),
+    ]
+    for rule, nodes, options in expected:
+        with mock.patch.object(decision, "_FEW", few):
+            asked = Decision(tree, hierarchy, Options(rule=rule, tree_threshold=0.4, **options))
+        answer = asked(logs)
         assert torch.equal(answer.nodes, nodes)
         known = nodes >= 0
         there = absolute.gather(1, nodes.clamp(min=0)[:, None])[:, 0]
@@ -154,6 +165,8 @@ def test_tempered_group_by_group_as_all_at_once(seed, groups, missing):
     starts = hierarchy.group_starts.tolist()
     for start, end in itertools.pairwise(starts):
         assert torch.allclose(lazy.group(start, end, torch.arange(4)), whole[:, start:end], atol=1e-5)
+    few = hierarchy.restrict(torch.from_numpy(random.permutation(len(tree))[:3]))
+    assert torch.allclose(lazy.some(few), whole[:, few.columns].T, atol=1e-5)
     assert torch.allclose(temper(hierarchy, logs, []).exp(), logs.exp(), atol=1e-6)
 
 

@@ -62,7 +62,7 @@ def exact(output: LazyOutput) -> LazyOutput:
     st.integers(1, 8),
     st.sampled_from([0.0, 0.3, 0.9, 1.0]),
     st.sampled_from([0.0, 0.2, 1.0]),
-    st.sampled_from(["threshold", "darknet", "greedy", "leaf", "hedge", "mapped"]),
+    st.sampled_from(["threshold", "darknet", "greedy", "leaf", "hedge", "mapped", "level", "vocabulary"]),
     st.sampled_from([0.5, 1.0]),
 )
 def test_equals_the_dense_form(form, seed, batch, threshold, tree_threshold, rule, vote_iou):
@@ -73,7 +73,9 @@ def test_equals_the_dense_form(form, seed, batch, threshold, tree_threshold, rul
         options = replace(options, mapped=True)
         detector.class_map = torch.from_numpy(random.permutation(len(detector.tree))[:5])
     else:
-        options = replace(options, rule=rule)
+        listed = random.permutation(len(detector.tree))[:3].tolist()
+        level = listed if random.random() < 0.5 else int(random.integers(0, 3))
+        options = replace(options, rule=rule, level=level, vocabulary=listed)
     assert detector.lazy
     images = torch.from_numpy(random.random((batch, 3, 16, 16), np.float32))
     output = exact(detector.run(images))
