@@ -61,6 +61,7 @@ def at_depth(hierarchy: "Hierarchy", log_probabilities: Tensor, depth: int) -> T
     if depth < 0:
         raise ValueError(f"the level is a depth from 0 on, not {depth}")
     device = log_probabilities.device
+    depth = min(depth, len(hierarchy.level_sizes))  # numbers beyond 64 bits can't be compared
     near = (hierarchy.depths <= depth).nonzero().squeeze(1).to(device)  # ascending, and all above each
     logs = log_probabilities.index_select(1, near)
     parents = hierarchy.parents.to(device)[near]

@@ -70,7 +70,8 @@ class Decision:
         self.cut: cuts.Cut | None = None
         self._looked_at: Tensor | None = None  # nodes (m,) that the rule looks at; None: all
         if isinstance(listed, int):
-            self._looked_at = (hierarchy.depths <= listed).nonzero().squeeze(1)
+            deepest = min(listed, len(hierarchy.level_sizes))
+            self._looked_at = (hierarchy.depths <= deepest).nonzero().squeeze(1)
         elif listed is not None:
             self.cut = cuts.Cut.of(hierarchy, cuts.resolve(tree, listed))
             self._looked_at = hierarchy.paths(self.cut.nodes)[0].unique()

@@ -31,7 +31,7 @@ def drawn(seed, groups, missing):
 
 
 @settings(max_examples=60, deadline=None)
-@hypothesis.given(*MANY, st.integers(0, 6))
+@hypothesis.given(*MANY, st.integers(0, 6) | st.just(10**30))
 def test_at_depth(seed, groups, missing, depth):
     _, tree, hierarchy, logs, probabilities = drawn(seed, groups, missing)
     nodes = at_depth(hierarchy, logs, depth)
