@@ -8,8 +8,7 @@ boxes.
 
 Before any of them, temperatures (one for each depth) may soften the conditionals: temperature.py. All are
 pure functions of (tree, conditionals), lazy where they can be: the walks look at the groups on their way
-only, hedging at those that may hold its answer, levels and lists at those above their nodes, "leaf" at
-all."""
+only, "leaf" and hedging at those that may hold their answer, levels and lists at those above their nodes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

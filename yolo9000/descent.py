@@ -16,6 +16,7 @@ stored row) is never entered, so a group without stored rows ends the descent. B
 suppression are elsewhere (detector.py, suppression.py)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,13 +25,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from yolo9000.hierarchy import log_softmax_segments
+from yolo9000.hierarchy import log_softmax_segments, ranges
 
 if TYPE_CHECKING:
     from yolo9000.head import LazyOutput
     from yolo9000.hierarchy import Hierarchy, Restriction
 
 RULES = ("threshold", "darknet", "leaf", "greedy")
+
+# The same product with fewer boxes beside it may be rounded otherwise, by far less than this.
+_ROUNDING = 1e-3
 
 
 class Conditionals(Protocol):
@@ -160,6 +164,8 @@ def descend(
         raise ValueError(f"the tree threshold lies in 0..1, not {threshold}")
     if isinstance(conditionals, Tensor):
         conditionals = DenseConditionals(conditionals)
+    if rule == "leaf" and isinstance(conditionals, DenseConditionals):
+        return _best_of_all_leaves(hierarchy, conditionals)
     if rule == "leaf":
         return _best_leaf(hierarchy, conditionals)
     return _walk(hierarchy, conditionals, rule, math.log(threshold) if threshold else -math.inf)
@@ -225,6 +231,64 @@ def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_thr
     return Descent(*(torch.from_numpy(part).to(device) for part in (nodes, log_path, given)))
 
 
+Opened = list[tuple[Tensor, Tensor, Tensor]]  # of each level: boxes (m,), nodes (m,), their log Pr (m,)
+
+
+def search(
+    hierarchy: "Hierarchy",
+    conditionals: Conditionals,
+    worth: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+) -> Opened:
+    """Down the tree at every box, by all ways that may be worth it. worth: of pairs of a box (P,) and a node
+    (P,), their log Pr (P,) and log Pr(node | parent) (P,), whether to look below, (P,) bool; it is told once
+    of every possible member of each group that is looked at, a level of the tree at a time.
+
+    Returns the nodes below which it looked.
+    """
+    device, levels = conditionals.device, []
+    child_group, group_starts = hierarchy.child_group.to(device), hierarchy.group_starts.cpu().numpy()
+    boxes = torch.arange(conditionals.count, device=device)
+    above = torch.zeros(len(boxes), device=device)
+    groups = np.zeros(len(boxes), np.int64)  # group 0 holds the roots
+    while len(boxes):
+        order, spans, counts = by_group(group_starts, groups)
+        if not isinstance(order, slice):
+            order = torch.from_numpy(order).to(device)
+        boxes, above = boxes[order], above[order]
+        asked = zip(spans, boxes.split(counts), strict=True)
+        given = torch.cat([conditionals.group(*span, who).float().flatten() for span, who in asked])
+        starts, ends = np.array(spans).repeat(counts, axis=0).T  # of each walker's group
+        node, walker = ranges(*(torch.from_numpy(part).to(device) for part in (starts, ends - starts)))
+        logs = above.index_select(0, walker) + given
+        possible = (logs > -math.inf).nonzero().squeeze(1)  # not without a row, nor where it is no number
+        who, node, logs = boxes[walker[possible]], node[possible], logs[possible]
+        opened = worth(who, node, logs, given[possible]) & (child_group.index_select(0, node) >= 0)
+        boxes, nodes, above = who[opened], node[opened], logs[opened]
+        groups = child_group[nodes].cpu().numpy()
+        levels.append((boxes, nodes, above))
+    return levels
+
+
+def searched_paths(hierarchy: "Hierarchy", nodes: Tensor, last: Tensor, levels: Opened) -> Tensor:
+    """(M, L) log Pr along the paths to nodes (M,), -1 for an empty one, that `search` came to. last: (M,)
+    their log Pr; of what lies above them the levels know it."""
+    answered = (nodes >= 0).nonzero().squeeze(1)
+    path, which = hierarchy.paths(nodes[answered])
+    depth = hierarchy.depths[path]
+    longest = int(depth.max()) + 1 if len(depth) else 1
+    values = last.new_full((len(nodes), longest), math.nan)
+    for level, (boxes, opened, logs) in enumerate(levels[: longest - 1]):
+        here = (depth == level).nonzero().squeeze(1)
+        table = boxes * hierarchy.nodes + opened
+        order = table.argsort()
+        wanted = answered[which[here]] * hierarchy.nodes + path[here]
+        found = torch.searchsorted(table[order], wanted).clamp(max=max(0, len(table) - 1))
+        if len(table):  # the node at a path's end may not have been opened; it has its own value below
+            values[answered[which[here]], level] = logs[order[found]]
+    values[answered, hierarchy.depths[nodes[answered]]] = last[answered]
+    return values
+
+
 def by_group(
     group_starts: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray | slice, list[tuple[int, int]], list[int]]:
@@ -244,6 +308,30 @@ def by_group(
 
 
 def _best_leaf(hierarchy: "Hierarchy", conditionals: Conditionals) -> Descent:
+    """No node is more probable than its parent: nothing is looked at below one that is less probable than the
+    best leaf so far, nor than the leaf, if it is one, where the greedy walk ends. Where no leaf is possible
+    that end is the answer."""
+    greedy = _walk(hierarchy, conditionals, "greedy", -math.inf)
+    leaf = hierarchy.child_group.to(conditionals.device) < 0
+    nodes, last, last_given = greedy.nodes.clone(), greedy.log_probabilities, greedy.log_given.clone()
+    least = torch.where(leaf[nodes], last - _ROUNDING, -math.inf)
+    best = torch.full_like(least, -math.inf)
+
+    def worth(who: Tensor, node: Tensor, logs: Tensor, given: Tensor) -> Tensor:
+        nonlocal best
+        before, best = best, best.scatter_reduce(0, who, logs.where(leaf[node], -math.inf), "amax")
+        nodes.masked_fill_(best > before, hierarchy.nodes)
+        here = leaf[node] & (logs == best[who])
+        nodes.scatter_reduce_(0, who[here], node[here], "amin")  # the first of equal ones
+        mine = (node == nodes[who]).nonzero().squeeze(1)
+        last[who[mine]], last_given[who[mine]] = logs[mine], given[mine]
+        return logs >= torch.maximum(best, least)[who]
+
+    levels = search(hierarchy, conditionals, worth)
+    return Descent(nodes, searched_paths(hierarchy, nodes, last, levels), last_given)
+
+
+def _best_of_all_leaves(hierarchy: "Hierarchy", conditionals: DenseConditionals) -> Descent:
     log_conditionals = conditionals.all(hierarchy).float()
     log_probabilities = hierarchy.log_probabilities(log_conditionals)  # (M, C)
     child_group = hierarchy.child_group.to(log_probabilities.device)

@@ -14,12 +14,10 @@ calibrate.py's."""
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from yolo9000.descent import by_group
-from yolo9000.hierarchy import ranges
+from yolo9000.descent import search, searched_paths
 
 if TYPE_CHECKING:
     from yolo9000.descent import Conditionals
@@ -74,68 +72,25 @@ def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: fl
     count, device = conditionals.count, conditionals.device
     weight = rewards(hierarchy).to(device) + lambda_  # (n,)
     most = weight.max() / _ROUGHLY  # with room for rounding
-    child_group, group_starts = hierarchy.child_group.to(device), hierarchy.group_starts.cpu().numpy()
     best = torch.full((count,), -torch.inf, dtype=torch.float64, device=device)
     place = torch.full((count,), -1, dtype=torch.long, device=device)
-    levels = []  # of each: boxes (m,), nodes (m,) that were opened, their log Pr (m,)
-    boxes, above = torch.arange(count, device=device), torch.zeros(count, device=device)
-    groups = np.zeros(count, np.int64)  # group 0 holds the roots
     last = torch.zeros(count, device=device)  # log Pr of the best node
-    while len(boxes):
-        order, spans, counts = by_group(group_starts, groups)
-        if not isinstance(order, slice):
-            order = torch.from_numpy(order).to(device)
-        boxes, above = boxes[order], above[order]
-        # All pairs (P,) of a walker and a member of the group that it looks at: box, node, log Pr.
-        asked = zip(spans, boxes.split(counts), strict=True)
-        given = torch.cat([conditionals.group(*span, who).float().flatten() for span, who in asked])
-        starts, members = (torch.from_numpy(part).to(device) for part in _members(spans, counts))
-        node, walker = ranges(starts, members)
-        logs = above.index_select(0, walker) + given
-        who = boxes.index_select(0, walker)
-        there, share = logs > -torch.inf, logs.double().exp()  # not there: no row, or not a number
-        value = (share * weight.index_select(0, node)).masked_fill_(~there, -torch.inf)
+
+    def worth(who: Tensor, node: Tensor, logs: Tensor, given: Tensor) -> Tensor:
+        nonlocal best
+        share = logs.double().exp()
+        value = share * weight.index_select(0, node)
         before, best = best, best.scatter_reduce(0, who, value, "amax")
         # Of equal ones the lowest in the tree, which comes last.
         place.masked_fill_(best > before, -1)
         place.scatter_reduce_(0, who, node.masked_fill(value < best.index_select(0, who), -1), "amax")
         mine = (node == place.index_select(0, who)).nonzero().squeeze(1)
         last[who[mine]] = logs[mine]
-        worth = share * most >= best.clamp(min=lambda_).index_select(0, who)
-        opened = worth & there & (child_group.index_select(0, node) >= 0)
-        boxes, nodes, above = who[opened], node[opened], logs[opened]
-        groups = child_group[nodes].cpu().numpy()
-        levels.append((boxes, nodes, above))
+        return share * most >= best.clamp(min=lambda_).index_select(0, who)
+
+    levels = search(hierarchy, conditionals, worth)
     nodes = torch.where(best < lambda_, -1, place)
-    return nodes, _walked_paths(hierarchy, nodes, last, levels)
-
-
-def _members(spans: list[tuple[int, int]], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each walker, as `by_group` sorts them, the first node of its group and how many there are."""
-    starts, ends = np.array(spans).repeat(counts, axis=0).T
-    return starts, ends - starts
-
-
-def _walked_paths(
-    hierarchy: "Hierarchy", nodes: Tensor, last: Tensor, levels: list[tuple[Tensor, Tensor, Tensor]]
-) -> Tensor:
-    """(M, L) log Pr along the paths to nodes (M,), -1 for an empty one. last: (M,) log Pr of the nodes; of
-    what lies above them the levels of the walk know it, each (boxes, nodes, log Pr)."""
-    answered = (nodes >= 0).nonzero().squeeze(1)
-    path, which = hierarchy.paths(nodes[answered])
-    depth = hierarchy.depths[path]
-    longest = int(depth.max()) + 1 if len(depth) else 1
-    values = last.new_full((len(nodes), longest), torch.nan)
-    for level, (boxes, opened, logs) in enumerate(levels[: longest - 1]):
-        here = (depth == level).nonzero().squeeze(1)
-        table = boxes * hierarchy.nodes + opened
-        order = table.argsort()
-        wanted = answered[which[here]] * hierarchy.nodes + path[here]
-        found = torch.searchsorted(table[order], wanted).clamp(max=max(0, len(table) - 1))
-        if len(table):  # the node at a path's end may not have been opened; it has its own value below
-            values[answered[which[here]], level] = logs[order[found]]
-    values[answered, hierarchy.depths[nodes[answered]]] = last[answered]
-    return values
+    return nodes, searched_paths(hierarchy, nodes, last, levels)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from yolo9000 import descent
 from yolo9000.descent import RULES, DenseConditionals, LazyConditionals, descend
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
+from yolo9000.temperature import TemperedConditionals
 
 
 def random_tree(random: np.random.Generator, groups: int) -> WordTree:
@@ -185,3 +186,28 @@ def test_bad_options():
         descend(hierarchy, torch.zeros(1, 1), "best")
     with pytest.raises(ValueError, match=r"0\.\.1"):
         descend(hierarchy, torch.zeros(1, 1), "threshold", 1.5)
+
+
+def test_the_best_leaf_is_looked_for_where_it_may_be():
+    """Never below a root whose probability is less than that of the leaf at the end of the greedy walk."""
+    tree = WordTree([f"k{i}" for i in range(6)], [-1, -1, 0, 0, 1, 1])
+    hierarchy = Hierarchy(tree)
+    asked = []
+
+    class Asked(DenseConditionals):
+        def group(self, start, end, boxes):
+            asked.append(start)
+            return super().group(start, end, boxes)
+
+    for logits, nodes, groups in (
+        ([2.0, -2, 3, -3, 0, 0], [2], {0, 2}),
+        ([0.2, 0, 0, 0, 9, -9], [4], {0, 2, 4}),
+    ):
+        asked.clear()
+        logs = hierarchy.log_conditionals(torch.tensor([logits]))
+        walk = descend(hierarchy, TemperedConditionals(Asked(logs), hierarchy, ()), "leaf")
+        assert walk.nodes.tolist() == nodes and set(asked) == groups
+        assert torch.allclose(walk.log_path, descend(hierarchy, logs, "leaf").log_path, atol=1e-6)
+        assert torch.allclose(walk.log_given, logs[0, nodes], atol=1e-6)
+    walk = descend(hierarchy, TemperedConditionals(Asked(logs[:0]), hierarchy, ()), "leaf")
+    assert walk.nodes.shape == (0,) and walk.log_path.shape == (0, 1)
