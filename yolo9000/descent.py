@@ -33,20 +33,22 @@ if TYPE_CHECKING:
 
 RULES = ("threshold", "darknet", "leaf", "greedy")
 
+Spans = list[tuple[int, int]]  # of sibling groups: the first node, and the one after the last
+
 # The same product with fewer boxes beside it may be rounded otherwise, by far less than this.
 _ROUNDING = 1e-3
 
 
 class Conditionals(Protocol):
-    """What a descent asks of a model: M boxes and their log Pr(child | parent), one sibling group at a
+    """What a descent asks of a model: M boxes and their log Pr(child | parent), some sibling groups at a
     time."""
 
     count: int
     device: torch.device
 
-    def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
-        """Log conditionals (m, end - start) of the nodes start..end-1, one whole sibling group, at the boxes
-        (m,)."""
+    def groups(self, spans: Spans, boxes: Tensor, counts: list[int]) -> list[Tensor]:
+        """Log conditionals (count, end - start) of the nodes start..end-1, a whole sibling group, of the
+        first span at the first count of the boxes (m,), of the second at those after them, and so on."""
         ...
 
     def some(self, few: "Restriction") -> Tensor:
@@ -66,8 +68,9 @@ class DenseConditionals:
         self._values = log_conditionals
         self.count, self.device = len(log_conditionals), log_conditionals.device
 
-    def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
-        return self._values[boxes, start:end]
+    def groups(self, spans: Spans, boxes: Tensor, counts: list[int]) -> list[Tensor]:
+        asked = zip(spans, boxes.split(counts), strict=True)
+        return [self._values[some, start:end] for (start, end), some in asked]
 
     def some(self, few: "Restriction") -> Tensor:
         return self._values.index_select(1, few.columns).T
@@ -88,38 +91,52 @@ class LazyConditionals:
         self._at = (image, anchor, row, column)
         self._output = output
         self._features = output.at(image, row, column).float()  # (M, D)
-        self._anchor = anchor.cpu().numpy() if len(output.weight) > 1 else None
+        self._sets = list(zip(output.weight, output.bias, strict=True))  # of class rows
+        self._anchor = anchor if len(self._sets) > 1 else None
         self._stored = None if output.stored is None else output.stored.cpu().numpy()  # ascending
         self.count, self.device = len(image), self._features.device
 
-    def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
+    def groups(self, spans: Spans, boxes: Tensor, counts: list[int]) -> list[Tensor]:
+        features = self._features.index_select(0, boxes).split(counts)
+        if self._anchor is None:
+            anchors = [None] * len(counts)
+        else:
+            anchors = self._anchor.index_select(0, boxes).split(counts)
+        asked = zip(spans, features, anchors, strict=True)
+        return [self._group(start, end, some, own) for (start, end), some, own in asked]
+
+    def _group(self, start: int, end: int, features: Tensor, anchors: Tensor | None) -> Tensor:
+        """Log conditionals (m, end - start) of one group at boxes of these features (m, D) and anchors."""
         first, last = start, end
         if self._stored is not None:
             first, last = self._stored.searchsorted((start, end)).tolist()
         if last - first == end - start:
-            return self._logits(slice(first, last), boxes).log_softmax(dim=1)
-        logs = self._features.new_full((len(boxes), end - start), -math.inf)
+            return self._logits(slice(first, last), features, anchors).log_softmax(dim=1)
+        logs = features.new_full((len(features), end - start), -math.inf)
         if last > first:
             known = self._output.stored[first:last] - start
-            logs[:, known] = self._logits(slice(first, last), boxes).log_softmax(dim=1)
+            logs[:, known] = self._logits(slice(first, last), features, anchors).log_softmax(dim=1)
         return logs
 
-    def _logits(self, rows: slice, boxes: Tensor) -> Tensor:
-        """(m, K) logits by these K rows at the boxes (m,)."""
-        features, weight, bias = self._features.index_select(0, boxes), self._output.weight, self._output.bias
-        if self._anchor is None:
-            return F.linear(features, weight[0, rows].float(), bias[0, rows].float())
-        anchors = self._anchor[boxes.cpu().numpy()]
+    def _logits(self, rows: slice, features: Tensor, anchors: Tensor | None) -> Tensor:
+        """(m, K) logits by these K rows of features (m, D), each by its anchor's set."""
+        if anchors is None:
+            return self._apply(0, rows, features)
         logits = None
-        for a in np.bincount(anchors).nonzero()[0].tolist():
-            mine = torch.from_numpy((anchors == a).nonzero()[0]).to(self.device)
-            found = F.linear(features.index_select(0, mine), weight[a, rows].float(), bias[a, rows].float())
-            if len(mine) == len(boxes):
+        for a in anchors.bincount().nonzero().squeeze(1).tolist():
+            mine = (anchors == a).nonzero().squeeze(1)
+            found = self._apply(a, rows, features.index_select(0, mine))
+            if len(mine) == len(features):
                 return found
             if logits is None:
-                logits = found.new_empty(len(boxes), found.shape[1])
+                logits = found.new_empty(len(features), found.shape[1])
             logits[mine] = found
         return logits
+
+    def _apply(self, number: int, rows: slice, features: Tensor) -> Tensor:
+        """(m, K) logits of features (m, D) by these rows of one set."""
+        weight, bias = self._sets[number]
+        return F.linear(features, weight[rows].float(), bias[rows].float())
 
     def some(self, few: "Restriction") -> Tensor:
         logits = self._output.logits(*self._at, nodes=few.columns).float()  # (M, U)
@@ -203,12 +220,8 @@ def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_thr
     while len(walking):
         order, spans, counts = by_group(group_starts, groups)
         walking, groups, reached, held = (part[order] for part in (walking, groups, reached, held))
-        best = [
-            conditionals.group(start, end, boxes).float().max(dim=1)
-            for (start, end), boxes in zip(
-                spans, torch.from_numpy(walking).to(device).split(counts), strict=True
-            )
-        ]
+        found = conditionals.groups(spans, torch.from_numpy(walking).to(device), counts)
+        best = [part.float().max(dim=1) for part in found]
         step, place = (torch.cat(part).cpu().numpy() for part in zip(*best, strict=True))
         child = group_starts[groups] + place
         reached = reached + step
@@ -255,8 +268,7 @@ def search(
         if not isinstance(order, slice):
             order = torch.from_numpy(order).to(device)
         boxes, above = boxes[order], above[order]
-        asked = zip(spans, boxes.split(counts), strict=True)
-        given = torch.cat([conditionals.group(*span, who).float().flatten() for span, who in asked])
+        given = torch.cat([part.flatten() for part in conditionals.groups(spans, boxes, counts)]).float()
         starts, ends = np.array(spans).repeat(counts, axis=0).T  # of each walker's group
         node, walker = ranges(*(torch.from_numpy(part).to(device) for part in (starts, ends - starts)))
         logs = above.index_select(0, walker) + given
@@ -289,9 +301,7 @@ def searched_paths(hierarchy: "Hierarchy", nodes: Tensor, last: Tensor, levels: 
     return values
 
 
-def by_group(
-    group_starts: np.ndarray, groups: np.ndarray
-) -> tuple[np.ndarray | slice, list[tuple[int, int]], list[int]]:
+def by_group(group_starts: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray | slice, Spans, list[int]]:
     """The order (m,) in which walkers that look at the same sibling group, of groups (m,), m > 0, come one
     after another; and of each such run the group's first node and the one after its last, and its length.
     """

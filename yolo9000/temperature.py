@@ -15,7 +15,7 @@ from torch import Tensor
 from yolo9000.hierarchy import log_softmax_segments
 
 if TYPE_CHECKING:
-    from yolo9000.descent import Conditionals
+    from yolo9000.descent import Conditionals, Spans
     from yolo9000.hierarchy import Hierarchy, Restriction
 
 # Where a best temperature is looked for; beyond, a level's scores say nothing or are not to be mended.
@@ -42,8 +42,12 @@ class TemperedConditionals:
         self._depths = hierarchy.depths
         self.count, self.device = conditionals.count, conditionals.device
 
-    def group(self, start: int, end: int, boxes: Tensor) -> Tensor:
-        values = self._inner.group(start, end, boxes)
+    def groups(self, spans: "Spans", boxes: Tensor, counts: list[int]) -> list[Tensor]:
+        found = self._inner.groups(spans, boxes, counts)
+        return [self._soften(start, values) for (start, _), values in zip(spans, found, strict=True)]
+
+    def _soften(self, start: int, values: Tensor) -> Tensor:
+        """Log conditionals (m, members) of the group that begins with node `start`, softened."""
         depth = int(self._depths[start])
         temperature = self._temperatures[depth] if depth < len(self._temperatures) else 1.0
         softened = (values.float() / temperature).log_softmax(dim=1)

@@ -162,9 +162,10 @@ def test_tempered_group_by_group_as_all_at_once(seed, groups, missing):
     whole = temper(hierarchy, logs, temperatures)
     assert torch.equal(torch.isneginf(whole), torch.isneginf(logs))
     lazy = TemperedConditionals(descent.DenseConditionals(logs), hierarchy, temperatures)
-    starts = hierarchy.group_starts.tolist()
-    for start, end in itertools.pairwise(starts):
-        assert torch.allclose(lazy.group(start, end, torch.arange(4)), whole[:, start:end], atol=1e-5)
+    spans = list(itertools.pairwise(hierarchy.group_starts.tolist()))
+    found = lazy.groups(spans, torch.arange(4).repeat(len(spans)), [4] * len(spans))
+    for (start, end), values in zip(spans, found, strict=True):
+        assert torch.allclose(values, whole[:, start:end], atol=1e-5)
     few = hierarchy.restrict(torch.from_numpy(random.permutation(len(tree))[:3]))
     assert torch.allclose(lazy.some(few), whole[:, few.columns].T, atol=1e-5)
     assert torch.allclose(temper(hierarchy, logs, []).exp(), logs.exp(), atol=1e-6)

@@ -195,9 +195,9 @@ def test_the_best_leaf_is_looked_for_where_it_may_be():
     asked = []
 
     class Asked(DenseConditionals):
-        def group(self, start, end, boxes):
-            asked.append(start)
-            return super().group(start, end, boxes)
+        def groups(self, spans, boxes, counts):
+            asked.extend(start for start, _ in spans)
+            return super().groups(spans, boxes, counts)
 
     for logits, nodes, groups in (
         ([2.0, -2, 3, -3, 0, 0], [2], {0, 2}),

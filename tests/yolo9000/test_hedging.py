@@ -184,9 +184,9 @@ def test_the_walk_leaves_out_what_cannot_win():
     asked = []
 
     class Asked(DenseConditionals):
-        def group(self, start, end, boxes):
-            asked.append(start)
-            return super().group(start, end, boxes)
+        def groups(self, spans, boxes, counts):
+            asked.extend(start for start, _ in spans)
+            return super().groups(spans, boxes, counts)
 
     nodes, _ = hedge_walk(hierarchy, Asked(hierarchy.log_conditionals(logits)), 1.0)
     assert nodes.tolist() == [2] and asked == [0, 2]
