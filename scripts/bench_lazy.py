@@ -204,7 +204,7 @@ def measure(setting: Setting, forms: list[str], rounds: int, processes: int) -> 
 
 
 @click.command(epilog="Example: scripts/bench_lazy.py --size 416 --survivors 20 --json")
-@click.option("--size", type=click.IntRange(32), multiple=True, default=(416, 544), show_default=True)
+@click.option("--size", type=click.IntRange(32), multiple=True, default=(416,), show_default=True)
 @click.option("--survivors", type=click.IntRange(1), multiple=True, default=(20, 100), show_default=True)
 @click.option(
     "--head",

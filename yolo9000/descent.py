@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 RULES = ("threshold", "darknet", "leaf", "greedy")
 
 Spans = list[tuple[int, int]]  # of sibling groups: the first node, and the one after the last
+Opened = list[tuple[Tensor, Tensor, Tensor]]  # of each level: boxes (m,), nodes (m,), their log Pr (m,)
 
 # The same product with fewer boxes beside it may be rounded otherwise, by far less than this.
 _ROUNDING = 1e-3
@@ -242,9 +243,6 @@ def _walk(hierarchy: "Hierarchy", conditionals: Conditionals, rule: str, log_thr
         walking, groups, reached, held = (part[further] for part in (walking, groups, reached, held))
     log_path = np.stack(levels, axis=1) if levels else np.zeros((count, 1), np.float32)
     return Descent(*(torch.from_numpy(part).to(device) for part in (nodes, log_path, given)))
-
-
-Opened = list[tuple[Tensor, Tensor, Tensor]]  # of each level: boxes (m,), nodes (m,), their log Pr (m,)
 
 
 def search(

@@ -61,8 +61,8 @@ class Hierarchy(nn.Module):
     Buffers, all int64, n nodes in G sibling groups: parents (n,) -1 for roots; group_of (n,); group_starts
     (G+1,): group g is nodes group_starts[g]:group_starts[g+1]; group_parent (G,) -1 for roots; child_group
     (n,) -1 for leaves; depths (n,) 0 for roots; path_starts (n+1,) and path_nodes: the path of node k, root
-    first and k last, is path_nodes[path_starts[k]:path_starts[k+1]]; leaves (n,): how many lie below, a leaf
-    below itself; level_nodes and level_parents: the nodes by depth, see log_probabilities.
+    first and k last, is path_nodes[path_starts[k]:path_starts[k+1]]; leaves (n,): how many leaves lie at or
+    below each; level_nodes and level_parents: the nodes by depth, see log_probabilities.
     """
 
     parents: Tensor

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.yolo9000.trees import AskedConditionals
 from wordtree import WordTree
 from yolo9000 import descent
 from yolo9000.descent import RULES, DenseConditionals, LazyConditionals, descend
@@ -192,22 +193,15 @@ def test_the_best_leaf_is_looked_for_where_it_may_be():
     """Never below a root whose probability is less than that of the leaf at the end of the greedy walk."""
     tree = WordTree([f"k{i}" for i in range(6)], [-1, -1, 0, 0, 1, 1])
     hierarchy = Hierarchy(tree)
-    asked = []
-
-    class Asked(DenseConditionals):
-        def groups(self, spans, boxes, counts):
-            asked.extend(start for start, _ in spans)
-            return super().groups(spans, boxes, counts)
-
     for logits, nodes, groups in (
         ([2.0, -2, 3, -3, 0, 0], [2], {0, 2}),
         ([0.2, 0, 0, 0, 9, -9], [4], {0, 2, 4}),
     ):
-        asked.clear()
         logs = hierarchy.log_conditionals(torch.tensor([logits]))
-        walk = descend(hierarchy, TemperedConditionals(Asked(logs), hierarchy, ()), "leaf")
-        assert walk.nodes.tolist() == nodes and set(asked) == groups
+        conditionals = AskedConditionals(logs)
+        walk = descend(hierarchy, TemperedConditionals(conditionals, hierarchy, ()), "leaf")
+        assert walk.nodes.tolist() == nodes and set(conditionals.asked) == groups
         assert torch.allclose(walk.log_path, descend(hierarchy, logs, "leaf").log_path, atol=1e-6)
         assert torch.allclose(walk.log_given, logs[0, nodes], atol=1e-6)
-    walk = descend(hierarchy, TemperedConditionals(Asked(logs[:0]), hierarchy, ()), "leaf")
+    walk = descend(hierarchy, TemperedConditionals(AskedConditionals(logs[:0]), hierarchy, ()), "leaf")
     assert walk.nodes.shape == (0,) and walk.log_path.shape == (0, 1)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.yolo9000.trees import absolute, random_conditionals, random_tree
+from tests.yolo9000.trees import AskedConditionals, absolute, random_conditionals, random_tree
 from wordtree import WordTree
 from yolo9000.descent import DenseConditionals, path_log_probabilities
 from yolo9000.hedging import Frontier, fit_lambda, hedge, hedge_walk, is_right, rewards, share_right
@@ -181,14 +181,9 @@ def test_the_walk_leaves_out_what_cannot_win():
     tree = WordTree([f"k{i}" for i in range(6)], [-1, -1, 0, 0, 1, 1])
     logits = torch.tensor([[9.0, -9, 9, -9, 0, 0]])
     hierarchy = Hierarchy(tree)
-    asked = []
-
-    class Asked(DenseConditionals):
-        def groups(self, spans, boxes, counts):
-            asked.extend(start for start, _ in spans)
-            return super().groups(spans, boxes, counts)
-
-    nodes, _ = hedge_walk(hierarchy, Asked(hierarchy.log_conditionals(logits)), 1.0)
-    assert nodes.tolist() == [2] and asked == [0, 2]
-    nodes, path = hedge_walk(hierarchy, Asked(torch.zeros(0, 6)), 1.0)
-    assert nodes.shape == (0,) and path.shape == (0, 1) and len(asked) == 2
+    conditionals = AskedConditionals(hierarchy.log_conditionals(logits))
+    nodes, _ = hedge_walk(hierarchy, conditionals, 1.0)
+    assert nodes.tolist() == [2] and conditionals.asked == [0, 2]
+    none = AskedConditionals(torch.zeros(0, 6))
+    nodes, path = hedge_walk(hierarchy, none, 1.0)
+    assert nodes.shape == (0,) and path.shape == (0, 1) and not none.asked

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from wordtree import WordTree
+from yolo9000.descent import DenseConditionals
 from yolo9000.hierarchy import Hierarchy
 
 
@@ -34,3 +35,15 @@ def absolute(tree: WordTree, log_conditionals: torch.Tensor) -> np.ndarray:
     """Pr(node) (boxes, C), multiplied along each path."""
     values = log_conditionals.double().exp().numpy()
     return np.stack([values[:, list(tree.path_nodes(k))].prod(axis=1) for k in range(len(tree))], axis=1)
+
+
+class AskedConditionals(DenseConditionals):
+    """Remembers the first node of each sibling group that it is asked for, in `asked`."""
+
+    def __init__(self, log_conditionals: torch.Tensor) -> None:
+        super().__init__(log_conditionals)
+        self.asked: list[int] = []
+
+    def groups(self, spans, boxes, counts):
+        self.asked += [start for start, _ in spans]
+        return super().groups(spans, boxes, counts)
