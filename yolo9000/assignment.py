@@ -29,7 +29,8 @@ class Targets:
     ignore_cxcywh: (I, 4), ignore_image: (I,): where objectness costs nothing. image_labels: (L,) nodes shown
     somewhere in label_image: (L,), images without boxes. negative_labels: (E,) nodes shown nowhere in
     negative_image: (E,), images of either kind. open_labels: (Q,) nodes of which more may be in open_image:
-    (Q,), images with boxes, than were drawn.
+    (Q,), images with boxes, than were drawn. shown_labels: (S,) further nodes shown in shown_image: (S,),
+    which teach nothing but that a negative label is contradicted.
     """
 
     boxed: Tensor
@@ -45,6 +46,8 @@ class Targets:
     negative_image: Tensor
     open_labels: Tensor
     open_image: Tensor
+    shown_labels: Tensor
+    shown_image: Tensor
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,11 @@ def collect(
     empty); or {"label": k} or {"image_labels": (m,)} for an image without boxes; or neither (unlabelled: it
     teaches nothing). Beside boxes, "ignore_boxes" (k, 4), "not_exhaustive_labels" (q,), and "named" (n,)
     bool, False for a box that teaches where something is, but not what; beside either, "negative_labels"
-    (j,). Image labels beside boxes are left out: the boxes say more. nodes: how many classes there are. map:
-    (d,) class of the data set -> node, applied to the labels of boxes only, as in Darknet. Raises
-    TrainingError.
+    (j,) and "shown_labels" (s,). Image labels beside boxes are left out: the boxes say more. nodes: how many
+    classes there are. map: (d,) class of the data set -> node, applied to the labels of boxes only, as in
+    Darknet. Raises TrainingError.
     """
-    boxes, labels, named, ignore, image_labels, negatives, unsure = (_Flat() for _ in range(7))
+    boxes, labels, named, ignore, image_labels, negatives, unsure, shown = (_Flat() for _ in range(8))
     for b, target in enumerate(targets):
         if not isinstance(target, Mapping):
             raise TrainingError(f"target {b} of the batch is no dict but {type(target).__name__}")
@@ -101,6 +104,8 @@ def collect(
             image_labels.add(b, _labels(given, f'"image_labels" of target {b}'))
         if "negative_labels" in target:
             negatives.add(b, _labels(target["negative_labels"], f'"negative_labels" of target {b}'))
+        if "shown_labels" in target:
+            shown.add(b, _labels(target["shown_labels"], f'"shown_labels" of target {b}'))
     result = Targets(
         torch.tensor(["boxes" in target for target in targets], dtype=torch.bool, device=device),
         boxes.joined(torch.zeros(0, 4), device),
@@ -115,6 +120,8 @@ def collect(
         negatives.owners(device),
         unsure.joined(_NO_LABELS, device),
         unsure.owners(device),
+        shown.joined(_NO_LABELS, device),
+        shown.owners(device),
     )
     _check_boxes(result.boxes_cxcywh, result.image)
     if map is not None:
@@ -125,6 +132,7 @@ def collect(
     _check_labels(result.image_labels, result.label_image, nodes, "classes")
     _check_labels(result.negative_labels, result.negative_image, nodes, "classes")
     _check_labels(result.open_labels, result.open_image, nodes, "classes")
+    _check_labels(result.shown_labels, result.shown_image, nodes, "classes")
     return result
 
 
@@ -136,8 +144,8 @@ def drop_moot(known: Targets, hierarchy: Hierarchy, stored: Tensor | None = None
     negatives, opened = len(known.negative_labels), len(known.open_labels)
     if not negatives and not opened:
         return known
-    shown = torch.cat((known.labels, known.image_labels))
-    image = torch.cat((known.image, known.label_image))
+    shown = torch.cat((known.labels, known.image_labels, known.shown_labels))
+    image = torch.cat((known.image, known.label_image, known.shown_image))
     path, which = hierarchy.paths(shown)
     keys = known.negative_image * len(hierarchy) + known.negative_labels
     kept = ~torch.isin(keys, image[which] * len(hierarchy) + path)

@@ -69,7 +69,7 @@ class Batches(Dataset):
 
     label_map: for each store, (n,) node of the network for each label of the store, or None where they are
     the same; -1 = no such node. rank, ranks: this process's share of every batch, pictures rank, rank +
-    ranks, ...
+    ranks, ... seen: pictures that the network was trained on before the run.
     """
 
     def __init__(
@@ -79,11 +79,12 @@ class Batches(Dataset):
         label_maps: Sequence[np.ndarray | None] | None = None,
         rank: int = 0,
         ranks: int = 1,
+        seen: int = 0,
     ):
         self.config = config
         self.stores = list(stores)
         self.label_maps = list(label_maps) if label_maps is not None else [None] * len(self.stores)
-        self.rank, self.ranks = rank, ranks
+        self.rank, self.ranks, self.seen = rank, ranks, seen
         self.turns = Turns(config)
         self.parts = select_parts(config, self.stores, self.turns)
         self._permutations: dict[tuple[int, int], np.ndarray] = {}  # (part, epoch); the last few
@@ -152,7 +153,7 @@ class Batches(Dataset):
         # Arrays for the targets, not tensors: each tensor would travel by a file descriptor of its own.
         return {
             "number": number,
-            "seen": number * self.config.batch,
+            "seen": self.seen + number * self.config.batch,
             "images": torch.from_numpy(canvas),
             "targets": targets,
             "names": names,
@@ -270,7 +271,10 @@ def _target(
 ) -> dict[str, np.ndarray]:
     target = {}
     if len(sample.negative_labels):
+        # Crowds, difficult boxes and what the view cuts off are shown in the picture, too.
+        positive = sample.labels, sample.image_labels, sample.not_exhaustive_labels
         target["negative_labels"] = sample.negative_labels
+        target["shown_labels"] = np.unique(np.concatenate([nodes[nodes >= 0] for nodes in positive]))
     if not sample.boxed or part.ignore_boxes:
         labels = (
             sample.image_labels if not sample.boxed else np.concatenate([sample.labels, sample.image_labels])

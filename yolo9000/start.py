@@ -51,10 +51,14 @@ def build_network(
             else load_any(f"{config.cfg} {config.weights}", config.data_root)
         )
         tree = net.tree
-        if tree is None and config.tree:
-            tree = choose_tree(config.tree, stores, named)
-        if tree is not None and net.tree is None:
-            net.tree = tree
+        if config.tree:
+            wanted = choose_tree(config.tree, stores, named)
+            if tree is not None and wanted.fingerprint != tree.fingerprint:
+                raise TrainingError(
+                    f"model.tree = {config.tree!r} is another tree than that of the network to start from; "
+                    "carry it over first (yolo9000 edit --tree), or leave model.tree out"
+                )
+            tree = net.tree = tree or wanted
         if config.known:
             if tree is None:
                 raise TrainingError("model.known wants a network over a tree; model.start has none")
@@ -87,6 +91,14 @@ def build_network(
             raise TrainingError(
                 f"{len(missing)} labels of the data are not in the network's tree: {', '.join(missing[:8])}"
                 + (" ..." if len(missing) > 8 else "")
+            )
+        rows = set(row_nodes(net.spec))
+        missing = [wnid for wnid in sorted(set(named)) if tree.index(wnid) not in rows]
+        if missing:
+            raise TrainingError(
+                f"{len(missing)} labels of the data have no class row in the network, so nothing would be "
+                f"learnt of them: {', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}; "
+                f"give each one: yolo9000 edit --row {missing[0]}"
             )
     return net, tree, maps
 

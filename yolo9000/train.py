@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from yolo9000.average import drop_fitted
 from yolo9000.batches import Batches, Samples, load_batches, open_store
 from yolo9000.checkpoint import BEST_NAME, list_checkpoints, load_checkpoint, write_atomically
 from yolo9000.config import TrainConfig, to_dict
@@ -28,7 +29,7 @@ from yolo9000.signals import caught_signals
 from yolo9000.start import build_network
 from yolo9000.tasks import Task, make_task
 from yolo9000.twin import hold_first_expert, hold_second_expert
-from yolo9000.validation import Judge
+from yolo9000.validation import Judge, nearest_size, own_size
 
 BEST_MODEL_NAME = "best.safetensors"  # only where validation data says which is the best
 
@@ -95,7 +96,10 @@ def _train(
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     net, tree, label_maps = build_network(config.model, stores)
-    batches = Batches(config, stores, label_maps, world.rank, world.ranks)
+    before = net.seen
+    dropped = drop_fitted(net)
+    _fit_size(config, net)
+    batches = Batches(config, stores, label_maps, world.rank, world.ranks, before)
     net.to(device, memory_format=torch.channels_last)
     net.freeze(config.model.freeze)
     if config.model.hold:
@@ -114,13 +118,13 @@ def _train(
     out.mkdir(parents=True, exist_ok=True)
     run.open_log()
     try:
-        _describe(run, stores, held_out, batches, resuming)
+        _describe(run, stores, held_out, batches, resuming, dropped)
         with caught_signals() as caught:
             run.loop(load_batches(batches, run.done, config.workers, device), caught, progress)
         model = None
         if run.stopped is None:
             nodes = known_nodes(config, stores, batches.parts, label_maps, tree)
-            model = _export(run, going_on(net.record, nodes), stores)
+            model = _export(run, going_on(net.record, nodes), stores, before)
         if world.leads:
             draw_curves(read_log(out), out / CURVES_NAME)
     finally:
@@ -130,9 +134,15 @@ def _train(
 
 
 def _describe(
-    run: Run, stores: Sequence[Samples], held_out: Sequence[Samples], batches: Batches, resuming: bool
+    run: Run,
+    stores: Sequence[Samples],
+    held_out: Sequence[Samples],
+    batches: Batches,
+    resuming: bool,
+    dropped: Sequence[str],
 ) -> None:
-    """The first line of the log: what this run is and where it runs."""
+    """The first line of the log: what this run is and where it runs. dropped: what calibration had fitted to
+    the weights that it starts from."""
     parts = [
         {"name": p.config.name or str(k), "samples": len(p.where), "per_batch": p.count}
         for k, p in enumerate(batches.parts)
@@ -145,6 +155,7 @@ def _describe(
         "data": [about(store) for store in stores],
         "validation": [about(store) for store in held_out],
         "parts": parts,
+        "dropped": list(dropped),
         "bfloat16": run.half,
         "device": run.device,
         "threads": torch.get_num_threads(),
@@ -160,8 +171,9 @@ def _describe(
         write_atomically(run.out / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _export(run: Run, record: dict[str, Any], stores: Sequence[Samples]) -> Path:
-    """The averaged (or plain) weights as a model file, and those of the best moment if scores chose it."""
+def _export(run: Run, record: dict[str, Any], stores: Sequence[Samples], before: int) -> Path:
+    """The averaged (or plain) weights as a model file, and those of the best moment if scores chose it.
+    before: pictures that the network was trained on before the run."""
     path = run.out / MODEL_NAME
     if not run.world.leads:
         return path
@@ -172,26 +184,34 @@ def _export(run: Run, record: dict[str, Any], stores: Sequence[Samples]) -> Path
         "made": timestamp(),
     }
     net, best = run.net, run.out / BEST_NAME
-    _save(run, path, record | {"images": run.images, "losses": rounded(run.losses)})
+    _save(run, path, record | {"images": run.images, "losses": rounded(run.losses)}, before)
     if run.judge.stores and run.best and best.exists():
         state = load_checkpoint(best)
         net.load_state_dict(state["net"])
         if run.average:
             run.average.load_state_dict(state["average"])
         moment = state["best"] or run.best
-        _save(run, run.out / BEST_MODEL_NAME, record | {"images": moment["images"], "best": moment})
+        _save(run, run.out / BEST_MODEL_NAME, record | {"images": moment["images"], "best": moment}, before)
     return path
 
 
-def _save(run: Run, path: Path, record: dict[str, Any]) -> None:
+def _save(run: Run, path: Path, record: dict[str, Any], before: int) -> None:
     from yolo9000.modelfile import save_model
 
     if run.average:
         run.average.copy_to(run.net)
     run.net.eval()
-    run.net.seen = record["images"]
+    run.net.seen = before + record["images"]
     save_model(run.net, path, record)
     run.log({"event": "model", "file": path.name, "time": timestamp()})
+
+
+def _fit_size(config: TrainConfig, net: Network) -> None:
+    """Where the network would run by itself at a size beyond all that it is trained at, it is given the
+    nearest of these: at others it has learnt nothing."""
+    own = own_size(net)
+    if not min(config.sizes) <= own <= max(config.sizes):
+        net.defaults = {**net.defaults, "size": nearest_size(config, net)}
 
 
 def _check_sizes(config: TrainConfig, net: Network) -> None:

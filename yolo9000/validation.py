@@ -35,6 +35,17 @@ class Verdict:
     scores: Mapping[str, float]
 
 
+def own_size(net: Network) -> int:
+    """The longer side, in pixels, of the input that a network runs at where nobody says another."""
+    own = net.defaults.get("size") or (net.spec.width, net.spec.height)
+    return max(own) if isinstance(own, list | tuple) else own
+
+
+def nearest_size(config: TrainConfig, net: Network) -> int:
+    """Of the input sizes that are trained the one nearest to the network's own."""
+    return min(config.sizes, key=lambda size: abs(size - own_size(net)))
+
+
 class Judge:
     """Says every so many batches whether the run is better than ever.
 
@@ -46,9 +57,8 @@ class Judge:
         self.stores = list(stores)
         self.every = config.validation.every or max(1, -(-total // MOMENTS))
         self.total = total
-        own = net.spec.width
         self.settings = EvalSettings(
-            size=config.validation.size or min(config.sizes, key=lambda size: abs(size - own)),
+            size=config.validation.size or nearest_size(config, net),
             resamples=0,
             workers=config.workers,
             limit=config.validation.pictures,

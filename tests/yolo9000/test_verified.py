@@ -16,9 +16,11 @@ from data_prep import Recipe, Source, Store, pack
 from tests.yolo9000.test_loss import ANCHORS, make_lazy
 from tests.yolo9000.test_loss import TREE as OTHER_TREE
 from wordtree import WordTree
+from yolo9000.assignment import collect, drop_moot
 from yolo9000.batches import Batches, to_batch
 from yolo9000.config import AugmentConfig, ModelConfig, PartConfig, SizeConfig, TrainConfig
 from yolo9000.heldout import Truth
+from yolo9000.hierarchy import Hierarchy
 from yolo9000.loss import RegionLoss
 
 # animal (cat, dog (husky, poodle)), thing (car, cup); ids like WordNet's, for the readers
@@ -46,7 +48,7 @@ def targets_of(folder: Path, source: Source, **part) -> dict[str, dict[str, torc
     store = Store(folder / "o.h5")
     config = TrainConfig(
         model=ModelConfig(preset="yolov2"),
-        data=(PartConfig(1, augment=STILL, **part),),
+        data=(PartConfig(1, **{"augment": STILL, **part}),),
         images=100,
         batch=len(store),
         input=SizeConfig((64,)),
@@ -187,10 +189,39 @@ def test_a_negative_that_a_positive_contradicts_is_left_out() -> None:
         for negatives, counts in (([0], False), ([DOG, HUSKY], False), ([POODLE], True), ([CAT, 0], True)):
             found = loss(raw, [positive | {"negative_labels": torch.tensor(negatives)}])["loss"]
             assert bool(found > plain) == counts
+    # What is shown beside the boxes contradicts, too, and teaches nothing.
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+    shown = empty | {"shown_labels": torch.tensor([HUSKY])}
+    assert loss(raw, [shown])["loss"] == loss(raw, [empty])["loss"]
+    for negatives, counts in (([DOG], False), ([POODLE], True)):
+        found = loss(raw, [shown | {"negative_labels": torch.tensor(negatives)}])["loss"]
+        assert bool(found > loss(raw, [empty])["loss"]) == counts
     # Another picture's positive contradicts nothing.
     two = torch.cat((raw, raw_output(1)))
     targets = [boxed, {"negative_labels": torch.tensor([HUSKY])}]
     assert loss(two, targets)["loss"] > loss(two, [boxed, {}])["loss"]
+
+
+@pytest.mark.parametrize("how", ["a crowd", "seen, not boxed", "cut off"])
+def test_whatever_a_boxed_picture_shows_contradicts(folder: Path, how: str) -> None:
+    """A dog in the picture, and no poodle: both are "dog" for these data."""
+    crowd, box = int(how == "a crowd"), "0.9,0.95,0.9,0.95" if how == "cut off" else "0.1,0.5,0.2,0.6"
+    drawn = CAT if how == "seen, not boxed" else DOG
+    (folder / "b.csv").write_text(
+        f"ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,{IDS[drawn]},{box},{crowd}\n"
+    )
+    seen = f"a,v,{IDS[DOG]},1\n" if how == "seen, not boxed" else ""
+    (folder / "l.csv").write_text(f"ImageID,Source,LabelName,Confidence\n{seen}a,v,{IDS[POODLE]},0\n")
+    (folder / "map.csv").write_text(
+        "".join(f"{wnid},{IDS[DOG] if k == POODLE else wnid}\n" for k, wnid in enumerate(IDS))
+    )
+    source = Source("oi", "openimages", ".", "b.csv", image_labels="l.csv", map="map.csv")
+    layout = {"layout": "crop", "scale": (2.0, 2.0)} if how == "cut off" else {}
+    target = targets_of(folder, source, augment=dataclasses.replace(STILL, **layout))["a.jpg"]
+    assert target["negative_labels"].tolist() == [DOG]
+    assert not (target["labels"] == DOG).any()
+    known = drop_moot(collect([target], len(TREE), "cpu"), Hierarchy(TREE))
+    assert not len(known.negative_labels)
 
 
 def test_what_one_tile_of_a_mosaic_lacks_another_may_show(folder: Path) -> None:
