@@ -11,6 +11,7 @@ pure functions of (tree, conditionals), lazy where they can be: the walks look a
 only, "leaf" and hedging at those that may hold their answer, levels and lists at those above their nodes."""
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,8 +69,8 @@ class Decision:
         listed = {"vocabulary": options.vocabulary, "level": options.level}.get(options.rule)
         self.cut: cuts.Cut | None = None
         self._looked_at: Tensor | None = None  # nodes (m,) that the rule looks at; None: all
-        if isinstance(listed, int):
-            deepest = min(listed, len(hierarchy.level_sizes))
+        if isinstance(listed, Integral):
+            deepest = min(int(listed), len(hierarchy.level_sizes))
             self._looked_at = (hierarchy.depths <= deepest).nonzero().squeeze(1)
         elif listed is not None:
             self.cut = cuts.Cut.of(hierarchy, cuts.resolve(tree, listed))

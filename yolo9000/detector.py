@@ -25,7 +25,7 @@ from yolo9000.habits import spoken, translated
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.hub import Pretrained
-from yolo9000.images import read_image, read_reduced
+from yolo9000.images import alone_or_all, read_image, read_reduced
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
 from yolo9000.names import tree_of
 from yolo9000.options import Options, asked_rule, check_defaults
@@ -217,7 +217,7 @@ class Detector(Pretrained):
     def options(self, **given: Any) -> Options:
         """The given options, completed by the model's defaults and this module's; None is not given. Without
         a rule, `level`, `vocabulary`, and `accuracy` or `hedge_lambda` ask for theirs. Raises ValueError."""
-        given = {name: value for name, value in given.items() if value is not None}
+        given = {name: value for name, value in spoken(given).items() if value is not None}
         if "rule" not in given and (rule := asked_rule(given)):
             given["rule"] = rule
         options = Options(**{**self.defaults, **given})
@@ -257,7 +257,7 @@ class Detector(Pretrained):
 
     def stream(
         self,
-        pictures: "Iterable[Picture]",
+        pictures: "Iterable[Picture] | None" = None,
         *,
         size: int | tuple[int, int] | None = None,
         batch: int | None = None,
@@ -267,18 +267,19 @@ class Detector(Pretrained):
         """Objects on each of any number of pictures, in their order and as they are ready: all processors
         are kept busy, a few pictures are in memory at a time (pipeline.py).
 
-        pictures: an iterable of what read_image takes; more are taken from it only as results are. batch:
-        pictures run at a time, by default what suits the device. on_error: told of a picture that cannot be
-        read, which is then passed over; without it the ImageError is raised at that picture's turn. options:
-        as __call__; impossible ones raise ValueError at once.
+        pictures: an iterable of what read_image takes, or one such; taken as results are, and each kept as it
+        then is: a camera's buffer may be filled again. batch: pictures run at a time, by default what suits
+        the device. on_error: told of a picture that cannot be read, which is then passed over; without it the
+        ImageError is raised at that picture's turn. options: as __call__; impossible ones raise at once.
         """
         options = spoken({"pictures": pictures, "size": size, **options})
         pictures, size = options.pop("pictures"), options.pop("size")
-        return results(self, pictures, self.options(**options), self._size(size), batch, on_error)
+        pictures, answers = alone_or_all(pictures), self.options(**options)
+        return results(self, pictures, answers, self._size(size), batch, on_error)
 
     def fit(self, picture: "Picture", size: tuple[int, int] | None = None) -> Fitted:
-        """A picture read, a large JPEG at reduced size, and letterboxed. size: (width, height), by default
-        `self.size`. Any thread. Raises ImageError."""
+        """A picture read, a large JPEG at reduced size, and letterboxed. size: as `letterboxed`. Any thread.
+        Raises ImageError."""
         size = size or self.size
         if self.resize == "darknet":  # of whole pictures, as Darknet has it
             array, image_size = read_image(picture), None
@@ -288,7 +289,8 @@ class Detector(Pretrained):
         source = str(picture) if isinstance(picture, str | Path) else None
         if source is not None:  # a file is read again to draw on; others may not come again
             return Fitted(image, box, source, None)
-        return Fitted(image, box, None, picture if isinstance(picture, bytes) else array)
+        encoded = isinstance(picture, bytes | bytearray | memoryview)
+        return Fitted(image, box, None, bytes(picture) if encoded else array)
 
     def letterboxed(
         self, pixels: np.ndarray, image_size: tuple[int, int] | None, size: tuple[int, int] | None = None

@@ -3,7 +3,10 @@ becomes of their habits is docs/coming_from.md."""
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
+
+from yolo9000.options import Options
 
 # Their keyword -> ours, of Detector.__call__.
 SAME = {
@@ -33,11 +36,14 @@ ELSEWHERE = {
     "agnostic_nms": "nms='agnostic'",
 }
 
+# Ours.
+KNOWN = frozenset({"pictures", "size", "batch"} | {part.name for part in fields(Options)})
+
 
 def spoken(words: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords in either language in ours. Raises TypeError as `translated`."""
-    theirs = {word: value for word, value in words.items() if word in SAME or word in ELSEWHERE}
-    ours = {word: value for word, value in words.items() if word not in theirs}
+    ours = {word: value for word, value in words.items() if word in KNOWN}
+    theirs = {word: value for word, value in words.items() if word not in KNOWN}
     return ours | translated(theirs, ours)
 
 

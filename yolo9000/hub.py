@@ -26,6 +26,7 @@ class Pretrained:
 
     net: "Network"
     tree: "WordTree"
+    resize: str
 
     @classmethod
     def from_pretrained(
@@ -51,7 +52,10 @@ class Pretrained:
 
         folder = Path(folder)
         names = self.tree.names if self.net.tree is None else None
-        save_model(self.net, folder / MODEL, self.net.record, dtype=dtype, names=names)
+        defaults = dict(self.net.defaults)
+        if self.resize != defaults.get("resize", "smooth"):  # another one answers otherwise
+            defaults["resize"] = self.resize
+        save_model(self.net, folder / MODEL, self.net.record, defaults=defaults, dtype=dtype, names=names)
         card = folder / CARD
         if not card.exists() or _is_ours(card):
             with written_whole(card, ModelError) as part:

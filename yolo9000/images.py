@@ -27,6 +27,9 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "T
 # 100 megapixels are 300 MB as RGB: more than any camera in wide use, less than a small machine's memory.
 MAX_PIXELS = 100_000_000
 
+# Sides beyond this are no photograph, and letterboxing reckons in numbers that are exact up to it.
+MAX_SIDE = 2**16
+
 # A transparent picture is shown on white, as web browsers do.
 _BACKGROUND = (255, 255, 255)
 
@@ -61,6 +64,9 @@ class _Quiet:
 
 _quiet = _Quiet()
 
+# PIL reads an image when it is first looked at, and two threads may look at one.
+_loading = threading.Lock()
+
 # What white may be in samples whose type does not tell.
 _WHITES = (1.0, 255.0, 65535.0)
 
@@ -81,7 +87,8 @@ def read_image(
     if isinstance(picture, str | Path | bytes | bytearray | memoryview):
         return _read(picture, max_pixels, None)[0]
     if isinstance(picture, Image.Image):
-        return _from_pil(picture, "PIL image", max_pixels)[0]
+        with _loading:
+            return _from_pil(picture, "PIL image", max_pixels)[0]
     if isinstance(picture, np.ndarray):
         return _from_array(picture, "array", max_pixels)
     # By its name: who has no tensor need not import torch.
@@ -107,6 +114,26 @@ def read_reduced(
         return _read(picture, max_pixels, network_size, formats)
     pixels = read_image(picture, max_pixels)
     return pixels, (pixels.shape[1], pixels.shape[0])
+
+
+def alone_or_all(pictures: Any) -> Any:
+    """The pictures that somebody means: a single one as a list of one, else as they are. Raises TypeError."""
+    if pictures is None:
+        raise TypeError("which pictures? Give a list of files, or one")
+    single = isinstance(pictures, str | Path | bytes | bytearray | memoryview | Image.Image)
+    return [pictures] if single or getattr(pictures, "ndim", 0) in (2, 3) else pictures
+
+
+def as_it_is_now(picture: Any) -> Any:
+    """A picture that stays as it is: who hands on one buffer of a camera with ever other frames in it, or
+    PIL's one image of many frames, means those frames. Raises ImageError for an unreadable PIL image."""
+    if isinstance(picture, Image.Image):
+        return read_image(picture)
+    if isinstance(picture, bytearray | memoryview):
+        return bytes(picture)
+    if isinstance(picture, np.ndarray):
+        return picture.copy()
+    return picture.clone() if type(picture).__module__.partition(".")[0] == "torch" else picture
 
 
 def find_images(arguments: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
@@ -364,6 +391,8 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> np.ndarray:
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name}: has no pixels ({width} x {height})")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"{name}: {width} x {height} pixels, of which a side has at most {MAX_SIDE:,}")
     if width * height > max_pixels:
         limit = f"{max_pixels:,}"
         raise ImageError(

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yolo9000.errors import ImageError
+from yolo9000.images import MAX_SIDE
 
 GREY = 0.5  # Darknet's filling
 RESIZES = ("darknet", "smooth")
-_MOST = 2**16  # pixels a side; larger than any picture that is read, and exact in the arithmetic below
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Letterbox:
 
     def __post_init__(self) -> None:
         for width, height in (self.image_size, self.network_size):
-            if not (0 < width <= _MOST and 0 < height <= _MOST):
+            if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
                 raise ImageError(
-                    f"a picture of {width} x {height} pixels cannot be letterboxed; 1 to {_MOST} a side can"
+                    f"{width} x {height} pixels cannot be letterboxed; 1 to {MAX_SIDE} a side can"
                 )
 
     @property

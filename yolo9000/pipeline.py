@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from yolo9000.errors import ImageError
+from yolo9000.images import as_it_is_now
 
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
@@ -83,13 +84,15 @@ def outcomes(
     batch: int | None = None,
     lanes: int | None = None,
     depth: int = _DEPTH,
+    own: bool = False,
 ) -> Generator[Outcome, None, None]:
     """One `Outcome` a picture, in the order of `pictures`.
 
     size: (width, height) of the network's input, by default the detector's. batch: pictures run at a time,
     by default what suits the device. lanes: threads that run the network, by default torch's number of
     threads on a CPU, or fewer for a few batches. depth: batches a lane that are begun before their results
-    are taken; `pictures` is asked for no more than these, from the thread that takes the results.
+    are taken; `pictures` is asked for no more than these, from the thread that takes the results. own: no
+    picture is changed by whoever made it; else each is kept as it is when it is taken, but those of lists.
 
     Closing the generator, or Ctrl-C, gives up what has not begun and waits for what has. An error that
     `pictures` raises comes after the results of those before it. Raises ValueError for a batch, lanes or
@@ -108,9 +111,17 @@ def outcomes(
     if min(batch, lanes, depth) < 1:
         raise ValueError(f"batch, lanes and depth are at least 1, not {batch}, {lanes} and {depth}")
 
-    def fit(picture: "Picture") -> "Fitted | ImageError":
+    own = own or count is not None
+
+    def take(picture: "Picture") -> "Picture | ImageError":
         try:
-            return detector.fit(picture, size)
+            return picture if own else as_it_is_now(picture)
+        except ImageError as error:
+            return error
+
+    def fit(picture: "Picture | ImageError") -> "Fitted | ImageError":
+        try:
+            return picture if isinstance(picture, ImageError) else detector.fit(picture, size)
         except ImageError as error:
             return error
 
@@ -120,11 +131,12 @@ def outcomes(
         answers = iter(detector.answers(good, options) if good else ())
         return [one if isinstance(one, ImageError) else next(answers) for one in fitted]
 
-    return _in_order(iter(pictures), fit, run, batch, lanes, lanes * depth, cpu)
+    taken = ((picture, take(picture)) for picture in pictures)
+    return _in_order(taken, fit, run, batch, lanes, lanes * depth, cpu)
 
 
 def _in_order(
-    pictures: "Iterator[Picture]",
+    pictures: "Iterator[tuple[Picture, Any]]",
     fit: Callable[[Any], Any],
     run: Callable[[list[Any], Callable[[Any], Any]], list[Any]],
     batch: int,
@@ -132,7 +144,8 @@ def _in_order(
     most: int,
     cpu: bool,
 ) -> Generator[Outcome, None, None]:
-    """The loop behind `outcomes`. most: batches begun whose results are not yet taken."""
+    """The loop behind `outcomes`. pictures: each with what `fit` takes in its place. most: batches begun
+    whose results are not yet taken."""
     waiting: deque[tuple[list[Any], Future[list[Any]]]] = deque()
     failure: Exception | None = None
     with _lanes(lanes, cpu) as pool, _readers(cpu) as readers:
@@ -140,22 +153,24 @@ def _in_order(
         while more or waiting:
             while more and len(waiting) < most:
                 try:
-                    chunk: list[Any] = []
+                    chunk: list[tuple[Any, Any]] = []
                     chunk.extend(islice(pictures, batch))  # on an error it keeps what came before
                 except Exception as error:
                     failure = error
                 more = len(chunk) == batch and failure is None
+                given, held = [picture for picture, _ in chunk], [kept for _, kept in chunk]
                 if chunk and readers is None:
-                    waiting.append((chunk, pool.submit(run, chunk, fit)))
+                    waiting.append((given, pool.submit(run, held, fit)))
                 elif chunk:
-                    reading = [readers.submit(fit, picture) for picture in chunk]
-                    waiting.append((chunk, pool.submit(run, reading, Future.result)))
+                    reading = [readers.submit(fit, kept) for kept in held]
+                    waiting.append((given, pool.submit(run, reading, Future.result)))
+                del chunk, held
             if waiting:
-                chunk, future = waiting.popleft()
-                for picture, result in zip(chunk, future.result(), strict=True):
+                given, future = waiting.popleft()
+                for picture, result in zip(given, future.result(), strict=True):
                     failed = isinstance(result, ImageError)
                     yield Outcome(picture, error=result) if failed else Outcome(picture, result)
-                del chunk, future, picture, result  # pixels must not stay while the next is waited for
+                del given, future, picture, result  # pixels must not stay while the next is waited for
     if failure is not None:
         raise failure
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.yolo9000.small import FORMS, TREE, small_detector
+from tests.yolo9000.small import FORMS, TREE, picture, small_detector
 from tests.yolo9000.trees import random_conditionals, random_tree
 from yolo9000 import cuts, decision, descent, hedging
 from yolo9000.cli import detect
@@ -81,6 +81,8 @@ def test_the_rule_is_asked_for_by_what_only_it_takes():
     detector = Detector(small_detector("darknet"), precision="float32")
     assert detector.options().rule == "threshold"
     assert detector.options(level=1).rule == "level"
+    one, other = (detector(picture(), threshold=0.3, level=level) for level in (1, np.int64(1)))
+    assert len(one) and one.paths == other.paths
     assert detector.options(vocabulary=["dog"]).rule == "vocabulary"
     assert detector.options(hedge_lambda=1.0).rule == "hedge"
     detector.defaults["lambdas"] = {"0.8": 0.5, "0.9": 4.0}

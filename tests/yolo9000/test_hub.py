@@ -51,6 +51,14 @@ def test_a_folder_there_and_back(form, tmp_path):
     assert same(Detector.from_pretrained(str(folder / "model.safetensors"), precision="float32"), given)
 
 
+def test_how_pictures_are_scaled_goes_along(tmp_path):
+    """Else a detector from Darknet's files would answer otherwise when it comes back."""
+    given = detector(resize="darknet")
+    assert Detector.from_pretrained(given.save_pretrained(tmp_path)).resize == "darknet"
+    assert given.net.defaults.get("resize") is None
+    assert same(Detector.from_pretrained(tmp_path, precision="float32"), given)
+
+
 def test_a_card_that_somebody_wrote_is_kept(tmp_path):
     given = detector()
     given.save_pretrained(tmp_path)

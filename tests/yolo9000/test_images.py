@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from yolo9000.errors import ImageError
-from yolo9000.images import find_images, read_image
+from yolo9000.images import MAX_SIDE, find_images, read_image
 
 RED_LEFT = np.zeros((20, 30, 3), np.uint8)
 RED_LEFT[:, :10, 0] = 255
@@ -252,6 +252,13 @@ def test_pixel_limit_is_the_callers():
     assert read_image(RED_LEFT, max_pixels=600).shape == RED_LEFT.shape
     with pytest.raises(ImageError, match="limit of 599"):
         read_image(RED_LEFT, max_pixels=599)
+
+
+def test_what_is_too_long_to_be_letterboxed_is_refused_by_name(tmp_path):
+    Image.new("RGB", (MAX_SIDE + 1, 2)).save(tmp_path / "wide.png")
+    with pytest.raises(ImageError, match=r"wide\.png: 65537 x 2"):
+        read_image(tmp_path / "wide.png")
+    assert read_image(np.zeros((2, MAX_SIDE, 3), np.uint8)).shape == (2, MAX_SIDE, 3)
 
 
 def test_find_images(tmp_path):

@@ -1,5 +1,6 @@
 """Many pictures: in order, equal to one at a time, bad ones told, few in memory, ended whole."""
 
+import io
 import threading
 import warnings
 import weakref
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageSequence
 
 from tests.yolo9000.small import picture, small_detector
 from yolo9000 import Detector
@@ -56,8 +58,65 @@ def test_stream_is_the_detector_called_on_a_list(detector, pictures):
         same(one, other)
 
 
+def frames_of(kind, pictures, folder):
+    """As cameras and PIL's films hand them on: one object with ever other contents."""
+    if kind == "PIL":
+        first, *rest = [Image.fromarray(one) for one in pictures]
+        first.save(folder / "film.tif", save_all=True, append_images=rest)
+        return ImageSequence.Iterator(Image.open(folder / "film.tif"))
+    buffer = np.empty_like(pictures[0])
+    handed_on = {"array": buffer, "tensor": torch.from_numpy(buffer).permute(2, 0, 1), "bytes": bytearray()}
+
+    def filled():
+        for one in pictures:
+            buffer[:] = one
+            if kind == "bytes":
+                file = io.BytesIO()
+                Image.fromarray(one).save(file, "PNG")
+                handed_on["bytes"][:] = file.getvalue()
+            yield handed_on[kind]
+
+    return filled()
+
+
+@pytest.mark.parametrize("kind", ["PIL", "array", "tensor", "bytes"])
+def test_a_buffer_may_be_filled_again(detector, tmp_path, kind):
+    pictures = [np.asarray(picture(k, 90, 60)) for k in range(9)]
+    wanted = [detector(one, **OPTIONS) for one in pictures]
+    assert len({len(one) for one in wanted}) > 1
+    found = list(detector.stream(frames_of(kind, pictures, tmp_path), batch=2, **OPTIONS))
+    for one, other in zip(found, wanted, strict=True):
+        same(one, other)
+
+
+def test_threads_may_read_one_lazily_opened_image(detector, tmp_path):
+    Image.fromarray(np.asarray(picture(0, 1500, 1000))).save(tmp_path / "large.png")
+    (wanted,) = detector([tmp_path / "large.png"], **OPTIONS)
+    for _ in range(3):
+        opened = Image.open(tmp_path / "large.png")
+        for one in outcomes(detector, [opened] * 6, detector.options(**OPTIONS), batch=1, lanes=6):
+            same(one.found, wanted)
+
+
+def test_one_picture_is_a_stream_of_one(detector, pictures, tmp_path):
+    file = tmp_path / "a.png"
+    Image.fromarray(pictures[0]).save(file)
+    wanted = detector(pictures[0], **OPTIONS)
+    for single in (file, str(file), file.read_bytes(), Image.open(file), pictures[0]):
+        (found,) = detector.stream(single, **OPTIONS)
+        same(found, wanted)
+    (found,) = detector.stream(source=file, conf=OPTIONS["threshold"])
+    same(found, wanted)
+
+
 def test_nothing_and_impossible_options(detector):
     assert list(detector.stream([])) == []
+    with pytest.raises(TypeError, match="which pictures"):
+        detector.stream()
+    with pytest.raises(TypeError, match="did you mean 'threshold'"):
+        detector.stream([], treshold=0.3)
+    with pytest.raises(TypeError, match="did you mean 'threshold'"):
+        detector.options(treshold=0.3)
     with pytest.raises(ValueError, match="rule"):
         detector.stream([], rule="guess")
     with pytest.raises(ValueError, match="multiple"):

@@ -125,7 +125,8 @@ def test_boxes_of_a_large_jpeg_are_in_its_own_pixels(orientation, tmp_path):
     whole = read_image(path)
     expected = detector(whole, **options)
     assert len(expected) == 64
-    for source in (path, path.read_bytes()):
+    content = path.read_bytes()
+    for source in (path, content, bytearray(content), memoryview(content)):
         assert read_reduced(source, detector.size)[0].shape[0] < whole.shape[0] / 3
         found = detector(source, **options)
         assert found.image_size == expected.image_size == whole.shape[1::-1]

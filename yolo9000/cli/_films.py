@@ -48,7 +48,7 @@ def detect(
         # Live, every frame that waits is old when it is shown: one at a time, with all threads, and at once.
         settings: dict[str, Any] = {"lanes": 1, "depth": 1, "batch": 1} if live else {}
         behind = stack.enter_context(Behind(depth=0) if live else Behind())
-        found = outcomes(detector, islice(iter(frames), most), options, **settings)
+        found = outcomes(detector, islice(iter(frames), most), options, own=True, **settings)
         stack.enter_context(closing(found))
         began = clock()
         total = None if live else min(filter(None, (most, frames.expected or None)), default=None)
