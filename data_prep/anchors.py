@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_MOST_POINTS = 50_000  # k-means of so many sizes takes seconds
+_BIN = 0.01  # width and height of bins of sizes, in natural logarithms
+_LAST_ROUNDS = 10  # over all sizes, from what their bins gave
+
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
@@ -35,10 +39,12 @@ def kmeans(
     """Cluster box sizes into k anchors.
 
     The mean of widths and heights does not minimise 1 - IoU, so other middles are tried beside it (_lloyd).
+    More than _MOST_POINTS distinct sizes are clustered in bins first; the average IoU is that of all boxes
+    even so.
 
     Args:
         sizes: (n, 2) positive, in any one unit; the anchors are in the same.
-        k: at least 1. With fewer than k distinct sizes there are as many anchors as distinct sizes.
+        k: at least 1. With fewer than k distinct sizes (or bins) there are as many anchors as those.
         restarts: starts from other k-means++ seeds. warm: anchors for k - 1; one more start is those and the
             worst covered box, so that the average IoU never falls as k grows.
 
@@ -50,17 +56,48 @@ def kmeans(
         raise ValueError(f"sizes must be (n, 2) with n of at least 1, found {sizes.shape}")
     if k < 1 or not (np.isfinite(sizes).all() and (sizes > 0).all()):
         raise ValueError(f"k must be at least 1 (is {k}) and sizes finite and positive")
-    points, weights = np.unique(sizes, axis=0, return_counts=True)  # annotation in whole pixels repeats sizes
+    pairs, counts = np.unique(_pairs(sizes), return_counts=True)  # annotation in whole pixels repeats sizes
+    every = pairs.view(np.float64).reshape(-1, 2)
+    points, weights = _binned(every, counts)
     k = min(k, len(points))
     generator = np.random.default_rng(seed)
     starts = [_spread(points, weights, k, generator) for _ in range(restarts)]
     if warm is not None and len(warm.sizes) == k - 1:
         worst = points[iou_of_sizes(points, warm.sizes).max(axis=1).argmin()]
         starts.append(np.concatenate([warm.sizes, worst[None]]))
-    best = max(
-        (_lloyd(points, weights, start, rounds) for start in starts), key=lambda found: found.average_iou
-    )
-    return Anchors(best.sizes[np.argsort(best.sizes.prod(axis=1), kind="stable")], best.average_iou)
+    found = [_lloyd(points, weights, start, rounds) for start in starts]
+    if warm is not None:
+        found.append(starts[-1])  # anchors that are better for the bins may be worse for the boxes
+    best = max(found, key=lambda anchors: _average_iou(every, counts, anchors))
+    if len(points) < len(every):
+        best = _lloyd(every, counts, best, _LAST_ROUNDS)
+    best = best[np.argsort(best.prod(axis=1), kind="stable")]
+    return Anchors(best, _average_iou(every, counts, best))
+
+
+def _pairs(rows: np.ndarray) -> np.ndarray:
+    """Rows (n, 2) as complex numbers (n,), which sort as they do, at a tenth of the time."""
+    return np.ascontiguousarray(rows, np.float64).view(np.complex128)[:, 0]
+
+
+def _binned(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes (n, 2) and their weights (n,); where they are too many, the geometric means of those in each
+    bin."""
+    logs, step = np.log(points), _BIN
+    bins, shares = points, weights
+    while len(bins) > _MOST_POINTS:
+        owner = np.unique(_pairs(np.round(logs / step)), return_inverse=True)[1]
+        shares = np.bincount(owner, weights)
+        sums = [np.bincount(owner, weights * logs[:, side]) for side in (0, 1)]
+        bins = np.exp(np.stack(sums, axis=1) / shares[:, None])
+        step *= 2
+    return bins, shares
+
+
+def _average_iou(points: np.ndarray, weights: np.ndarray, anchors: np.ndarray) -> float:
+    starts = range(0, len(points), _MOST_POINTS)  # all at once, millions of boxes would take gigabytes
+    best = [iou_of_sizes(points[start : start + _MOST_POINTS], anchors).max(axis=1) for start in starts]
+    return float(np.average(np.concatenate(best), weights=weights))
 
 
 def _spread(points: np.ndarray, weights: np.ndarray, k: int, generator: np.random.Generator) -> np.ndarray:
@@ -79,7 +116,7 @@ def _spread(points: np.ndarray, weights: np.ndarray, k: int, generator: np.rando
     return points[chosen].astype(np.float64)
 
 
-def _lloyd(points: np.ndarray, weights: np.ndarray, anchors: np.ndarray, rounds: int) -> Anchors:
+def _lloyd(points: np.ndarray, weights: np.ndarray, anchors: np.ndarray, rounds: int) -> np.ndarray:
     """Boxes to their nearest anchor, anchors to the middle of their boxes, until nothing gets better.
 
     Of several middles the one with the largest sum of IoU is taken, the anchor as it was among them, so each
@@ -99,7 +136,7 @@ def _lloyd(points: np.ndarray, weights: np.ndarray, anchors: np.ndarray, rounds:
             for choice in choices
         ]
         anchors = choices[np.argmax(sums, axis=0), np.arange(len(anchors))]
-    return Anchors(anchors, float(np.average(iou_of_sizes(points, anchors).max(axis=1), weights=weights)))
+    return anchors
 
 
 def _middles(

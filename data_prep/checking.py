@@ -88,7 +88,8 @@ def _check_source(
     name = loaded.source.name
     report.pictures[name] = 0
     mapping = loaded.mapping(tree, recipe.root)
-    faults = [*loaded.faults(), *(Fault("unmapped class", "", why) for why in mapping.unmapped.values())]
+    unmapped = (Fault("unmapped class", "", why) for why in mapping.unmapped.values())
+    faults = [*loaded.records.faults, *unmapped]
 
     def work(record: Record) -> tuple[Record, Shape | Fault]:
         return record, fetch(loaded.pictures, record.name, decode=True)[1]

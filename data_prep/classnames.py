@@ -14,6 +14,11 @@ from data_prep.textfile import read_text
 _SINGLE = re.compile(r"'(?:[^']|'')*+'")
 _DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ITEM = re.compile(rf"\s*+({_SINGLE.pattern}|{_DOUBLE.pattern}|[^,\[\]'\"][^,\[\]]*+|)\s*+([,\]])", re.DOTALL)
+_KEYPOINTS = re.compile(
+    r"^kpt_shape\s*:(?:[ ]*\[\s*(?P<n>\d{1,4})\s*,\s*(?P<d>[23])\s*,?\s*\]"
+    r"|\s*-\s+(?P<lines>\d{1,4})\s*-\s+(?P<last>[23]))\s*$",
+    re.MULTILINE,
+)
 # A plain name that is none to YAML: a mapping, an alias, a tag, a text of several lines.
 _NOT_PLAIN = re.compile(r"^[&*!|>%@`{}\[\],]|^[?-](?:\s|$)|:(?:\s|$)")
 
@@ -49,6 +54,22 @@ def read_class_names(path: Path | str) -> list[str]:
     if not first:
         raise DataError(f"{path}: no class names in it")
     return list(first)
+
+
+def read_keypoint_numbers(path: Path | str) -> int:
+    """Numbers of the keypoints in a label line: n * d of `kpt_shape: [n, d]` in a data.yaml; 0 without it.
+
+    Raises DataError for a `kpt_shape` of another form.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return 0
+    text = "\n".join(map(_plain, read_text(path).splitlines()))
+    if not re.search(r"^kpt_shape\s*:", text, re.MULTILINE):
+        return 0
+    if found := _KEYPOINTS.search(text):
+        return int(found["n"] or found["lines"]) * int(found["d"] or found["last"])
+    raise DataError(f"{path}: wanted kpt_shape: [keypoints, 2 or 3]")
 
 
 def read_data_file(path: Path) -> dict[str, str]:

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 
 from data_prep.errors import DataError
+from data_prep.lookup import Lookup, is_marked
 from data_prep.record import Category, Fault, Record, Records
 
 
-def read_coco(path: Path | str) -> Records:
+def read_coco(path: Path | str, pictures: Lookup | None = None) -> Records:
     """Read COCO's instances JSON (boxes as [left, top, width, height] in pixels).
 
     Keys of categories are the file's ids. `iscrowd` is kept as crowd; `difficult` or, as some exporters have
     it, `ignore` as difficult. Of LVIS, a category's `synset` and an image's `neg_category_ids` and
     `not_exhaustive_category_ids` are kept, and a picture without `file_name` goes by the last two parts of
-    its `coco_url`. An image without annotations is one without objects.
+    its `coco_url`. An image without annotations is one without objects. pictures: finds what the file's names
+    mean; without it they are taken as they are. Of several images with one id none is kept: whose the boxes
+    are nobody can tell.
 
     Raises:
         DataError: not JSON, or not of COCO's shape. What is wrong with single entries is a fault of the
@@ -31,18 +34,18 @@ def read_coco(path: Path | str) -> Records:
     content = _load(path)
     faults: list[Fault] = []
     categories = _categories(path, content, faults)
-    images = _images(path, content, faults)
+    images = _images(path, content, pictures, faults)
     boxes: dict[int, list[tuple]] = defaultdict(list)
     seen: set[Any] = set()
     for position, entry in enumerate(_list(path, content, "annotations")):
         _annotation(entry, position, images, categories, boxes, seen, faults)
-    records = [_record(name, image, boxes[key], categories, faults) for key, (name, image) in images.items()]
+    records = [_record(*image, boxes[key], categories, faults) for key, image in images.items() if image]
     return Records(tuple(sorted(records, key=lambda record: record.name)), categories, tuple(faults))
 
 
 def _load(path: Path) -> dict:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             content = json.load(file)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such annotation file") from error
@@ -81,17 +84,26 @@ def _categories(path: Path, content: dict, faults: list[Fault]) -> dict[Any, Cat
     return categories
 
 
-def _images(path: Path, content: dict, faults: list[Fault]) -> dict[Any, tuple[str, dict]]:
-    images: dict[Any, tuple[str, dict]] = {}
+def _images(
+    path: Path, content: dict, pictures: Lookup | None, faults: list[Fault]
+) -> dict[Any, tuple[str, dict] | None]:
+    """Name and entry of each image by its id; None for an id that several have."""
+    images: dict[Any, tuple[str, dict] | None] = {}
     names: set[str] = set()
     for position, entry in enumerate(_list(path, content, "images")):
         name = _name(entry) if isinstance(entry, dict) else None
+        if pictures is not None and name is not None:
+            name = pictures.find(name) or name
         if name is None or not _is_id(entry.get("id")):
             faults.append(
                 Fault("malformed annotation", "", f"images[{position}] lacks a proper id or file_name")
             )
         elif entry["id"] in images:
             faults.append(Fault("repeated id", name, f"images[{position}]: id {entry['id']} is there twice"))
+            first = images[entry["id"]]
+            if first is not None and first[0] != name:
+                faults.append(Fault("repeated id", first[0], f"id {entry['id']} is also that of {name}"))
+                images[entry["id"]] = None
         elif name in names:
             faults.append(
                 Fault("repeated id", name, f"images[{position}]: a picture of that name is there already")
@@ -121,6 +133,8 @@ def _annotation(
     if not _is_id(image) or image not in images:
         faults.append(Fault("orphan annotation", "", f"{where}: image_id {image!r} is not listed"))
         return
+    if images[image] is None:  # the fault of the pictures says so already
+        return
     name = images[image][0]
     if not _is_id(category) or category not in categories:
         faults.append(Fault("orphan annotation", name, f"{where}: category_id {category!r} is not listed"))
@@ -137,9 +151,8 @@ def _annotation(
     difficult = entry.get("difficult", entry.get("ignore"))
     if difficult is None and isinstance(attributes, dict):  # CVAT's exporter keeps further fields here
         difficult = attributes.get("difficult")
-    boxes[image].append(
-        (left, top, left + width, top + height, category, bool(entry.get("iscrowd")), bool(difficult))
-    )
+    marks = is_marked(entry.get("iscrowd")), is_marked(difficult)
+    boxes[image].append((left, top, left + width, top + height, category, *marks))
 
 
 def _record(name: str, image: dict, rows: list[tuple], categories: dict, faults: list[Fault]) -> Record:

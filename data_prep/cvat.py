@@ -1,6 +1,7 @@
 """CVAT's XML for images into records. No pictures are touched here."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -18,8 +19,9 @@ def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     """Read one file of CVAT's format "for images".
 
     <box> is a box (turned ones by the upright box about them), <polygon> the box about its corners, <tag> a
-    label of the picture. Attributes called `difficult` and `iscrowd` are kept. Other shapes are faults: no
-    box is meant by them. Categories are named, their keys are the names, in the order of the file's labels.
+    label of the picture; with tags alone in the whole file nobody drew boxes. Attributes called `difficult`
+    and `iscrowd` are kept. Other shapes are faults: no box is meant by them. Categories are named, their keys
+    are the names, in the order of the file's labels.
 
     Raises:
         DataError: not such a file, or tracks of a video, whose pictures have no names.
@@ -28,6 +30,7 @@ def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     categories: dict[str, Category] = {}
     faults: list[Fault] = []
     records: dict[str, Record] = {}
+    kinds: set[str] = set()  # of what lies in the pictures
 
     def label(element: Element) -> None:
         if name := text_of(element.find("name")):
@@ -36,6 +39,7 @@ def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     def image(element: Element) -> None:
         called = element.get("name", "")
         name = pictures.find(called) or called
+        kinds.update(shape.tag for shape in element)
         if not name:
             faults.append(Fault("malformed annotation", "", f"image {element.get('id')!r} has no name"))
         elif name in records:
@@ -49,7 +53,9 @@ def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     read_xml(path, "annotations", {"label": label, "image": image, "track": track}, _LIMIT)
     if not records:
         raise DataError(f"{path}: no <image> in it")
-    return Records(tuple(records[name] for name in sorted(records)), categories, tuple(faults))
+    boxed = kinds != {"tag"}
+    ordered = tuple(replace(records[name], boxed=boxed) for name in sorted(records))
+    return Records(ordered, categories, tuple(faults))
 
 
 def _record(name: str, image: Element, categories: dict[str, Category], faults: list[Fault]) -> Record:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.lookup import Lookup, stem_of, tidy
+from data_prep.lookup import Lookup, is_marked, stem_of, tidy
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.textfile import read_json
 from wordtree.files import written_whole
@@ -220,4 +220,4 @@ def _mark(row: dict, name: str) -> bool:
     attributes = row.get("attributes")
     value = row.get(name, attributes.get(name) if isinstance(attributes, dict) else None)
     value = value.get("value") if isinstance(value, dict) else value
-    return value.lower() in ("1", "true", "yes") if isinstance(value, str) else bool(value)
+    return is_marked(value)

@@ -7,7 +7,7 @@ labelling configuration that goes with them.
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -25,11 +25,18 @@ _FROM, _TO = "label", "image"  # names of the tags in the labelling configuratio
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what it puts before the names of uploaded files
 _BOXES = ("rectanglelabels", "labels")  # keys of a rectangle's labels; a polygon's are alike
 _PICTURE_KEYS = ("image", "img", "image_url", "url", "picture")  # of a task's data, before any other
+_PLACES = frozenset({"x", "points", "rle"})  # keys of a value that lies somewhere in the picture
+# Keys of a value that says something of a region, or of the whole picture.
+_REMARKS = frozenset({"choices", "text", "rating", "number", "taxonomy", "datetime"})
+# What a JSON-MIN says of each annotation itself.
+_OWN_KEYS = frozenset({"annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement"})
 
 
 def read_labelstudio(path: Path | str, pictures: Lookup, field: str | None = None) -> Records:
     """Read one export. Boxes are in percent of the picture; a turned one counts as the upright box about it,
-    a polygon as the box about its corners; choices are labels of the whole picture.
+    a polygon as the box about its corners; choices are labels of the whole picture, but those made for one
+    region are left aside. JSON-MIN does not tell choices from other text: strings of its controls are taken
+    for choices.
 
     field: "annotations", or "predictions" where those are the truth; the default is annotations. Of several
         annotations of a task one marked as ground truth counts, else the last, cancelled ones never. A task
@@ -39,7 +46,7 @@ def read_labelstudio(path: Path | str, pictures: Lookup, field: str | None = Non
     Categories are named, their keys are the names.
 
     Raises:
-        DataError: not such a file.
+        DataError: not such a file, or a JSON-MIN in which nothing was recognised.
     """
     path = Path(path)
     if field not in (None, "annotations", "predictions"):
@@ -48,9 +55,14 @@ def read_labelstudio(path: Path | str, pictures: Lookup, field: str | None = Non
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise DataError(f"{path}: not Label Studio's export: wanted a list of tasks")
     reader = _Reader(pictures)
-    said = [_said(task, field or "annotations") for task in tasks]
-    shapes = any(isinstance(row, dict) and not _is_choice(row) for rows in said for row in rows or ())
-    choices = any(isinstance(row, dict) and _is_choice(row) for rows in said for row in rows or ())
+    minimal = [task for task in tasks if "data" not in task]
+    lists = {key for task in minimal for key, value in task.items() if isinstance(value, list)}
+    said = [_said(task, field or "annotations", lists) for task in tasks]
+    if len(minimal) == len(tasks) > 0 and not any(said):
+        raise DataError(f"{path}: no region and no choice found in this JSON-MIN; export the project as JSON")
+    rows = [row for rows in said for row in rows or () if isinstance(row, dict)]
+    shapes = any(_PLACES & _value(row).keys() for row in rows)
+    choices = any(map(_is_choice, rows))
     for task, rows in zip(tasks, said, strict=True):
         reader.add(task, rows, only_choices=choices and not shapes)
     if not reader.records and not reader.faults:
@@ -117,16 +129,10 @@ def _quoted(source: str) -> str:
     return quote(tidy(source), safe="/", errors="surrogateescape")
 
 
-def _said(task: dict, field: str) -> list | None:
-    """The regions and choices that count for a task; None where nobody said anything."""
-    if "data" not in task:  # JSON-MIN: lists of regions, and choices, under the names of their tags
-        rows = [row for value in task.values() if isinstance(value, list) for row in value]
-        chosen = [task["choice"]] if isinstance(task.get("choice"), str) else task.get("choice")
-        if isinstance(chosen, dict):  # several at once
-            chosen = chosen.get("choices")
-        rows += [{"type": "choices", "value": {"choices": chosen}}] if chosen else []
-        rows = [{"value": row} if isinstance(row, dict) and "value" not in row else row for row in rows]
-        return rows or (None if field == "predictions" else [])
+def _said(task: dict, field: str, lists: Container[str]) -> list | None:
+    """The regions and choices that count for a task; None where nobody said anything. lists: see _minimal."""
+    if "data" not in task:
+        return list(_minimal(task, lists)) or (None if field == "predictions" else [])
     given = task.get(field)
     good = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     good = [one for one in good if not one.get("was_cancelled") and isinstance(one.get("result"), list)]
@@ -134,8 +140,36 @@ def _said(task: dict, field: str) -> list | None:
     return (truths or good)[-1]["result"] if good else None
 
 
+def _minimal(task: dict, lists: Container[str]) -> Iterator[dict]:
+    """Rows of a task of JSON-MIN: lists of regions, and choices, under the names of their controls. A choice
+    is a string, several are {"choices": [...]}; of a control that is a list in any task (`lists`), they are
+    made region by region.
+
+    The task's data come first, then its id, the controls, and keys of the export; so its data are no choices.
+    """
+    keys = list(task)
+    controls = {"choice", *keys[keys.index("id") + 1 if "id" in task else 0 :]}
+    controls -= {*_PICTURE_KEYS, *_OWN_KEYS}
+    for key, value in task.items():
+        if isinstance(value, list):
+            # Strings are what was said of its regions one by one, or the task's data.
+            yield from (row if "value" in row else {"value": row} for row in value if isinstance(row, dict))
+        elif isinstance(value, dict) and "choices" in value:
+            yield {"value": value}
+        elif isinstance(value, str) and value and key in controls and key not in lists:
+            yield {"value": {"choices": [value]}}
+
+
 def _is_choice(row: dict) -> bool:
-    return row.get("type") == "choices" or "choices" in _value(row)
+    """Whether it is said of the whole picture."""
+    value = _value(row)
+    return (row.get("type") == "choices" or "choices" in value) and not _PLACES & value.keys()
+
+
+def _is_remark(row: dict) -> bool:
+    """Whether it says more about a region that has its label in another row."""
+    value = _value(row)
+    return bool(_PLACES & value.keys() and _REMARKS & value.keys()) and not _labels(value)
 
 
 def _value(row: dict) -> dict:
@@ -172,7 +206,7 @@ class _Reader:
             if not isinstance(row, dict):
                 self._malformed(name, position, "is no object")
                 continue
-            if row.get("type") == "relation":
+            if row.get("type") == "relation" or _is_remark(row):
                 continue
             if _is_choice(row):
                 said = _value(row).get("choices")

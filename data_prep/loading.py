@@ -38,12 +38,7 @@ class Loaded:
 
     source: Source
     pictures: Pictures
-    records: Records  # only the chosen ones
-
-    def faults(self) -> list[Fault]:
-        """Faults of the annotations that concern the chosen pictures: those of another are nobody's loss."""
-        taken = {record.name for record in self.records.records}
-        return [fault for fault in self.records.faults if not fault.picture or fault.picture in taken]
+    records: Records  # only the chosen ones, and faults that concern them or pictures lost by them
 
     def used(self) -> Iterator[Hashable]:
         """Category keys that the chosen records have, in the data set's own order."""
@@ -61,6 +56,10 @@ def load_source(source: Source, root: Path) -> Loaded:
     """Read the annotations of a source and choose its pictures; DataError as the readers say."""
     pictures = open_pictures(root / source.images)
     records = _read(source, root, pictures)
+    # A fault may have cost a picture its record; lists of pictures may name some that have no annotation.
+    others = {fault.picture for fault in records.faults if fault.picture}
+    if source.only or source.leave_out:
+        others.update(pictures.names())
     taken = select(
         [record.name for record in records.records],
         only=read_list(source.only, root) if source.only else None,
@@ -68,11 +67,14 @@ def load_source(source: Source, root: Path) -> Loaded:
         holdout_every=source.holdout_every,
         holdout_first=source.holdout_first,
         holdout_part=source.holdout_part,
+        others=others,
     )
     chosen = tuple(record for record in records.records if record.name in taken)
     if not chosen:
         raise DataError(f"source {source.name!r}: no pictures; look at its paths and at what it leaves out")
-    return Loaded(source, pictures, dataclasses.replace(records, records=chosen))
+    # Those of a picture that is not wanted are nobody's loss.
+    faults = tuple(fault for fault in records.faults if not fault.picture or fault.picture in taken)
+    return Loaded(source, pictures, dataclasses.replace(records, records=chosen, faults=faults))
 
 
 def _read(source: Source, root: Path, pictures: Pictures) -> Records:
@@ -81,14 +83,14 @@ def _read(source: Source, root: Path, pictures: Pictures) -> Records:
     def at(path: str | None) -> Path | None:
         return root / path if path is not None else None
 
-    if source.kind == "coco":
-        return read_coco(at(source.annotations))
     if source.kind == "folders":
         return read_folders(pictures, read_list(source.classes, root) if source.classes else None)
     if source.kind == "unlabelled":
         return read_unlabelled(pictures)
     names = pictures.names()
-    lookup = Lookup(names)
+    lookup = Lookup(names, pictures.path)
+    if source.kind == "coco":
+        return read_coco(at(source.annotations), lookup)
     if source.kind == "voc":
         return read_voc(at(source.annotations), lookup, source.corners)
     if source.kind == "cvat":

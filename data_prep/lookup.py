@@ -5,6 +5,8 @@ Also here: small conversions that readers of text share. No picture is opened.
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from data_prep.pictures import SUFFIXES
 
@@ -12,37 +14,60 @@ from data_prep.pictures import SUFFIXES
 class Lookup:
     """Finds pictures of a data set by what annotations call them."""
 
-    def __init__(self, names: Iterable[str]):
+    def __init__(self, names: Iterable[str], path: Path | None = None):
+        """names: all pictures; path: the folder or tar that they lie in."""
         self._names: dict[str, str | None] = {}  # name without ending -> the picture, None if several
-        self._last: dict[str, str | None] = {}  # the same for the last part of the name
+        self._last: dict[str, str | None] = {}  # the same for the last part, with its ending and without
         self._full = set()
+        self._path = path.absolute() if path is not None else None
+        self._elsewhere: dict[str, bool] = {}  # folders in front of a name -> whether that is another place
         for name in names:
             self._full.add(name)
-            stem = stem_of(name)
+            stem, last = stem_of(name), name.rpartition("/")[2]
             self._names[stem] = None if stem in self._names else name
-            last = stem.rpartition("/")[2]
-            self._last[last] = None if last in self._last else name
+            for part in {last, stem_of(last)}:
+                self._last[part] = None if part in self._last else name
 
     def find(self, *called: str) -> str | None:
         """The picture that goes by the first of these names that any goes by.
 
         A name is tried as it is, without its ending, and without folders in front of it (lists hold paths of
-        the machine they were made on). A name without any folder may also lie in one, if only one does.
+        the machine they were made on), unless these lead to a folder beside that of the pictures: cam0/1.jpg
+        is not 1.jpg of cam1. A name without any folder may also lie in one, if only one does.
         """
         for name in called:
-            rest = tidy(name)
+            front, rest = "", tidy(name)
             while rest:
-                if rest in self._full:
-                    return rest
-                found = self._names.get(stem_of(rest))
-                if found is not None:
+                found = rest if rest in self._full else self._names.get(stem_of(rest))
+                if found is not None and not self._is_elsewhere(front):
                     return found
-                rest = rest.partition("/")[2]
-            if name and "/" not in tidy(name):
-                found = self._last.get(stem_of(tidy(name)))
+                folder, slash, rest = rest.partition("/")
+                front += folder + slash
+            if name and "/" not in (last := tidy(name)):
+                found = self._last.get(last) or self._last.get(stem_of(last))
                 if found is not None:
                     return found
         return None
+
+    def _is_elsewhere(self, front: str) -> bool:
+        """Whether folders in front of a name, "a/b/", part from those of the pictures towards one that is
+        there as well."""
+        if self._path is None:
+            return False
+        if front not in self._elsewhere:
+            here, folders = self._path, [part for part in front.split("/") if part not in ("", ".", "..")]
+            while folders and folders[-1] == here.name.removesuffix(".tar"):
+                here, folders = here.parent, folders[:-1]
+            beside = [here.parent / f"{folder}{ending}" for folder in folders[-1:] for ending in ("", ".tar")]
+            self._elsewhere[front] = any(map(_is_there, beside))
+        return self._elsewhere[front]
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that the system would not take
+        return False
 
 
 def tidy(name: str) -> str:
@@ -63,6 +88,11 @@ def number(text: str) -> float | None:
         return None if "_" in text or not text.isascii() else float(text)
     except ValueError:
         return None
+
+
+def is_marked(value: Any) -> bool:
+    """Whether a field that tools write as truth value, number or text says yes."""
+    return value.strip().lower() in ("1", "true", "yes") if isinstance(value, str) else bool(value)
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:

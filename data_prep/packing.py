@@ -160,7 +160,7 @@ def _pack_source(
     name = loaded.source.name
     report.pictures[name] = 0
     dropped = report.dropped.setdefault(name, Counter())
-    report.faults += [(name, fault) for fault in loaded.faults()]
+    report.faults += [(name, fault) for fault in loaded.records.faults]
 
     def work(item: tuple[int, Record]) -> tuple[int, Record, bytes, Shape | Fault]:
         number, record = item

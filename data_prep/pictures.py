@@ -8,9 +8,11 @@ member names are only names.
 
 import io
 import os
+import posixpath
 import tarfile
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,16 +23,19 @@ from data_prep.errors import DataError
 
 # What Pillow commonly opens; other files in a folder of pictures are notes and lists.
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"}
     | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
 )
 
 # Above this a picture is an accident or an attack: 200 megapixels decode to 600 MB.
 MAX_PIXELS = 200_000_000
 
+_MOST_LINKS = 40  # from one to the next, as Linux has it
+
 # EXIF orientations that exchange width and height; 2..4 only mirror or turn by 180 degrees.
 _TURNED = frozenset({5, 6, 7, 8})
 _ORIENTATION = 0x0112  # EXIF tag
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 
 
 class Pictures(Protocol):
@@ -88,15 +93,7 @@ class Folder:
         self.path = path
 
     def names(self) -> list[str]:
-        found = []
-        for folder, folders, files in os.walk(self.path, followlinks=True, onerror=_refuse):
-            here = Path(folder)
-            folders[:] = sorted(
-                name for name in folders if not name.startswith(".") and not _leads_up(here / name)
-            )
-            inside = here.relative_to(self.path)
-            found += [(inside / name).as_posix() for name in files if _is_picture(name)]
-        return sorted(found)
+        return files_below(self.path, _is_picture)
 
     def read(self, name: str) -> bytes:
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -111,8 +108,22 @@ class Folder:
             raise DataError(f"{self.path / name}: cannot be read ({error})") from error
 
 
+def files_below(top: Path, wanted: Callable[[str], bool]) -> list[str]:
+    """Names, relative to `top` and sorted, of files in it and below it whose last part is wanted. Links to
+    folders are followed, hidden files and folders left aside; DataError for a folder that cannot be read."""
+    found = []
+    for folder, folders, files in os.walk(top, followlinks=True, onerror=_refuse):
+        here = Path(folder)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not _leads_up(here / name)
+        )
+        inside = here.relative_to(top)
+        found += [(inside / name).as_posix() for name in files if not name.startswith(".") and wanted(name)]
+    return sorted(found)
+
+
 def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); its pictures would be missing")
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); what is in it would be missing")
 
 
 def _leads_up(folder: Path) -> bool:
@@ -121,31 +132,45 @@ def _leads_up(folder: Path) -> bool:
 
 
 class Tar:
-    """Pictures in an uncompressed tar; the list of members is read once. Threads may share it."""
+    """Pictures in an uncompressed tar; the list of members is read once. Threads may share it.
+
+    Links to files are followed within the tar; one that leads nowhere is a picture that cannot be read.
+    """
 
     def __init__(self, path: Path):
         self.path = path
-        self._members: dict[str, tuple[int, int]] | None = None
+        self._members: dict[str, tuple[int, int] | str] | None = None  # offset and size, or why there is none
         self._handle: int | None = None
         self._lock = threading.Lock()
 
-    def _index(self) -> dict[str, tuple[int, int]]:
+    def _index(self) -> dict[str, tuple[int, int] | str]:
         with self._lock:
             return self._read_index() if self._members is None else self._members
 
-    def _read_index(self) -> dict[str, tuple[int, int]]:
-        members = {}
+    def _read_index(self) -> dict[str, tuple[int, int] | str]:
+        members: dict[str, tuple[int, int] | str] = {}
+        links = {}
         try:
             with tarfile.open(self.path, "r:") as tar:
                 for member in tar:
-                    if member.isreg() and not member.issparse():
-                        members[member.name.removeprefix("./")] = (member.offset_data, member.size)
+                    name = member.name.removeprefix("./")
+                    if member.issparse():
+                        members[name] = "is stored with holes; make the tar without --sparse"
+                    elif member.isreg():
+                        members[name] = (member.offset_data, member.size)
+                    elif member.issym():
+                        target = posixpath.join(posixpath.dirname(name), member.linkname)
+                        links[name] = posixpath.normpath(target)
+                    elif member.islnk():
+                        links[name] = member.linkname.removeprefix("./")
             self._handle = os.open(self.path, os.O_RDONLY)
         except (tarfile.TarError, OSError, EOFError) as error:
             raise DataError(
                 f"{self.path}: not a whole, uncompressed tar ({error}); unpack .tar.gz and the like, "
                 "or fetch it again"
             ) from error
+        for name in links:
+            members.setdefault(name, _end_of(name, links, members))
         self._members = members
         return members
 
@@ -159,6 +184,8 @@ class Tar:
         place = self._index().get(name)
         if place is None:
             raise DataError(f"{name}: not in {self.path}")
+        if isinstance(place, str):
+            raise DataError(f"{self.path}: {name} {place}")
         offset, size = place
         try:
             content = os.pread(self._handle, size, offset)
@@ -171,6 +198,18 @@ class Tar:
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:
             os.close(self._handle)
+
+
+def _end_of(
+    name: str, links: dict[str, str], members: dict[str, tuple[int, int] | str]
+) -> tuple[int, int] | str:
+    """What the link `name` of a tar leads to."""
+    target = name
+    for _ in range(_MOST_LINKS):
+        target = links.get(target, target)
+        if target in members:
+            return members[target]
+    return f"is a link to {links[name]}, which is no file in the tar; make it with --dereference"
 
 
 class TarFolder:
@@ -215,14 +254,16 @@ def inspect(content: bytes, decode: bool) -> Shape:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warning about size: MAX_PIXELS decides here
             with Image.open(io.BytesIO(content)) as picture:
-                width, height = picture.size
+                width, height = stored = _stored_size(picture)
                 if width < 1 or height < 1 or width * height > MAX_PIXELS:
                     raise DataError(f"{width} x {height} pixels, the limit is {MAX_PIXELS:,}")
-                # Before the orientation: to find a PNG's, Pillow decodes it, and what went wrong once in
-                # decoding it does not tell again.
+                # Pillow turns a TIFF when it decodes it, and forgets how. To find a PNG's orientation, it
+                # decodes it, and what went wrong once in decoding it does not tell again.
+                orientation = _orientation(picture) if picture.format == "TIFF" else None
                 if decode:
                     picture.load()
-                orientation = _orientation(picture)
+                if orientation is None:
+                    orientation = _orientation(picture)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -231,7 +272,14 @@ def inspect(content: bytes, decode: bool) -> Shape:
         raise DataError(f"too many pixels, the limit is {MAX_PIXELS:,}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DataError(f"cannot be decoded ({type(error).__name__}: {error})") from error
-    return Shape((width, height), orientation if orientation in range(1, 9) else 1)
+    return Shape(stored, orientation if orientation in range(1, 9) else 1)
+
+
+def _stored_size(picture: Image.Image) -> tuple[int, int]:
+    """(width, height) before the orientation is applied, which some versions of Pillow do for TIFFs."""
+    if picture.format == "TIFF":
+        return picture.tag_v2[_TIFF_WIDTH], picture.tag_v2[_TIFF_HEIGHT]
+    return picture.size
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -137,7 +137,7 @@ class Recipe:
         """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
             content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such recipe") from error

@@ -3,6 +3,7 @@
 Functions over names; no picture is touched.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from data_prep.errors import DataError
@@ -42,6 +43,7 @@ def select(
     holdout_every: int = 0,
     holdout_first: int = 0,
     holdout_part: str = "rest",
+    others: Collection[str] = (),
 ) -> set[str]:
     """The names that are taken.
 
@@ -54,6 +56,8 @@ def select(
             measuring.
         holdout_part: "rest": take what is not kept out (for training); "kept": take what is kept out (for
             measuring).
+        others: pictures that have nothing to be taken (no annotation, a faulty one); lists may name them, and
+            all that `only` and `leave_out` let through count as taken, for no part holds them out.
 
     Raises:
         DataError: a setting out of range, or a name in a list that no picture has.
@@ -67,12 +71,14 @@ def select(
     if holdout_every:
         kept = set(ordered[holdout_first::holdout_every])
         taken = kept if holdout_part == "kept" else taken - kept
+    taken.update(set(others).difference(ordered))
+    known = {*ordered, *others}
     if only is not None:
-        taken &= _matching(ordered, only)
-    return taken - _matching(ordered, leave_out)
+        taken &= _matching(known, only)
+    return taken - _matching(known, leave_out)
 
 
-def _matching(names: list[str], wanted: frozenset[str]) -> set[str]:
+def _matching(names: Collection[str], wanted: frozenset[str]) -> set[str]:
     def called(name: str) -> set[str]:
         last = name.rpartition("/")[2]
         return {name, last, stem_of(last)}

@@ -8,6 +8,7 @@ import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.lookup import Lookup, number, side
+from data_prep.pictures import files_below
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.xmlfile import read_xml, text_of
 
@@ -32,14 +33,14 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
     folder = path / "Annotations" if (path / "Annotations").is_dir() else path
     if not folder.is_dir():
         raise DataError(f"{path}: no such folder of VOC's XML files")
-    files = sorted(p for p in folder.rglob("*.xml") if not p.name.startswith("."))
-    if not files:
+    names = files_below(folder, lambda name: name.lower().endswith(".xml"))
+    if not names:
         raise DataError(f"{path}: no .xml files in it")
     categories: dict[str, Category] = {}
     faults: list[Fault] = []
     records: dict[str, Record] = {}
-    for file in files:
-        own = file.relative_to(folder).with_suffix("").as_posix()
+    for inside in names:
+        file, own = folder / inside, inside[: -len(".xml")]
         found: list[Element] = []
         try:
             read_xml(file, "annotation", {"annotation": found.append}, _LIMIT)

@@ -239,13 +239,19 @@ class StoreWriter:
 
 
 def check_place(path: Path) -> None:
-    """DataError unless a file could be put there."""
+    """DataError unless a file could be put there, in place of none but an older packed one."""
     if not path.parent.is_dir():
         raise DataError(f"{path.parent}: no such folder to write {path.name} into")
     if path.is_dir():
         raise DataError(f"{path}: is a folder")
     if path.exists() and not path.is_file():
         raise DataError(f"{path}: is no plain file; replacing a device or pipe would harm everybody")
+    try:
+        foreign = path.exists() and path.stat().st_size > 0 and not h5py.is_hdf5(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be looked at ({error})") from error
+    if foreign:  # an annotation file given twice would be lost
+        raise DataError(f"{path}: is there and is no packed file; give another name, or move it away first")
 
 
 # What h5py raises when the system refuses to write: the second when it notices only on closing.

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.classnames import beside, read_class_names, read_data_file
+from data_prep.classnames import beside, read_class_names, read_data_file, read_keypoint_numbers
 from data_prep.errors import DataError
 from data_prep.lookup import Lookup, number, span, stem_of, tidy
+from data_prep.pictures import files_below
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.textfile import read_text
 
@@ -26,7 +27,8 @@ def read_yolo(
 
     An empty file says that there is nothing in the picture. A picture without a file is a fault and left out,
     for nobody knows what is in it, as is a file without a picture. Lines of corners (`class x1 y1 x2 y2 x3
-    y3 ...`) give the box about them. Keys of categories are class numbers.
+    y3 ...`) give the box about them; where a data.yaml has `kpt_shape`, lines with as many keypoints behind
+    the box give that box. Keys of categories are class numbers.
 
     Args:
         labels: the folder. names: of all pictures. class_names: see read_class_names; without it classes are
@@ -38,20 +40,27 @@ def read_yolo(
     folder = Path(labels)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of label files")
-    # classes.txt is where labelling tools put the names.
-    left = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.txt"))}
-    left.pop("classes", None)
     reader = _Reader(class_names)
+    left: dict[str, Path] = {}
+    for file in files_below(folder, lambda name: name.lower().endswith(".txt")):
+        stem = file[: -len(".txt")]
+        if stem in left:
+            detail = f"{folder / file}: {left[stem]} differs from it by capitals only, and is taken"
+            reader.faults.append(Fault("repeated id", "", detail))
+        left.setdefault(stem, folder / file)
     for name in sorted(names):
         file = left.pop(stem_of(name), None)
         if file is None:
             detail = f"no {stem_of(name)}.txt in {folder}; an empty one says that nothing is in the picture"
-            reader.faults.append(Fault("missing labels", "", f"{name}: {detail}"))
+            reader.faults.append(Fault("missing labels", name, detail))
         else:
             reader.read(name, file, marks=False)
-    for file in left.values():
-        if not (found := pictures.find(file.stem)) or found not in reader.records:
-            reader.faults.append(Fault("orphan annotation", "", f"{file}: there is no picture of that name"))
+    for stem, file in left.items():
+        if file.name.lower() == "classes.txt":  # where labelling tools put the names, in each folder
+            continue
+        near = pictures.find(file.stem)
+        detail = f"{file}: there is no picture {stem}{f', only {near}' if near else ''}"
+        reader.faults.append(Fault("orphan annotation", "", detail))
     return reader.finish(folder)
 
 
@@ -98,7 +107,7 @@ def read_darknet(
             continue
         file = next((p for p in _places(line, name, images, labels) if p.is_file()), None)
         if file is None:
-            reader.faults.append(Fault("missing labels", "", f"{where}: {name} has no label file"))
+            reader.faults.append(Fault("missing labels", name, f"{where}: no label file"))
         else:
             reader.read(name, file, marks=True)
     return reader.finish(listing)
@@ -128,6 +137,7 @@ class _Reader:
         self, class_names: Path | str | None, wnids: list[str] | None = None, numbers: Path | None = None
     ):
         names = read_class_names(class_names) if class_names is not None else None
+        self._keypoint_numbers = read_keypoint_numbers(class_names) if class_names is not None else 0
         self._wnids = wnids
         self._nodes = _numbers(numbers) if numbers is not None else None
         self._named = names is not None or self._nodes is not None
@@ -145,7 +155,7 @@ class _Reader:
         try:
             lines = [line.split() for line in read_text(file).splitlines()]
         except DataError as error:
-            self.faults.append(Fault("malformed annotation", "", str(error)))
+            self._fault(name, str(error))
             return
         boxes, keys, marked = [], [], []
         for position, fields in enumerate(lines, 1):
@@ -159,8 +169,8 @@ class _Reader:
                 self._fault(name, f"{where}: wanted `class cx cy w h`, found {' '.join(fields)[:60]!r}")
             elif marks and values == [0, 0, 0, 0]:
                 marked.append(int(whole[1]))
-            elif (box := _box(values)) is None:
-                self._fault(name, f"{where}: {len(values)} numbers after the class; a box has 4")
+            elif (box := self._box(values)) is None:
+                self._fault(name, f"{where}: {len(values)} numbers after the class; {self._wanted()}")
             elif (key := self._class(int(whole[1]))) is None:
                 self._fault(name, f"{where}: class {whole[1]}, but there are only {len(self.categories)}")
             else:
@@ -181,6 +191,24 @@ class _Reader:
             boxed=not marked,
             in_shares=True,
         )
+
+    def _box(self, values: list[float]) -> list[float] | None:
+        """Left, top, right, bottom in 0..1 of centre and sides, with keypoints behind them or not; without
+        keypoints in the data, also of six and more corners."""
+        if len(values) in (4, 4 + self._keypoint_numbers):
+            x, y, w, h = values[:4]
+            return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+        # A polygon may stick out a little; 2 is a keypoint's visibility, and more are pixels.
+        corners = len(values) >= 6 and len(values) % 2 == 0 and not any(value >= 2 for value in values)
+        if corners and not self._keypoint_numbers:
+            (left, right), (top, bottom) = span(values[::2]), span(values[1::2])
+            return [left, top, right, bottom]
+        return None
+
+    def _wanted(self) -> str:
+        if self._keypoint_numbers:
+            return f"a box has 4, and its keypoints {self._keypoint_numbers} (kpt_shape)"
+        return "a box has 4, a polygon pairs in 0..1; for keypoints give the data.yaml with their kpt_shape"
 
     def _fault(self, name: str, detail: str) -> None:
         self.faults.append(Fault("malformed annotation", name, detail))
@@ -214,17 +242,6 @@ class _Reader:
             raise DataError(f"{source}: no picture with labels{reason}")
         ordered = tuple(self.records[name] for name in sorted(self.records))
         return Records(ordered, self.categories, tuple(self.faults))
-
-
-def _box(values: list[float]) -> list[float] | None:
-    """Four numbers are centre and sides, six and more corners; left, top, right, bottom in 0..1."""
-    if len(values) == 4:
-        x, y, w, h = values
-        return [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
-    if len(values) >= 6 and len(values) % 2 == 0:
-        (left, right), (top, bottom) = span(values[::2]), span(values[1::2])
-        return [left, top, right, bottom]
-    return None
 
 
 def _numbers(path: Path) -> list[int]:

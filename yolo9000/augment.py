@@ -110,7 +110,9 @@ def open_image(data: bytes) -> Image.Image:
     Raises ImageError or OSError (Pillow's errors are of that kind) for what is no picture."""
     if data[:2] == b"\xff\xd8":
         image = Image.open(io.BytesIO(data))
-        if image.format == "JPEG" and image.mode in ("RGB", "L") and "exif" not in image.info:
+        # Orientation is in EXIF, or in XMP, which most pictures have for other things.
+        turned = "exif" in image.info or b"tiff:Orientation" in image.info.get("xmp", b"")
+        if image.format == "JPEG" and image.mode in ("RGB", "L") and not turned:
             return image
     return Image.fromarray(read_image(data))
 

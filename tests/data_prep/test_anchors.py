@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask
 
+from data_prep import anchors
 from data_prep.anchors import iou_of_sizes, kmeans
 
 SIZES = st.lists(st.tuples(st.floats(0.5, 500), st.floats(0.5, 500)), min_size=1, max_size=30)
@@ -57,6 +58,22 @@ def test_the_same_every_time_and_in_any_unit():
     first = kmeans(sizes, 5)
     assert kmeans(sizes, 5).sizes.tolist() == first.sizes.tolist()
     assert np.allclose(kmeans(sizes / 32, 5).sizes * 32, first.sizes)
+
+
+def test_bins_of_many_sizes_cover_as_well_as_the_sizes(monkeypatch):
+    sizes = np.random.default_rng(0).uniform(20, 100, (3000, 2))
+    plain = [kmeans(sizes, k).average_iou for k in range(1, 6)]
+    monkeypatch.setattr(anchors, "_MOST_POINTS", 500)
+    bins, weights = anchors._binned(sizes, np.ones(3000))
+    assert len(bins) <= 500 and weights.sum() == 3000
+    assert np.allclose(weights @ np.log(bins), np.log(sizes).sum(axis=0))
+    curve, found = [], None
+    for k in range(1, 6):
+        found = kmeans(sizes, k, warm=found)
+        curve.append(found.average_iou)
+        assert found.average_iou == pytest.approx(iou_of_sizes(sizes, found.sizes).max(axis=1).mean())
+    assert np.allclose(curve, plain, atol=0.005)
+    assert (np.diff(curve) >= 0).all()
 
 
 def test_fewer_sizes_than_anchors():

@@ -63,7 +63,7 @@ def test_what_is_wrong_with_entries_is_reported_and_the_rest_kept(tmp_path):
     ]
     images = [
         {"id": 1, "file_name": "a.jpg", "width": 10, "height": 10},
-        {"id": 1, "file_name": "b.jpg", "width": 10, "height": 10},
+        {"id": 1, "file_name": "a.jpg", "width": 10, "height": 10},
         {"id": 3, "file_name": "a.jpg", "width": 10, "height": 10},
         {"id": 4},
         {"file_name": "c.jpg"},

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep import DataError
 from data_prep.labelstudio import read_labelstudio
 from data_prep.lookup import Lookup
 
@@ -104,6 +105,47 @@ def test_labelstudio_json_min(tmp_path):
     assert [r.image_categories for r in records.records] == [(), ("x", "y"), ("x",)]
     np.testing.assert_allclose(records.records[0].boxes_xyxy, [[0.1, 0.2, 0.4, 0.6]])
     assert records.records[0].size == (200, 100)
+
+
+def minimal(image: str, number: int, **controls) -> dict:
+    """A task as its JSON-MIN has it: data, id, controls, then what it says of the annotation."""
+    own = {"annotator": 1, "annotation_id": 7, "created_at": "2024", "updated_at": "2024", "lead_time": 3.2}
+    return {"image": image, "licence": "CC0", "id": number, **controls, **own}
+
+
+def test_labelstudio_json_min_choices_of_any_name(tmp_path):
+    content = [minimal("a.jpg", 1, species="cat"), minimal("b.jpg", 2, species={"choices": ["cat", "dog"]})]
+    records = read_labelstudio(written(tmp_path / "min.json", content), PICTURES)
+    assert [r.image_categories for r in records.records] == [("cat",), ("cat", "dog")]
+    assert not any(r.boxed for r in records.records) and not records.faults
+    with pytest.raises(DataError, match=r"min\.json: no region and no choice .* export the project as JSON"):
+        read_labelstudio(written(tmp_path / "min.json", [minimal("a.jpg", 1, stars=[])]), PICTURES)
+
+
+def test_labelstudio_remarks_on_one_region_are_no_labels_of_the_picture(tmp_path):
+    place = {key: region()["value"][key] for key in ("x", "y", "width", "height", "rotation")}
+
+    def remark(kind: str, **said) -> dict:
+        return {"id": "r1", "type": kind, "value": {**place, **said}}
+
+    remarks = [remark("choices", choices=["occluded"]), remark("textarea", text=["AB 123"])]
+    content = [task("a.jpg", {"result": [region(id="r1"), *remarks]})]
+    records = read_labelstudio(written(tmp_path / "e.json", content), PICTURES)
+    assert (records.records[0].image_categories, records.faults) == ((), ())
+    # In JSON-MIN those of several regions are a list, of one alone a string.
+    label = [region()["value"]]
+    content = [
+        minimal("a.jpg", 1, label=label * 2, state=["occluded", "whole"]),
+        minimal("b.jpg", 2, label=label, state="whole"),
+        minimal("deep/c.png", 3, label=label, state=[{**place, "choices": ["occluded", "cut"]}]),
+    ]
+    records = read_labelstudio(written(tmp_path / "min.json", content), PICTURES)
+    assert [(r.categories, r.image_categories) for r in records.records] == [
+        (("cat", "cat"), ()),
+        (("cat",), ()),
+        (("cat",), ()),
+    ]
+    assert not records.faults
 
 
 def test_labelstudio_turns_in_pixels(tmp_path):

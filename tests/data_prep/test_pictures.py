@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import struct
+import tarfile
 import zlib
 
 import pytest
@@ -64,6 +65,36 @@ def test_names_do_not_lead_out_of_the_folder(tmp_path, name):
         open_pictures(tmp_path / "pictures").read(name)
 
 
+def test_links_in_a_tar_are_followed_within_it(tmp_path, make):
+    make.tar_of(tmp_path / "t.tar", {"./n01/a.jpg": b"aa"})
+    with tarfile.open(tmp_path / "t.tar", "a") as tar:
+        for name, kind, target in (
+            ("n02/hard.jpg", tarfile.LNKTYPE, "./n01/a.jpg"),
+            ("n02/soft.jpg", tarfile.SYMTYPE, "../n01/a.jpg"),
+            ("again.jpg", tarfile.SYMTYPE, "./n02/soft.jpg"),
+            ("lost.jpg", tarfile.SYMTYPE, "/n01/a.jpg"),
+            ("round.jpg", tarfile.SYMTYPE, "round.jpg"),
+            ("sparse.jpg", tarfile.GNUTYPE_SPARSE, ""),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            tar.addfile(member)
+    pictures = open_pictures(tmp_path / "t.tar")
+    good, lost = ["again.jpg", "n01/a.jpg", "n02/hard.jpg", "n02/soft.jpg"], ["lost.jpg", "round.jpg"]
+    assert pictures.names() == sorted([*good, *lost, "sparse.jpg"])
+    assert [pictures.read(name) for name in good] == [b"aa"] * 4
+    for name in lost:
+        with pytest.raises(DataError, match=rf"{name} is a link to .*, which is no file in the tar"):
+            pictures.read(name)
+    with pytest.raises(DataError, match=r"sparse\.jpg is stored with holes; make the tar without --sparse"):
+        pictures.read("sparse.jpg")
+
+
+def test_pictures_as_a_browser_saves_them(tmp_path, make):
+    (tmp_path / "a.JFIF").write_bytes(make.picture())
+    assert open_pictures(tmp_path).names() == ["a.JFIF"]
+
+
 def test_damaged_and_compressed_tars_are_refused(tmp_path, make):
     whole = make.tar_of(tmp_path / "t.tar", {"a.jpg": bytes(3000), "b.jpg": bytes(3000)}).read_bytes()
     for name, content in {
@@ -104,6 +135,14 @@ def test_upright_is_what_pillow_says(make, orientation):
     assert shape.stored == (31, 17)
     assert shape.orientation == orientation
     assert shape.upright == ImageOps.exif_transpose(Image.open(io.BytesIO(content))).size
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_tiff_is_turned_once(make, decode):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shape = inspect(make.picture(31, 17, "TIFF", exif=exif), decode)
+    assert (shape.stored, shape.orientation, shape.upright) == ((31, 17), 6, (17, 31))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

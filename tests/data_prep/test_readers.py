@@ -117,6 +117,21 @@ def test_pictures_are_found_by_what_annotations_call_them():
     assert find("") is None
     assert find("z.jpg", "b.jpg") == "b.jpg"
     assert Lookup(["x/1.jpg", "y/1.jpg"]).find("1") is None  # which of the two?
+    assert Lookup(["images/1.jpg", "masks/1.png"]).find("1.jpg") == "images/1.jpg"
+
+
+def test_a_name_that_leads_to_a_folder_beside_is_not_found(tmp_path):
+    for folder in ("rig/cam0/rgb", "rig/cam1/rgb"):
+        (tmp_path / folder).mkdir(parents=True)
+    find = Lookup(["1.jpg"], tmp_path / "rig" / "cam1" / "rgb").find
+    assert (
+        find("cam1/rgb/1.jpg") == find("/data/rgb/1.jpg") == find("old/1.jpg") == find("../1.jpg") == "1.jpg"
+    )
+    assert find("cam0/rgb/1.jpg") is None
+    assert find("x" * 300 + "/1.jpg") == "1.jpg"  # no system has such a folder
+    (tmp_path / "a.tar").touch()
+    assert Lookup(["1.jpg"], tmp_path / "b.tar").find("b/1.jpg") == "1.jpg"
+    assert Lookup(["1.jpg"], tmp_path / "b.tar").find("a/1.jpg") is None
 
 
 # CVAT
@@ -143,6 +158,14 @@ def test_cvat_shapes(tmp_path):
     (tmp_path / "v.xml").write_text("<annotations><track id='1'/></annotations>")
     with pytest.raises(DataError, match="export the task again"):
         read_cvat(tmp_path / "v.xml", PICTURES)
+
+
+def test_cvat_tags_alone_say_nothing_of_boxes(tmp_path):
+    tagged = '<image id="1" name="a.jpg"><tag label="sunny"/></image><image id="2" name="b.jpg">{}</image>'
+    for more, boxed in (("", False), ('<points label="dog" points="1,1"/>', True)):
+        (tmp_path / "a.xml").write_text(f"<annotations>{tagged.format(more)}</annotations>")
+        records = read_cvat(tmp_path / "a.xml", PICTURES).records
+        assert [(r.boxed, r.image_categories) for r in records] == [(boxed, ("sunny",)), (boxed, ())]
 
 
 # Open Images

@@ -46,6 +46,8 @@ def test_recipes_in_json_and_their_root(tmp_path):
     }
     (tmp_path / "r.json").write_text(json.dumps(content))
     assert Recipe.load(tmp_path / "r.json").root == tmp_path / "data"
+    (tmp_path / "r.json").write_text("\ufeff" + json.dumps(content))  # as Windows' editors begin a file
+    assert Recipe.load(tmp_path / "r.json").root == tmp_path / "data"
     assert Recipe.load(tmp_path / "r.json", "elsewhere").root.name == "elsewhere"
     with pytest.raises(DataError, match="no such"):
         Recipe.load(tmp_path / "none.toml")

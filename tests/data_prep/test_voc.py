@@ -94,3 +94,10 @@ def test_xml_has_a_limit_and_may_have_another_encoding(tmp_path):
         read_xml(tmp_path / "a.xml", "annotation", {}, 10)
     with pytest.raises(DataError, match="cannot be read as XML"):
         read_xml(tmp_path / "none.xml", "annotation", {}, 10)
+
+
+def test_voc_files_behind_links_and_in_capitals(tmp_path):
+    folder = voc(tmp_path, "a.XML", "<annotation/>")
+    voc(tmp_path, "../real/c.xml", "<annotation/>")
+    (folder / "deep").symlink_to("../real")
+    assert [r.name for r in read_voc(folder, PICTURES).records] == ["a.jpg", "deep/c.png"]

@@ -39,12 +39,23 @@ def test_yolo_lines(yolo):
     assert np.allclose(a.boxes_xyxy, [[0.25, 0.4, 0.75, 0.6], [0, 0, 1, 1]])
     assert (a.categories, a.boxed, a.in_shares) == ((1, 0), True, True)
     assert (b.boxed, b.categories) == (True, ())
-    assert sorted(f.kind for f in found.faults) == ["missing labels", *["orphan annotation"] * 2]
+    faults = sorted((f.kind, f.picture) for f in found.faults)
+    assert faults == [("missing labels", "absent.jpg"), *[("orphan annotation", "")] * 2]
     assert [c.name for c in found.categories.values()] == ["cat", "dog"]
 
 
 @pytest.mark.parametrize(
-    "line", ["x 0 0 1 1", "-1 0 0 1 1", "2 0 0 1 1", "0 0 0 1", "0 0 0 1 1 1", "0 0 0 1 y", "9999999 0 0 1 1"]
+    "line",
+    [
+        "x 0 0 1 1",
+        "-1 0 0 1 1",
+        "2 0 0 1 1",
+        "0 0 0 1",
+        "0 0 0 1 1 1",
+        "0 0 0 1 y",
+        "9999999 0 0 1 1",
+        "0 .5 .5 .2 .2 .1 .9 2 .1 .9 2",  # keypoints of which no data.yaml speaks
+    ],
 )
 def test_wrong_yolo_lines_are_faults_with_their_place(yolo, line):
     (yolo / "labels" / "b.txt").write_text(f"0 .5 .5 1 1\n{line}\n")
@@ -52,6 +63,37 @@ def test_wrong_yolo_lines_are_faults_with_their_place(yolo, line):
     assert [len(r.boxes_xyxy) for r in found.records] == [1]
     fault = next(f for f in found.faults if f.kind == "malformed annotation")
     assert "b.txt: line 2" in fault.detail
+
+
+def test_yolo_labels_behind_links_in_capitals_and_of_no_picture(tmp_path):
+    for name in ("real/a.txt", "labels/val/a.txt", "labels/val/B.TXT", "labels/val/B.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("0 .5 .5 1 1\n")
+    (tmp_path / "labels" / "val" / "classes.txt").write_text("cat\n")
+    (tmp_path / "labels" / "train").symlink_to("../real")
+    names = ["train/a.jpg", "val/B.jpg"]
+    found = read_yolo(tmp_path / "labels", names, Lookup(names))
+    assert [(r.name, r.categories) for r in found.records] == [("train/a.jpg", (0,)), ("val/B.jpg", (0,))]
+    labels = tmp_path / "labels/val"
+    assert [(f.kind, f.detail) for f in found.faults] == [
+        ("repeated id", f"{labels}/B.txt: {labels}/B.TXT differs from it by capitals only, and is taken"),
+        ("orphan annotation", f"{labels}/a.txt: there is no picture val/a, only train/a.jpg"),
+    ]
+
+
+@pytest.mark.parametrize("shape", ["[4, 3]  # x, y, visible", "\n  - 4\n  - 3"])
+def test_keypoints_behind_a_box(yolo, shape):
+    points = " .1 .9 2" * 4
+    (yolo / "labels" / "b.txt").write_text(f"0 .5 .5 .2 .2{points}\n1 .5 .5 1 1\n0 0 0 0 1 1 1\n")
+    (yolo / "data.yaml").write_text(f"kpt_shape: {shape}\nnames:\n  0: cat\n  1: dog\n")
+    found = read_yolo(yolo / "labels", ["b.jpg"], PICTURES, yolo / "data.yaml")
+    assert np.allclose(found.records[0].boxes_xyxy, [[0.4, 0.4, 0.6, 0.6], [0, 0, 1, 1]])
+    details = [f.detail for f in found.faults if f.kind == "malformed annotation"]
+    said = "line 3: 6 numbers after the class; a box has 4, and its keypoints 12 (kpt_shape)"
+    assert details == [f"{yolo}/labels/b.txt: {said}"]
+    (yolo / "data.yaml").write_text("kpt_shape: many\nnames: [cat]\n")
+    with pytest.raises(DataError, match=r"data\.yaml: wanted kpt_shape: \[keypoints, 2 or 3\]"):
+        read_yolo(yolo / "labels", ["b.jpg"], PICTURES, yolo / "data.yaml")
 
 
 def test_darknets_mark_for_a_picture_without_boxes(yolo, make, tree, tree_file):

@@ -166,13 +166,17 @@ def _compare_coco(records: Records, content: dict, found: dict[str, list[tuple]]
             if difficult is None and isinstance(a.get("attributes"), dict):
                 difficult = a["attributes"].get("difficult")
             box = tuple(map(repr, (x, y, x + w, y + h)))
-            rows.append((repr(a["category_id"]), box, bool(a.get("iscrowd")), bool(difficult)))
+            rows.append((repr(a["category_id"]), box, _said(a.get("iscrowd")), _said(difficult)))
         same(found[record.name], sorted(rows), record.name)
         if record.size is not None:
             same(record.size, (int(image["width"]), int(image["height"])), f"{record.name}: size")
         same(list(record.negative_categories), image.get("neg_category_ids") or [], "negatives")
         lacking = image.get("not_exhaustive_category_ids") or []
         same(list(record.not_exhaustive_categories), lacking, "not exhaustive")
+
+
+def _said(value: object) -> bool:
+    return value.strip().lower() in ("1", "true", "yes") if isinstance(value, str) else bool(value)
 
 
 def _text(element: ElementTree.Element | None) -> str:
@@ -288,7 +292,8 @@ def _yolo_rows(data: bytes, classes: int) -> list[tuple]:
         ):
             continue
         values = [_parsed(f) for f in fields[1:]]
-        if None in values or not (len(values) == 4 or (len(values) >= 6 and len(values) % 2 == 0)):
+        polygon = len(values) >= 6 and len(values) % 2 == 0 and not any(v is None or v >= 2 for v in values)
+        if None in values or not (len(values) == 4 or polygon):
             continue
         if len(values) == 4:
             x, y, w, h = values

@@ -226,13 +226,18 @@ def test_a_jpeg_decoded_small_is_the_same_picture(mode: str) -> None:
     assert np.abs(small.astype(int) - full).max() <= 4
 
 
-def test_exif_turned_pictures_are_upright() -> None:
+def test_pictures_turned_by_exif_or_xmp_are_upright() -> None:
     image = Image.new("RGB", (40, 20), (200, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
-    file = io.BytesIO()
-    image.save(file, "JPEG", exif=exif)
-    assert augment.open_image(file.getvalue()).size == (20, 40)
+    for metadata, size in (
+        ({"exif": exif}, (20, 40)),
+        ({"xmp": b'<rdf:Description tiff:Orientation="6"/>'}, (20, 40)),
+        ({"xmp": b"<rdf:Description/>"}, (40, 20)),
+    ):
+        file = io.BytesIO()
+        image.save(file, "JPEG", **metadata)
+        assert augment.open_image(file.getvalue()).size == size
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"<html></html>", b"\x89PNG\r\n\x1a\n"])
