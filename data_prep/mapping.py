@@ -70,7 +70,7 @@ def map_categories(
         wanted = [category.synset, category.name]
         if table is not None:
             rows = table[category.name] or table[str(key)]
-            if len(rows) != 1:
+            if len({node for node, _ in rows}) != 1:
                 why = f"several classes of {how} are called so" if rows else f"not in {how}"
                 unmapped[key] = f"{category.name!r}: {why}"
                 continue
@@ -115,14 +115,18 @@ def _read_table(how: str, root: Path) -> ClassTable:
 
 
 def _rows(text: str, where: str, delimiter: str) -> ClassTable:
-    table: dict[str, tuple[str, tuple[str, str]]] = {}
+    table: dict[str, tuple[str, str]] = {}
+    nodes: dict[str, str] = {}
     for number, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1):
         if not row or row[0].lstrip().startswith("#"):
             continue
         if len(row) < 2 or not row[0].strip():
             raise DataError(f"{where}: line {number}: wanted class, node[, remark], found {row!r}")
-        if class_key(row[0]) in table:
-            raise DataError(f"{where}: line {number}: class {row[0]!r} is there twice")
-        remark = row[2].strip() if len(row) > 2 else ""
-        table[class_key(row[0])] = row[0], (row[1].strip(), remark)
-    return ClassTable(table.values())
+        node, remark = row[1].strip(), row[2].strip() if len(row) > 2 else ""
+        # Of two spellings, "sofa" and "couch", both may be there, but not with two nodes.
+        if row[0] in table or nodes.setdefault(class_key(row[0]), node) != node:
+            raise DataError(
+                f"{where}: line {number}: {row[0]!r} is there twice, or otherwise spelt with another node"
+            )
+        table[row[0]] = node, remark
+    return ClassTable(table.items())

@@ -23,7 +23,8 @@ from wordtree.printing import json_option, print_branch, print_json, summary
     "--from",
     "source",
     type=click.Path(path_type=Path),
-    help="A file with one WordNet id or synset name per line; what follows it on the line is a remark.",
+    help="A file with one WordNet id or synset name per line; what follows it on the line is a remark. Nodes "
+    "of --grafts may have several words.",
 )
 @click.option(
     "--out",
@@ -71,8 +72,8 @@ def build(
     from wordtree.growth import build as build_tree
 
     grafts = as_grafts({**default_grafts(), **(overrides() if as_9k else {})})
-    if graft_file:
-        grafts |= read_grafts(graft_file)
+    own = read_grafts(graft_file) if graft_file else {}
+    grafts |= own
     wanted = [*labels, *(labels_of(source, grafts) if source else ())]
     if not wanted:
         raise click.UsageError("no labels: name some, or a file of them with --from")
@@ -82,6 +83,14 @@ def build(
     tree = build_tree(
         wanted, root=root, grafts=grafts, promotion=not keep_only_children, progress=sys.stderr.isatty()
     )
+    unasked = [node for node, graft in own.items() if graft.new and node not in tree]
+    if unasked:
+        shown = ", ".join(unasked[:5]) + (", ..." if len(unasked) > 5 else "")
+        click.echo(
+            f"{graft_file}: {len(unasked)} not in the tree, as nobody asked for them; name them as labels: "
+            f"{shown}",
+            err=True,
+        )
     if out:
         tree.save(out)
     if darknet:
@@ -96,14 +105,18 @@ def build(
 
 
 def labels_of(path: Path, grafts: Mapping[str, Any]) -> list[str]:
-    """The first word of each line, which has to be a noun or grafted. TreeError names file and line."""
+    """The label of each line: the line, or what stands before a tab, if it is grafted; else the first word,
+    which has to be a noun or grafted. TreeError names file and line."""
     from wordtree import wordnet
 
-    labels = [line.split()[0] for line in read_lines(path)]
-    for number, label in enumerate(labels, 1):
+    labels = []
+    for number, line in enumerate(read_lines(path), 1):
+        first = line.split()[0]
+        label = next((text for text in (line.strip(), line.split("\t")[0].strip()) if text in grafts), first)
         try:
             if label not in grafts:
                 wordnet.synset(label)
         except wordnet.NoNounError as error:
             raise TreeError(f"{path}:{number}: {error}") from error
+        labels.append(label)
     return labels

@@ -31,9 +31,21 @@ _tree = click.option(
     "--tree",
     "path",
     type=click.Path(path_type=Path),
-    help="A tree file (.json, .json.gz, .tree).  [default: the 9,418 nodes built in]",
+    help="A tree: .json(.gz), .csv, .tsv, .graphml, .tree or a folder of folders.  [default: the 9,418 nodes "
+    "built in]",
 )
 
+
+# What `export` may write under an ending, and `load` reads it as; the first is meant where no form is named.
+_FORMS = {
+    ".json": ("own", "children", "openimages", "keys"),
+    ".gz": ("own",),
+    ".csv": ("edges", "ranks"),
+    ".tsv": ("edges", "ranks"),
+    ".graphml": ("graphml",),
+    ".html": ("html",),
+    ".tree": (),
+}
 
 # A tree of one's own is looked at whole; the default one has 9,418 nodes.
 _SMALL = 60
@@ -263,17 +275,20 @@ def export(out: Path, form: str | None, html: bool, path: Path | None, as_json: 
     """Write the tree in another form.
 
     --tree reads them all but keys and html, so this translates between any two. darknet and folders take
-    OUT for a folder.
+    OUT for a folder; folders want an empty or a new one.
     """
     from wordtree import folders, graphs, nested, page, tables
 
     if html and form not in (None, "html"):
         raise click.UsageError(f"either --html or --form {form}")
     tree = open_tree(path)
-    endings = {".csv": "edges", ".tsv": "edges", ".graphml": "graphml", ".html": "html"}
-    form = "html" if html else form or endings.get(out.suffix.lower(), "own")
-    if form == "own" and out.suffix not in (".json", ".gz"):
+    known = _FORMS.get(out.suffix.lower())
+    form = "html" if html else form or next(iter(known or ()), None)
+    if form is None:
         raise click.UsageError(f"what is {out.name}? name it .json, .csv, .graphml or .html, or say --form")
+    if known is not None and form not in (*known, "folders", "darknet"):
+        fitting = " or ".join(ending for ending, forms in _FORMS.items() if form in forms)
+        raise click.UsageError(f"{out.name} is no name for the form {form}; name it {fitting}")
     if form in nested.FORMS:
         nested.write_nested(tree, out, form)
     else:

@@ -1,4 +1,4 @@
-"""Darknet's text files .tree, .names, .labels and .map: read strictly, written byte for byte.
+"""Darknet's text files .tree, .names, .labels and .map: read strictly, written as Darknet does.
 
 Not here: what the lines mean together (tree.py checks that), bytes and lines (files.py), and data sets'
 class lists (classes.py).

@@ -17,6 +17,8 @@ from wordtree.errors import TreeError
 from wordtree.layout import preorder
 from wordtree.tree import COLUMNS, Node, WordTree
 
+# Facts about the tree as a whole that another layout makes untrue.
+_OF_THE_LAYOUT = ("title", "ranks", "rank columns")
 _EMPTY: dict[str, Any] = {"glosses": "", "synsets": "", "synonyms": (), "sources": (), "hypernyms": ()}
 
 
@@ -112,7 +114,8 @@ def graft_file(tree: WordTree, path: str | Path) -> Edited:
     is not asked.
 
     Raises:
-        TreeError: an unknown parent, an id that the tree has already or that is there twice; names the line.
+        TreeError: an unknown parent, an id that the tree has already, that is there twice or that is none, or
+            a circle of lines; names file and line.
     """
     from wordtree.grafts import graft_lines
 
@@ -129,12 +132,16 @@ def graft_file(tree: WordTree, path: str | Path) -> Edited:
             added[graft.node] = above if above in own else tree.ids[tree.index(above)]
         except TreeError as error:
             raise TreeError(f"{path}:{number}: {error}") from error
+    # Faults of the lines among themselves are told by line, so they are looked for before the tree comes in.
+    place = {graft.node: f"{path}:{number}" for number, graft in lines.items()}
+    preorder({node: above if above in own else None for node, above in added.items()}, place.__getitem__)
     grafts = list(lines.values())
     branch = WordTree(
-        [graft.node for graft in grafts],
+        list(place),
         [-1] * len(grafts),
         [graft.name or graft.node for graft in grafts],
         [graft.gloss for graft in grafts],
+        where=list(place.values()).__getitem__,
     )
     return _edited(tree, {**_parents(tree), **added}, branch)
 
@@ -244,4 +251,5 @@ def _tree(
             row if not row or row[0] in here or p < 0 else ()
             for row, p in zip(columns["hypernyms"], indices, strict=True)
         ]
-    return WordTree(ids, indices, **columns, about=donors[0].about)
+    about = {key: value for key, value in donors[0].about.items() if key not in _OF_THE_LAYOUT}
+    return WordTree(ids, indices, **columns, about=about)

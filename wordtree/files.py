@@ -1,14 +1,17 @@
 """Files, whole or not at all: read within limits, written so that no half of one is ever seen.
 
-Not here: what the bytes mean (darknet.py, treefile.py).
+Not here: what lines and JSON mean (darknet.py, treefile.py).
 """
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from wordtree.errors import TreeError
 
@@ -53,6 +56,23 @@ def read_lines(path: str | Path) -> list[str]:
             raise TreeError(f"{path}:{number}: a carriage return within the line; end lines with a line feed")
         lines.append(line)
     return lines
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """The value of JSON in UTF-8. TreeError if it is none, or an object has a key twice: one of the two would
+    be lost."""
+    try:
+        return json.loads(data.decode(), object_pairs_hook=lambda pairs: _object(pairs, where))
+    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and over-long integers
+        raise TreeError(f"{where}: not JSON in UTF-8 ({error})") from error
+
+
+def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise TreeError(f"{where}: an object has the key {twice!r} twice; make one of the two")
+    return found
 
 
 def check_target(path: str | Path, error: type[Exception] = TreeError) -> None:

@@ -54,11 +54,15 @@ def read_folders(folder: str | Path) -> WordTree:
 
 
 def write_folders(tree: WordTree, folder: str | Path) -> None:
-    """Make a folder per node below `folder`, named by id."""
+    """Make a folder per node below `folder`, named by id. TreeError if there is anything in it."""
     for node in tree.ids:
         if node.startswith(".") or "/" in node or "\\" in node:
             raise TreeError(f"the id {node!r} cannot be the name of a folder; give the tree other ids")
     try:
+        if Path(folder).is_dir() and any(Path(folder).iterdir()):
+            raise TreeError(
+                f"{folder}: not empty, and what is in it would be mixed with the tree; name a new one"
+            )
         for leaf in tree.leaves.tolist():
             Path(folder).joinpath(*tree.path(leaf)).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from wordtree.errors import TreeError
 from wordtree.files import read_whole, write_whole
 from wordtree.growth import Paths, grow
-from wordtree.layout import preorder
+from wordtree.layout import Place, at, preorder
 from wordtree.tree import WordTree
 
 if TYPE_CHECKING:
@@ -28,29 +28,32 @@ def from_parents(
     parents: Mapping[str, Sequence[str]],
     names: Mapping[str, str] | None = None,
     glosses: Mapping[str, str] | None = None,
+    place: Place | None = None,
 ) -> WordTree:
     """The tree of a hierarchy: node -> its parents, () for a root; siblings keep this order.
 
     Where a node has several parents, growth decides (growth.grow, all nodes being labels): nodes with one
     path to a root come first, then the path that adds the fewest nodes, then the alphabetically first.
+    Messages about a node begin with its `place`, if given.
 
     Raises:
         TreeError: a parent that is no node, a cycle, or paths of over 20 million steps in all.
     """
     if any(len(above) > 1 for above in parents.values()):
-        single = _resolve(parents)
+        single = _resolve(parents, place)
     else:
         single = {node: above[0] if above else None for node, above in parents.items()}
-    ids, indices = preorder(single)
+    ids, indices = preorder(single, place)
     return WordTree(
         ids,
         indices,
         [names.get(node) or node for node in ids] if names else None,
         [glosses.get(node, "") for node in ids] if glosses else None,
+        where=place and (lambda i: place(ids[i])),
     )
 
 
-def _resolve(parents: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
+def _resolve(parents: Mapping[str, Sequence[str]], place: Place | None) -> dict[str, str | None]:
     import networkx
 
     graph = networkx.DiGraph()
@@ -58,14 +61,15 @@ def _resolve(parents: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
     for node, above in parents.items():
         for parent in above:
             if parent not in parents:
-                raise TreeError(f"{node!r} has the parent {parent!r}, which is no node")
+                raise TreeError(f"{at(place, node)}{node!r} has the parent {parent!r}, which is no node")
             graph.add_edge(parent, node)
     try:
         order = list(networkx.lexicographical_topological_sort(graph))
     except networkx.NetworkXUnfeasible:
         circle = [a for a, _ in networkx.find_cycle(graph)]
         raise TreeError(
-            f"a cycle through {', '.join(map(repr, circle[:5]))}: each lies below the other"
+            f"{at(place, circle[0])}a cycle through {', '.join(map(repr, circle[:5]))}: "
+            "each lies below the other"
         ) from None
     counts: dict[str, int] = {}  # paths to each node, and their steps together
     steps: dict[str, int] = {}
@@ -75,13 +79,10 @@ def _resolve(parents: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
     if sum(steps.values()) > MOST_STEPS:
         worst = max(steps, key=steps.get)
         raise TreeError(
-            f"paths of over {MOST_STEPS:,} steps from the roots ({counts[worst]:,} paths to {worst!r} "
-            "alone); give more nodes one parent"
+            f"{at(place, worst)}paths of over {MOST_STEPS:,} steps from the roots "
+            f"({counts[worst]:,} paths to {worst!r} alone); give more nodes one parent"
         )
-    paths = _GraphPaths(parents)
-    for node in order:
-        paths.of(node)  # parents first: however deep the graph, no call goes deeper than two
-    grown = grow(parents, paths)
+    grown = grow(parents, _GraphPaths(parents))
     return {node: grown[node] for node in parents}
 
 
@@ -89,7 +90,7 @@ class _GraphPaths(Paths):
     """Paths of a graph; "" stands above its roots."""
 
     def __init__(self, parents: Mapping[str, Sequence[str]]) -> None:
-        self._known, self._open, self._parents = {"": [()]}, set(), parents
+        self._known, self._parents = {"": [()]}, parents
 
     def hypernyms(self, node: str) -> list[str]:
         return list(self._parents[node]) or [""]
@@ -109,8 +110,10 @@ def from_networkx(graph: networkx.DiGraph) -> WordTree:
     if len(set(ids.values())) < len(ids):
         raise TreeError("two nodes of the graph are the same as text")
     data = dict(graph.nodes(data=True))
-    names = {ids[node]: str(facts["name"]) for node, facts in data.items() if "name" in facts}
-    glosses = {ids[node]: str(facts["gloss"]) for node, facts in data.items() if "gloss" in facts}
+    names, glosses = (  # None and NaN, which tables have for none, are not taken for words
+        {ids[node]: str(facts[key]) for node, facts in data.items() if isinstance(facts.get(key), str | int)}
+        for key in ("name", "gloss")
+    )
     parents = {ids[node]: [ids[above] for above in dict.fromkeys(graph.predecessors(node))] for node in graph}
     return from_parents(parents, names, glosses)
 

@@ -93,17 +93,28 @@ class Paths:
         self._grafts = as_grafts(grafts)
         self._root = wordnet.wnid(wordnet.synset(root))
         self._known: dict[str, list[tuple[str, ...]]] = {self._root: [()]}
-        self._open: set[str] = set()  # nodes whose paths are being looked for: a circle comes back to one
 
     def of(self, node: str) -> list[tuple[str, ...]]:
         """The paths to a node, itself last, in alphabetical order of synset names; [] if outside."""
-        if node in self._open:
-            raise TreeError(f"the hypernyms of {node} lead back to it; a graft hangs something below itself")
-        if node not in self._known:
-            self._open.add(node)
-            found = {(*path, node) for hypernym in self.hypernyms(node) for path in self.of(hypernym)}
-            self._known[node] = sorted(found, key=lambda path: [self.name(step) for step in path])
-            self._open.discard(node)
+        opened: dict[str, list[str]] = {}  # nodes whose paths are being looked for -> their hypernyms
+        waiting = [node]
+        while waiting:
+            here = waiting[-1]
+            if here in self._known:
+                waiting.pop()
+                continue
+            if here not in opened:
+                opened[here] = self.hypernyms(here)
+            lacking = [above for above in opened[here] if above not in self._known]
+            for above in lacking:
+                if above in opened:
+                    raise TreeError(
+                        f"the hypernyms of {above} lead back to it; a graft hangs something below itself"
+                    )
+            waiting += lacking
+            if not lacking:
+                found = {(*path, here) for above in opened[here] for path in self._known[above]}
+                self._known[here] = sorted(found, key=lambda path: [self.name(step) for step in path])
         return self._known[node]
 
     def hypernyms(self, node: str) -> list[str]:
@@ -203,10 +214,10 @@ def grow(
     return parents
 
 
-def _children(parents: Parents) -> dict[str | None, list[str]]:
-    children: dict[str | None, list[str]] = {}
+def _children(parents: Parents) -> dict[str | None, dict[str, None]]:
+    children: dict[str | None, dict[str, None]] = {}  # dicts, because thousands of siblings come and go
     for node, parent in parents.items():
-        children.setdefault(parent, []).append(node)
+        children.setdefault(parent, {})[node] = None
     return children
 
 
@@ -224,13 +235,13 @@ def contract(grown: Parents, labels: Iterable[str]) -> Parents:
     parents, labels = dict(grown), set(labels)
     children = _children(parents)
     for node in _bottom_up(grown):
-        below = children.get(node, [])
+        below = children.get(node, {})
         if node in labels or len(below) != 1:
             continue
-        parent = parents.pop(node)
-        parents[below[0]] = parent
-        siblings = children[parent]
-        siblings[siblings.index(node)] = below[0]
+        (child,) = below
+        parents[child] = parent = parents.pop(node)
+        del children[parent][node]
+        children[parent][child] = None
     return parents
 
 
@@ -239,11 +250,11 @@ def promote(contracted: Parents) -> Parents:
     parents = dict(contracted)
     children = _children(parents)
     for node in _bottom_up(contracted):
-        below = children.get(node, [])
-        if len(below) == 1 and not children.get(below[0]):
-            parents[below[0]] = parents[node]
-            children[parents[node]].append(below[0])
-            children[node] = []
+        below = children.get(node, {})
+        if len(below) == 1 and not children.get(child := next(iter(below))):
+            parents[child] = parents[node]
+            children[parents[node]][child] = None
+            children[node] = {}
     return parents
 
 

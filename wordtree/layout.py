@@ -16,6 +16,7 @@ from wordtree.errors import TreeError
 _BREAK = re.compile(r"[\n\r]")  # a name has a line of its own in Darknet's files
 
 Where = Callable[[int], str]  # how to name node i in a message: "node 3", "9k.tree:4"
+Place = Callable[[str], str]  # where the node of an id stands in a file: "mine.csv:4"
 
 
 def check_ids(ids: tuple[str, ...], where: Where) -> dict[str, int]:
@@ -77,11 +78,17 @@ def _cycle(parents: Sequence[int], start: int) -> list[int]:
     return []
 
 
-def preorder(parents: Mapping[str, str | None]) -> tuple[list[str], list[int]]:
+def at(place: Place | None, node: str) -> str:
+    """What a message about a node begins with."""
+    return f"{place(node)}: " if place else ""
+
+
+def preorder(parents: Mapping[str, str | None], place: Place | None = None) -> tuple[list[str], list[int]]:
     """Lay out nodes group by group, each parent's children after its own group, as a pre-order walk does.
 
     Args:
         parents: id -> id of its parent, None for a root; siblings keep this order.
+        place: where a node stands, for messages about it.
 
     Returns:
         ids and indices of the parents as WordTree wants them. TreeError on an unknown parent or a cycle.
@@ -89,7 +96,7 @@ def preorder(parents: Mapping[str, str | None]) -> tuple[list[str], list[int]]:
     children: dict[str | None, list[str]] = {}
     for node, parent in parents.items():
         if parent is not None and parent not in parents:
-            raise TreeError(f"{node!r} has the parent {parent!r}, which is no node")
+            raise TreeError(f"{at(place, node)}{node!r} has the parent {parent!r}, which is no node")
         children.setdefault(parent, []).append(node)
     ids: list[str] = []
     waiting: list[str | None] = [None]  # parents whose children come next
@@ -98,14 +105,17 @@ def preorder(parents: Mapping[str, str | None]) -> tuple[list[str], list[int]]:
         ids += group
         waiting += reversed(group)
     if len(ids) < len(parents):
-        lost = next(iter(parents.keys() - set(ids)))
-        above = [lost]
-        while (
-            lost := parents[lost]
-        ) not in above:  # up from any node that hangs nowhere one meets the circle
-            above.append(lost)
-        circle = above[above.index(lost) :]
-        raise TreeError(f"a cycle through {', '.join(map(repr, circle[:5]))}: each lies below the other")
+        laid_out = set(ids)
+        lost = next(node for node in parents if node not in laid_out)
+        above: dict[str, None] = {}
+        while lost not in above:  # up from any node that hangs nowhere one meets the circle
+            above[lost] = None
+            lost = parents[lost]
+        circle = list(above)
+        circle = circle[circle.index(lost) :]
+        raise TreeError(
+            f"{at(place, lost)}a cycle through {', '.join(map(repr, circle[:5]))}: each lies below the other"
+        )
     index = {node: i for i, node in enumerate(ids)}
     return ids, [-1 if (parent := parents[node]) is None else index[parent] for node in ids]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -27,14 +28,18 @@ _SYNSET = re.compile(r"(.+)\.[nvasr]\.[0-9]+")
 
 
 def plain(text: str) -> str:
-    """Text as it is compared: lower case, underscores and hyphens as blanks, single blanks."""
-    return " ".join(text.casefold().replace("_", " ").replace("-", " ").split())
+    """Text as it is compared: lower case, underscores and hyphens as blanks, single blanks, accents in one
+    with their letters (a Mac's file names have them apart)."""
+    return " ".join(_folded(text).split())
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text.casefold()).replace("_", " ").replace("-", " ")
 
 
 def _all_plain(names: tuple[str, ...]) -> list[str]:
     """`plain` of each of many names, none of which has a line break: several times as fast as one by one."""
-    lines = "\n".join(names).casefold().replace("_", " ").replace("-", " ")
-    return [line.strip() for line in _BLANKS.sub(" ", lines).split("\n")]
+    return [line.strip() for line in _BLANKS.sub(" ", _folded("\n".join(names))).split("\n")]
 
 
 def _places(words: Iterable[tuple[int, str]]) -> dict[str, list[int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,16 @@ _SPELLINGS = {
     "television": "tv",
 }
 
+# What may stand before the ending of a plural, the ending, and what the singular has in its place.
+_PLURALS = (
+    ("", "ies", "y"),
+    ("", "ves", "f"),
+    ("i", "ves", "fe"),  # knives and lives; caves are no cafes
+    ("", "men", "man"),
+    (("s", "x", "z", "ch", "sh", "o"), "es", ""),
+    ("", "s", ""),
+)
+
 
 @dataclass(frozen=True)
 class Named:
@@ -53,7 +64,7 @@ class Named:
 def class_key(name: str) -> str:
     """A class name without case, blanks, hyphens and underscores, in one spelling: "Potted plant" and
     "pottedplant" are one."""
-    squeezed = re.sub(r"[\s_-]", "", name.casefold())
+    squeezed = re.sub(r"[\s_-]", "", unicodedata.normalize("NFC", name.casefold()))
     return _SPELLINGS.get(squeezed, squeezed)
 
 
@@ -76,8 +87,9 @@ class ClassTable:
 def exact(text: str, tree: WordTree, by_name: bool = False) -> int | None:
     """The node whose id or synset name the text is; by_name: also the one node that goes by it. None: no
     node, or several. A WordNet id is never taken for a name."""
-    if text in tree:
-        return tree.index(text)
+    for spelt in (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))):
+        if spelt in tree:
+            return tree.index(spelt)
     if tree.synsets and text in tree.synsets:
         return tree.synsets.index(text)
     if not by_name or _ID.fullmatch(text):
@@ -97,12 +109,14 @@ def map_names(
 
     1. table: the committed one of the data set; VOC's words for COCO's classes count;
     2. id: a WordNet id at the start of the name, as ImageNet's folders and label lists have it;
-    3. synset: the name, or what comes with it, is a synset name ("dog.n.01");
+    3. synset: the name, or what comes with it, is a synset name ("dog.n.01"). A noun that rule 2 or 3 asks
+       for and the tree lacks goes nowhere else but by rule 7. Only a tree that has no ids of WordNet (2), or
+       no synset names (3), cannot say that it lacks the noun: there the rules for names follow;
     4. name: one node alone is called so, or else has it as a synonym; capitals, underscores, hyphens and
        commas with further words (ImageNet's "tench, Tinca tinca") do not matter;
     5. qualifier: of the nodes that go by "Bat" in "Bat (Animal)", one alone has the word in the names of what
        is above it or in its gloss;
-    6. singular: the name without its plural ending ("Doughnuts"), by rules 4 and 5;
+    6. singular: of all that the name may be the plural of ("Doughnuts"), one node by rules 4 and 5;
     7. wider, only if asked for: the nearest node above the synset of rule 2 or 3. Needs WordNet.
 
     Args:
@@ -118,10 +132,16 @@ def map_names(
         raise TreeError(f"wanted a list of class names, not the one text {names!r}")
     pairs = names.items() if isinstance(names, Mapping) else ((name, None) for name in names)
     known = ClassTable(class_map(table) if table else ())
-    return tuple(_one(name, synset, tree, known, wider) for name, synset in pairs)
+    judged = {"id"} if any(map(_ID.fullmatch, tree.ids)) else set()
+    if tree.synsets is not None:
+        judged.add("synset")
+    return tuple(_one(name, synset, tree, known, judged, wider) for name, synset in pairs)
 
 
-def _one(name: str, synset: str | None, tree: WordTree, known: ClassTable, wider: bool) -> Named:
+def _one(
+    name: str, synset: str | None, tree: WordTree, known: ClassTable, judged: set[str], wider: bool
+) -> Named:
+    """judged: by which of the rules "id" and "synset" the tree can say that it lacks a noun."""
     if not isinstance(name, str) or not name.strip():
         return Named(str(name), None, "", "an empty name")
     there = [node for node in known[name] if node in tree]
@@ -129,27 +149,30 @@ def _one(name: str, synset: str | None, tree: WordTree, known: ClassTable, wider
         return Named(name, tree.index(there[0]), "table")
     if there:
         return Named(name, None, "", f"{len(there)} classes of the table are called so: {', '.join(there)}")
-    code, rule = None, ""
+    code, rule, words = None, "", name
     if match := _ID.match(name):
-        code, rule = match[1], "id"
+        code, rule, words = match[1], "id", name[match.end() :].strip() or name
     elif synset or _SYNSET.fullmatch(name):
         code, rule = synset or name, "synset"
     if code:
         node = exact(code, tree)
         if node is not None:
             return Named(name, node, rule)
+        why = f"{code} is no node of the tree"
         if wider:
             try:
                 node = wordnet.nearest(tree, code)
             except wordnet.NoNounError as error:
-                return Named(name, None, "", str(error))
+                why = str(error)
             if node is not None:
                 return Named(name, node, "wider", f"{code} -> {tree.ids[node]} {tree.names[node]}")
-        return Named(name, None, "", f"{code} is no node of the tree")
-    base = name.split(",")[0]
-    for word, rule in ((base, "name"), *((w, "singular") for w in singulars(base))):
-        qualified = _QUALIFIED.fullmatch(word.replace("_", " "))
-        candidates = tree.lookup.called(qualified[1] if qualified else word)
+        if rule in judged:
+            return Named(name, None, "", why)
+    base = words.split(",")[0]
+    qualified = _QUALIFIED.fullmatch(base.replace("_", " "))
+    word = qualified[1] if qualified else base
+    for spelt, rule in (((word,), "name"), (singulars(word), "singular")):
+        candidates = tuple(dict.fromkeys(k for w in spelt for k in tree.lookup.called(w)))
         if qualified and len(candidates) > 1:
             candidates = tuple(k for k in candidates if _qualifies(tree, k, qualified[2]))
             rule = "qualifier" if rule == "name" else rule
@@ -164,12 +187,14 @@ def _one(name: str, synset: str | None, tree: WordTree, known: ClassTable, wider
 
 
 def singulars(name: str) -> tuple[str, ...]:
-    """What the name may be the plural of: -ies, -ves, -es, -s and -men at its end."""
-    found = []
-    for ending, instead in (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"), ("es", ""), ("s", "")):
-        if name.lower().endswith(ending) and len(name) > len(ending) + 1 and not name.lower().endswith("ss"):
-            found.append(name[: -len(ending)] + instead)
-    return tuple(found)
+    """All that the name may be the plural of: -ies, -ves, -es, -s and -men at its end."""
+    low = name.lower()
+    return tuple(
+        name[: -len(ending)] + instead
+        for before, ending, instead in _PLURALS
+        if low.endswith(ending) and low[: -len(ending)].endswith(before)
+        if len(name) > len(ending) + 1 and not low.endswith("ss")
+    )
 
 
 def _qualifies(tree: WordTree, node: int, qualifier: str) -> bool:

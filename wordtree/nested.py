@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wordtree.errors import TreeError
-from wordtree.files import read_whole, write_whole
+from wordtree.files import parse_json, read_whole, write_whole
 from wordtree.graphs import from_parents
 from wordtree.tree import WordTree
 
@@ -21,18 +21,14 @@ _OPEN_IMAGES = {"LabelName", "Subcategory", "Part"}
 
 def is_nested(value: object) -> bool:
     """Whether a JSON value looks like one of the forms that say so themselves ("children", "openimages")."""
-    if isinstance(value, list):
-        return bool(value) and isinstance(value[0], dict)
+    if isinstance(value, list):  # no other file of a tree is one
+        return True
     return isinstance(value, dict) and bool(value.keys() & {"children", "LabelName", "Subcategory"})
 
 
 def read_nested(path: str | Path, *, parts: str = "refuse") -> WordTree:
     """Read a nested JSON file; see `from_nested`."""
-    try:
-        value = json.loads(read_whole(path).decode())
-    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and over-long integers
-        raise TreeError(f"{path}: not JSON in UTF-8 ({error})") from error
-    return from_nested(value, parts=parts, where=str(path))
+    return from_nested(parse_json(read_whole(path), str(path)), parts=parts, where=str(path))
 
 
 def from_nested(value: Any, *, parts: str = "refuse", where: str = "the hierarchy") -> WordTree:
@@ -68,7 +64,9 @@ def from_nested(value: Any, *, parts: str = "refuse", where: str = "the hierarch
             node, name, gloss, children, own_parts, open_images = _entry(entry, at)
             if own_parts and parts == "refuse":
                 raise TreeError(
-                    f'{at} > {node}: has parts, which are no kinds of it; say parts="skip" or "child"'
+                    f"{at} > {node}: has parts, which are no kinds of it; read the file with "
+                    'wordtree.nested.read_nested(path, parts="skip"), or "child", and save what it gives '
+                    '(tree.save("own.json"))'
                 )
             several |= open_images
             if node in parents and not several:

@@ -32,7 +32,7 @@ def _rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if len(rows) < 2:
         raise TreeError(f"{path}: wanted a heading and at least one row")
     heading = rows[0][1]
-    if len(set(heading)) < len(heading) or not all(heading):
+    if len(set(map(str.casefold, heading))) < len(heading) or not all(heading):
         raise TreeError(f"{path}:1: the heading has an empty or a repeated column: {heading}")
     for number, row in rows[1:]:
         if len(row) != len(heading):
@@ -48,12 +48,14 @@ def _delimiter(path: str | Path, text: str) -> str:
 
 
 def read_table(path: str | Path) -> WordTree:
-    """Read edges, if the heading has `child` and `parent`, else rank columns."""
-    return read_edges(path) if {"child", "parent"} <= set(_rows(path)[0]) else read_ranks(path)
+    """Read edges, if the heading has a column that begins with `parent`, else rank columns."""
+    heading, _ = _rows(path)
+    edges = any(column.casefold().startswith("parent") for column in heading)
+    return read_edges(path) if edges else read_ranks(path)
 
 
 def read_edges(path: str | Path) -> WordTree:
-    """Read a table with the columns `child` and `parent`, and perhaps `name` and `gloss`.
+    """Read a table with the columns `child` and `parent`, and perhaps `name` and `gloss`, in any case.
 
     A child on several lines has several parents, of which growth picks one (graphs.py). Roots have no parent;
     in a table where no line says so, what is never a child is a root. Else each parent needs a line.
@@ -61,15 +63,18 @@ def read_edges(path: str | Path) -> WordTree:
     Raises:
         TreeError: names file and line.
     """
-    heading, rows = _rows(path)
+    found, rows = _rows(path)
+    heading = [column.casefold() for column in found]
     if not {"child", "parent"} <= set(heading) <= {"child", "parent", "name", "gloss"}:
         raise TreeError(
-            f"{path}:1: wanted the columns child, parent and perhaps name and gloss, found {heading}"
+            f"{path}:1: wanted the columns child, parent and perhaps name and gloss, found {found}; "
+            "rename them, and leave out the others"
         )
     column = {name: heading.index(name) for name in heading}
     parents: dict[str, list[str]] = {}
     facts: dict[str, dict[str, str]] = {"name": {}, "gloss": {}}
     line: dict[str, int] = {}
+    named: dict[str, int] = {}  # line that first names a parent, which may have none of its own
     implicit = all(row[column["parent"]] for _, row in rows)
     for number, row in rows:
         child, parent = row[column["child"]], row[column["parent"]]
@@ -77,6 +82,7 @@ def read_edges(path: str | Path) -> WordTree:
             raise TreeError(f"{path}:{number}: no child")
         if implicit:
             parents.setdefault(parent, [])
+            named.setdefault(parent, number)
         above = parents.setdefault(child, [])
         if parent in above or (child in line and not (parent and above)):
             raise TreeError(f"{path}:{number}: {child!r} was already placed in line {line[child]}")
@@ -91,10 +97,8 @@ def read_edges(path: str | Path) -> WordTree:
         for parent in above:
             if parent not in parents:
                 raise TreeError(f"{path}:{line[child]}: {child!r} is below {parent!r}, which has no line")
-    try:
-        return from_parents(parents, facts["name"], facts["gloss"])
-    except TreeError as error:
-        raise TreeError(f"{path}: {error}") from error
+    named |= line
+    return from_parents(parents, facts["name"], facts["gloss"], lambda node: f"{path}:{named[node]}")
 
 
 def write_edges(tree: WordTree, path: str | Path) -> None:
@@ -112,7 +116,7 @@ def read_ranks(path: str | Path) -> WordTree:
     """Read a table with a column per rank, widest first: kingdom, phylum ... species.
 
     Each row is the way to one node; an empty cell is a rank that was not given. `tree.about["ranks"]` keeps
-    the heading.
+    the heading and, where that is not its depth, `tree.about["rank columns"]` the column of each node.
 
     Raises:
         TreeError: a name in two places or two columns; names file and lines.
@@ -133,12 +137,17 @@ def read_ranks(path: str | Path) -> WordTree:
             above = node
         if above is None:
             raise TreeError(f"{path}:{number}: an empty row")
-    tree = from_parents({node: [parent] if parent else [] for node, (parent, *_) in place.items()})
-    return WordTree(tree.ids, tree.parents, about={"ranks": ranks})
+    parents = {node: [parent] if parent else [] for node, (parent, *_) in place.items()}
+    tree = from_parents(parents, place=lambda node: f"{path}:{place[node][2]}")
+    columns = [ranks.index(place[node][1]) for node in tree.ids]
+    full = columns == tree.depths.tolist() and len(ranks) - 1 in columns
+    return WordTree(
+        tree.ids, tree.parents, about={"ranks": ranks, **({} if full else {"rank columns": columns})}
+    )
 
 
 def write_ranks(tree: WordTree, path: str | Path, ranks: Sequence[str] | None = None) -> None:
-    """Write a row per leaf and a column per depth.
+    """Write a row per leaf and a column per depth; of a tree that `read_ranks` gave, the same columns again.
 
     Args:
         tree: the tree; its ids are the cells.
@@ -146,19 +155,23 @@ def write_ranks(tree: WordTree, path: str | Path, ranks: Sequence[str] | None = 
         ranks: the heading. Default: `tree.about["ranks"]` if there are as many, else rank1, rank2 ...
     """
     depth = int(tree.depths.max()) + 1
-    known = tree.about.get("ranks")
-    if ranks is None:
+    known, columns = tree.about.get("ranks"), tree.depths.tolist()
+    if ranks is None and known and "rank columns" in tree.about:
+        ranks, columns, depth = known, tree.about["rank columns"], len(known)
+    elif ranks is None:
         ranks = known if known and len(known) == depth else [f"rank{k + 1}" for k in range(depth)]
     if len(ranks) != depth:
         raise TreeError(f"the tree has {depth} levels, but {len(ranks)} ranks were given")
-    order, waiting = [], list(reversed(tree.roots))
+    rows, waiting = [], list(reversed(tree.roots))
     while waiting:  # leaves as a walk meets them, so that reading gives the siblings in this order again
         node = waiting.pop()
         below = tree.children(node)
         waiting += reversed(below)
         if not below:
-            order.append(node)
-    _write(path, list(ranks), [[*way, *[""] * (depth - len(way))] for way in map(tree.path, order)])
+            rows.append([""] * depth)
+            for step in tree.path_nodes(node):
+                rows[-1][columns[step]] = tree.ids[step]
+    _write(path, list(ranks), rows)
 
 
 def _write(path: str | Path, heading: list[str], rows: list[list[str]]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wordtree.errors import TreeError
-from wordtree.files import MOST_BYTES, read_whole, write_whole
+from wordtree.files import MOST_BYTES, parse_json, read_whole, write_whole
 from wordtree.tree import COLUMNS, WordTree
 
 FORMAT = "wordtree"
@@ -127,10 +127,7 @@ def save(tree: WordTree, path: str | Path) -> None:
 
 
 def _parse(data: bytes, where: str) -> WordTree:
-    try:
-        columns = json.loads((_unpack(data, where) if data.startswith(_GZIP) else data).decode())
-    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and over-long integers
-        raise TreeError(f"{where}: not JSON in UTF-8 ({error})") from error
+    columns = parse_json(_unpack(data, where) if data.startswith(_GZIP) else data, where)
     if isinstance(columns, dict) and columns.get("format") == FORMAT:
         return from_dict(columns, where)
     from wordtree.nested import from_nested, is_nested  # and with it what trees are grown by

@@ -62,10 +62,17 @@ def test_a_file_may_use_the_data_sets_numbers(tmp_path, tree):
     assert mapped(["hund"], tree, "m.csv", tmp_path).nodes == {0: 3}
 
 
+def test_two_spellings_of_one_class_may_both_be_there(tmp_path, tree):
+    (tmp_path / "m.csv").write_text("sofa,n00000004\ncouch,n00000004,as COCO has it\n")
+    assert mapped(["sofa", "couch", "Couch"], tree, "m.csv", tmp_path).nodes == {0: 3, 1: 3, 2: 3}
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("m.csv", "hund\n"),
+        ("m.csv", "sofa,n00000004\ncouch,n00000003\n"),
+        ("m.csv", "hund,n00000004\nhund,n00000004\n"),
         ("m.csv", ",n00000004\n"),
         ("m.csv", "hund,n00000004\nHund,n00000003\n"),
         ("m.json", "[1]"),

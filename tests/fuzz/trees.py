@@ -196,7 +196,7 @@ def open_table(folder: Path) -> Iterator[Check]:
         path.write_bytes(data)
         tree = WordTree.load(path)
         rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
-        heading = [cell.strip() for cell in rows[0]]
+        heading = [cell.strip().casefold() for cell in rows[0]]
         cells = [[cell.strip() for cell in row] for row in rows[1:]]
         if "child" in heading and "parent" in heading:
             child, parent = heading.index("child"), heading.index("parent")

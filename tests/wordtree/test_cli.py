@@ -251,6 +251,24 @@ def test_export(tmp_path, small):
     assert WordTree.load(tmp_path / "wordtree.tree") == WordTree.load(small)
 
 
+@pytest.mark.parametrize(
+    ("name", "form", "fitting"),
+    [
+        ("t.csv", "children", ".json"),
+        ("t.CSV", "own", ".json or .gz"),
+        ("t.json", "ranks", ".csv or .tsv"),
+        ("t.json.gz", "keys", ".json"),
+        ("t.tree", "graphml", ".graphml"),
+        ("t.tsv", "html", ".html"),
+    ],
+)
+def test_no_form_is_written_under_a_name_that_is_read_as_another(tmp_path, small, name, form, fitting):
+    out = tmp_path / "out" / name
+    done = CliRunner().invoke(cli, ["export", str(out), "--form", form, "--tree", small])
+    assert (done.exit_code, out.exists()) == (2, False)
+    assert f"{name} is no name for the form {form}; name it {fitting}\n" in done.output
+
+
 def test_build_with_labels_that_wordnet_does_not_know(tmp_path, needs_wordnet):
     grafts, out = tmp_path / "mine.tsv", tmp_path / "mine.json"
     grafts.write_text("# mine\nlabradoodle\tdog.n.01\tLabradoodle\ta cross\nmini labradoodle\tlabradoodle\n")
@@ -262,6 +280,22 @@ def test_build_with_labels_that_wordnet_does_not_know(tmp_path, needs_wordnet):
     assert (tree.names[k], tree.glosses[k], tree.sources[k]) == ("Labradoodle", "a cross", ("label",))
     assert tree.path(k)[-2] == "n02084071"
     assert tree.hypernym_path("mini labradoodle")[-2] == "labradoodle"  # in the tree promoted beside it
+
+
+def test_labels_of_several_words_and_those_that_nobody_asked_for(tmp_path, needs_wordnet):
+    grafts, labels, out = (tmp_path / name for name in ("mine.tsv", "labels.txt", "mine.json"))
+    grafts.write_text("my bear\tbear.n.01\nyour bear\tbear.n.01\nher bear\tbear.n.01\n")
+    labels.write_text("my bear\nyour bear\ta remark\ndog.n.01 another\n")
+    done = CliRunner().invoke(
+        cli, ["build", "--from", str(labels), "--grafts", str(grafts), "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.exception
+    tree = WordTree.load(out)
+    assert ("my bear" in tree, "your bear" in tree, "her bear" in tree) == (True, True, False)
+    assert (
+        done.stderr
+        == f"{grafts}: 1 not in the tree, as nobody asked for them; name them as labels: her bear\n"
+    )
 
 
 @pytest.mark.parametrize(

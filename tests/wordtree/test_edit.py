@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import wordtree
 from tests.wordtree.forests import trees
 from wordtree import TreeError, WordTree
+from wordtree.edit import graft_file
 
 few = settings(max_examples=40, deadline=None)
 
@@ -145,6 +146,33 @@ def test_merge_adds_sources_up():
 def test_edits_that_cannot_be(what, says):
     with pytest.raises(TreeError, match=says):
         what(WordTree(["a", "b"], [-1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("# mine\na\tb\nb\ta\n", r"g\.tsv:[23]: a cycle through '[ab]', '[ab]'"),
+        ("a\tdog\nb\a\tdog\n", r"g\.tsv:2: an id is"),
+    ],
+)
+def test_faults_of_a_file_of_grafts(tmp_path, text, says):
+    (tmp_path / "g.tsv").write_text(text)
+    with pytest.raises(TreeError, match=says):
+        graft_file(WordTree(["animal", "dog"], [-1, 0]), tmp_path / "g.tsv")
+
+
+def test_facts_that_an_edit_makes_untrue_go():
+    facts = {"title": "two things", "ranks": ["a", "b"], "rank columns": [0, 1], "made by": "hand"}
+    tree = WordTree(["x", "y", "z"], [-1, 0, 0], about=facts)
+    for edited in (
+        wordtree.subtree(tree, "x"),
+        wordtree.prune(tree, ["y"], keep_children=True),
+        wordtree.graft(tree, "y", "new"),
+        wordtree.tidy(tree),
+        wordtree.merge(tree, WordTree(["w"], [-1])),
+    ):
+        assert edited.tree.about == {"made by": "hand"}
+    assert wordtree.rename(tree, {"x": "X"}).tree.about == facts
 
 
 def test_tidy():

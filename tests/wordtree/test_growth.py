@@ -15,7 +15,7 @@ class ToyPaths(Paths):
     """Paths over a given dict node -> hypernyms instead of WordNet; names are the ids."""
 
     def __init__(self, hypernyms: dict[str, list[str]]) -> None:
-        self._root, self._grafts, self._open = "top", {}, set()
+        self._root, self._grafts = "top", {}
         self._known = {"top": [()]}
         self._toy = hypernyms
 
@@ -192,6 +192,12 @@ def test_nearest_node_of_the_tree(needs_wordnet):
 def test_a_graft_that_goes_round_in_a_circle(needs_wordnet, labels):
     with pytest.raises(TreeError, match="lead back to it; a graft"):
         build(labels, grafts={"n02084071": "n02109961"})  # dog below Eskimo dog
+
+
+def test_paths_go_as_deep_as_grafts_do(needs_wordnet):
+    chain = {f"c{k}": f"c{k - 1}" if k else "dog.n.01" for k in range(600)}
+    tree = build(["c599", "c0", "cat.n.01"], grafts=chain)
+    assert tree.hypernym_path("c599")[-600:] == tuple(chain)
 
 
 def test_ties(needs_wordnet):

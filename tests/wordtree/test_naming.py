@@ -1,5 +1,7 @@
 """Class names to nodes: each rule by examples, whole data sets by their own tables."""
 
+import unicodedata
+
 import pytest
 
 from wordtree import TreeError, WordTree, class_map
@@ -23,6 +25,11 @@ def tree() -> WordTree:
         ("crane (bird)", "qualifier", "crane.n.05"),
         ("Crane (Device)", "qualifier", "crane.n.04"),
         ("zebras", "singular", "zebra"),
+        ("poles", "singular", "n03976657"),  # no pol, a politician
+        ("caves", "singular", "cave"),  # no cafe
+        ("cranes (bird)", "singular", "crane.n.05"),
+        ("oranges", "", None),  # the fruit, the tree and others, but no orang
+        ("tapes", "", None),
         ("crane", "", None),
         ("no such thing", "", None),
         ("(", "", None),
@@ -111,11 +118,47 @@ def test_files(tmp_path):
             read_names(tmp_path / name)
 
 
+def test_a_plural_of_several_names_is_not_guessed():
+    tree = WordTree.flat(["ax", "axe", "leaf", "loaf"])
+    several, one = map_names(["axes", "leaves"], tree)
+    assert (several.node, several.note) == (None, "2 nodes go by that name: ax ax; axe axe")
+    assert (one.node, one.rule) == (2, "singular")
+
+
+def test_a_tree_without_wordnets_ids_and_synset_names_is_asked_by_name():
+    own = WordTree.flat(["dog", "stop sign"])
+    named = {
+        "dog": "dog.n.01",
+        "stop_sign": "stop_sign.n.01",
+        "n02084071 dog, domestic dog": None,
+        "cat": "cat.n.01",
+    }
+    assert [(f.node, f.rule) for f in map_names(named, own)] == [
+        (0, "name"),
+        (1, "name"),
+        (0, "name"),
+        (None, ""),
+    ]
+    darknet = WordTree(["n02084071", "n00000001"], [-1, -1], ["dog", "crane"])  # ids, but no synset names
+    assert [f.node for f in map_names(["n02012849 crane", "n02084071 crane"], darknet)] == [None, 0]
+    assert [f.node for f in map_names({"dog": "dog.n.01"}, darknet)] == [0]
+
+
+def test_accents_apart_from_their_letters_are_no_other_name():
+    together, apart = (unicodedata.normalize(form, "Pâté") for form in ("NFC", "NFD"))
+    assert together != apart and class_key(together) == class_key(apart)
+    for own, asked in ((together, apart), (apart, together)):
+        assert exact(asked, WordTree.flat([own])) == 0
+        assert map_names([asked.upper()], WordTree(["x"], [-1], [own]))[0].node == 0
+
+
 def test_singulars():
     assert "cherry" in singulars("cherries")
     assert "knife" in singulars("knives")
     assert "glass" in singulars("glasses")
     assert singulars("glass") == ()
+    assert singulars("stages") == ("stage",)
+    assert singulars("torches") == ("torch", "torche")
     assert singulars("s") == ()
 
 

@@ -72,8 +72,10 @@ def test_folders(tmp_path_factory, tree):
     again = read_folders(folder)
     assert parents_of(again) == parents_of(tree)
     assert WordTree.load(folder) == again
-    write_folders(again, folder)
-    assert read_folders(folder) == again
+    with pytest.raises(TreeError, match="not empty"):
+        write_folders(again, folder)
+    write_folders(again, folder / "new" / "one")
+    assert read_folders(folder / "new" / "one") == again
 
 
 def test_folders_with_other_things_in_them(tmp_path):
@@ -116,7 +118,7 @@ def test_open_images_parts_and_several_parents():
             {"LabelName": "clown", "Subcategory": [{"LabelName": "man"}]},
         ],
     }
-    with pytest.raises(TreeError, match="entity > person: has parts"):
+    with pytest.raises(TreeError, match=r"entity > person: has parts.*read_nested\(path, parts="):
         from_nested(value)
     assert parents_of(from_nested(value, parts="skip"))["man"] == "clown"  # both cost one; c comes before p
     assert parents_of(from_nested(value, parts="child"))["eye"] == "person"
@@ -138,6 +140,32 @@ def test_ranks_as_biologists_keep_them(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "kingdom,phylum,genus\nA,P1,G1\nA,,G2\nA,P2,\n",
+        "kingdom,phylum,genus\nA,,G1\nB,,G2\n",
+        "kingdom,phylum,genus\nA,P1,\nB,P2,\n",
+        "kingdom,phylum,genus\n,,G1\nA,P1,G2\n",
+    ],
+)
+def test_each_name_stays_in_its_rank(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    WordTree.load(tmp_path / "t.csv").save(tmp_path / "t.json")
+    write_ranks(WordTree.load(tmp_path / "t.json"), tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == text
+
+
+def test_headings_of_edges_are_told_from_ranks(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Child,Parent,NAME\ndog,animal,Dog\nanimal,,Animal\n")
+    assert parents_of(read_table(path)) == {"animal": None, "dog": "animal"}
+    assert read_table(path).names == ("Animal", "Dog")
+    path.write_text("taxonID,parentNameUsageID,scientificName\n1,,Animalia\n2,1,Canis\n")
+    with pytest.raises(TreeError, match=r"t\.csv:1: wanted the columns child, parent .* rename them"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "wanted a heading"),
@@ -148,8 +176,14 @@ def test_ranks_as_biologists_keep_them(tmp_path):
         ("child,parent\na,\nb,x\n", "t.csv:3: 'b' is below 'x', which has no line"),
         ("child,parent\na,\nb,a\nb,a\n", "t.csv:4: 'b' was already placed in line 3"),
         ("child,parent\na,\nb,a\nb,\n", "t.csv:4: 'b' was already placed in line 3"),
-        ("child,parent\na,b\nb,a\n", "t.csv: a cycle through"),
-        ("child,parent\na,a\n", "t.csv: a cycle through 'a'"),
+        ("child,parent\na,b\nb,a\n", "t.csv:3: a cycle through 'b', 'a'"),
+        ("child,parent\nc,\na,a\n", "t.csv:3: a cycle through 'a'"),
+        ("child,parent\nc,a\na,b\na,c\nb,d\n", "t.csv:3: a cycle through 'a', 'c'"),
+        ("child,parent\nb,a\nx\a,a\n", "t.csv:3: an id is a non-empty printable text"),
+        ("child,parent\nb,a\nc,x\a\n", "t.csv:3: an id is a non-empty printable text"),
+        ('child,parent,name\nb,a,B\na,c,"A\nB"\n', "t.csv:4: names holds one line"),
+        ("k,s\na,b\na,x\a\n", "t.csv:3: an id is a non-empty printable text"),
+        ("kingdom,Kingdom\na,b\n", "t.csv:1: the heading"),
         ("child,parent,name\na,,x\nc,,\nb,a,y\nb,c,z\n", "t.csv:5: another name for 'b'"),
         ("kingdom,kingdom\na,b\n", "t.csv:1: the heading"),
         ("k,s\na,b\nc,b\n", "t.csv:3: 'b' is a s of 'c', but in line 2"),
@@ -186,6 +220,39 @@ def test_edges_without_lines_for_roots(tmp_path):
 def test_faults_of_nested(value, says):
     with pytest.raises(TreeError, match=says):
         from_nested(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["cat", {"name": "dog", "children": ["husky"]}]',
+        '[{"name": "dog", "children": ["husky"]}, "cat"]',
+        '["cat", "dog"]',
+    ],
+)
+def test_a_list_is_a_hierarchy_whatever_comes_first(tmp_path, text):
+    (tmp_path / "t.json").write_text(text)
+    assert WordTree.load(tmp_path / "t.json") == from_nested(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"name": "animal", "children": ["dog"], "children": ["cat"]}', '{"animal": {"dog": 1}, "animal": {}}'],
+)
+def test_a_key_that_is_there_twice_loses_no_branch(tmp_path, text):
+    (tmp_path / "t.json").write_text(text)
+    for read in (WordTree.load, read_nested):
+        with pytest.raises(TreeError, match=r"t\.json: an object has the key '(children|animal)' twice"):
+            read(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_names_of_graphs_that_are_none(nothing):
+    graph = networkx.DiGraph([("a", "b")])
+    graph.nodes["a"].update(name="Aye", gloss=nothing)
+    graph.nodes["b"].update(name=nothing, gloss="two")
+    tree = from_networkx(graph)
+    assert (tree.names, tree.glosses) == (("Aye", "b"), ("", "two"))
 
 
 def test_graphs():
