@@ -111,18 +111,18 @@ class AugmentConfig:
             raise TrainingError(
                 f"augment.scale of a resized_crop is a share of the area, at most 1; it is {self.scale}"
             )
-        _within("augment.aspect", self.aspect, 0, 4)
-        _within("augment.rotation", self.rotation, 0, 45)
+        within("augment.aspect", self.aspect, 0, 4)
+        within("augment.rotation", self.rotation, 0, 45)
         if self.rotation and self.layout != "resized_crop":
             raise TrainingError(
                 f"augment.rotation is for the layout resized_crop, not {self.layout}: boxes about turned "
                 "objects would not fit them"
             )
         for name in ("flip", "mosaic_share", "min_visible"):
-            _within(f"augment.{name}", getattr(self, name), 0, 1)
-        _within("augment.hue", self.hue, 0, 0.5)
+            within(f"augment.{name}", getattr(self, name), 0, 1)
+        within("augment.hue", self.hue, 0, 0.5)
         for name in ("saturation", "exposure"):
-            _within(f"augment.{name}", getattr(self, name), 1, 10)
+            within(f"augment.{name}", getattr(self, name), 1, 10)
 
 
 @dataclass(frozen=True)
@@ -165,11 +165,13 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         _choice("optimiser.name", self.name, ("sgd", "adamw"))
-        _within("optimiser.lr", self.lr, 0, 100)
-        _within("optimiser.momentum", self.momentum, 0, 0.9999)
-        _within("optimiser.beta2", self.beta2, 0, 0.999999)
-        _within("optimiser.weight_decay", self.weight_decay, 0, 10)
-        _within("optimiser.clip", self.clip, 0, 1e9)
+        within("optimiser.lr", self.lr, 0, 100)
+        within("optimiser.momentum", self.momentum, 0, 0.9999)
+        within("optimiser.beta2", self.beta2, 0, 0.999999)
+        within("optimiser.weight_decay", self.weight_decay, 0, 10)
+        within("optimiser.clip", self.clip, 0, 1e9)
+        for prefix, factor in self.scales.items():
+            within(f"optimiser.scales of {prefix!r}", factor, 0, 1e9)
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,8 @@ class ScheduleConfig:
             raise TrainingError(
                 f"schedule.steps are shares of the run, 0..1, rising; they are {list(self.steps)}"
             )
+        for name in ("burn_in_power", "factor", "power", "final"):
+            within(f"schedule.{name}", getattr(self, name), 0, 1e9)
 
 
 @dataclass(frozen=True)
@@ -217,8 +221,8 @@ class LogConfig:
     tensorboard: bool = True  # write for it too, where it is installed
 
     def __post_init__(self) -> None:
-        _within("log.log_every", self.log_every, 1, 1e9)
-        _within("log.keep", self.keep, 1, 1000)
+        within("log.log_every", self.log_every, 1, 1e9)
+        within("log.keep", self.keep, 1, 1000)
 
 
 @dataclass(frozen=True)
@@ -232,7 +236,7 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         for name in ("every", "pictures", "size", "sheet"):
-            _within(f"validation.{name}", getattr(self, name), 0, 1e9)
+            within(f"validation.{name}", getattr(self, name), 0, 1e9)
 
 
 @dataclass(frozen=True)
@@ -270,10 +274,11 @@ class TrainConfig:
             raise TrainingError("exactly one of images and epochs is set, to a positive number")
         if not self.data:
             raise TrainingError("no data: at least one [[data]] part is needed")
-        _within("batch", self.batch, 1, 1_000_000)
-        _within("ema", self.ema, 0, 0.999999)
-        _within("workers", self.workers, 0, 256)
-        _within("threads", self.threads, 0, 4096)
+        within("batch", self.batch, 1, 1_000_000)
+        within("seed", self.seed, 0, 2**63 - 1)
+        within("ema", self.ema, 0, 0.999999)
+        within("workers", self.workers, 0, 256)
+        within("threads", self.threads, 0, 4096)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -325,7 +330,8 @@ def _choice(key: str, value: str, known: tuple[str, ...]) -> None:
         raise TrainingError(f"{key} is one of {', '.join(known)}, not {value!r}{hint}")
 
 
-def _within(key: str, value: float, low: float, high: float) -> None:
+def within(key: str, value: float, low: float, high: float) -> None:
+    """Raises TrainingError, naming the key, where the value lies outside."""
     if not low <= value <= high:
         raise TrainingError(f"{key} lies from {low} to {high:g}; it is {value}")
 

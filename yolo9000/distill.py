@@ -24,6 +24,7 @@ from yolo9000.errors import ModelError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, soft_tree_cross_entropy, tree_cross_entropy
 from yolo9000.network import Network
+from yolo9000.settings import keywords
 from yolo9000.spec import Add, AveragePool, Convolution, Gate, GlobalAveragePool, LogSumExp, RoiAverage
 
 if TYPE_CHECKING:
@@ -163,12 +164,11 @@ def make_task(config: Any, net: Network, tree: WordTree | None) -> DistillTask:
         ) from None
     from yolo9000.start import load_any
 
-    if "parts" in settings:
-        settings["parts"] = _positions(settings["parts"], [part.name for part in config.data])
-    try:
-        return DistillTask(net, tree, load_any(names), class_labels(labels), loss=config.loss, **settings)
-    except TypeError as error:
-        raise TrainingError(f"[distill]: {error}") from None
+    parts = settings.pop("parts", None)
+    if parts is not None:
+        parts = _positions(parts, [part.name for part in config.data])
+    settings = keywords(DistillTask, settings, "distill") | {"parts": parts, "loss": config.loss}
+    return DistillTask(net, tree, load_any(names), class_labels(labels), **settings)
 
 
 def _positions(wanted: Any, names: Sequence[str]) -> list[int]:

@@ -4,7 +4,8 @@ put together and what it leaves at its end is train.py's.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from wordtree import WordTree
 from yolo9000.batches import Batch
 from yolo9000.checkpoint import list_checkpoints, save_best, save_checkpoint
 from yolo9000.config import TrainConfig, from_dict, to_dict
@@ -22,6 +24,7 @@ from yolo9000.network import Network
 from yolo9000.optim import Average, rate_factor, set_rate
 from yolo9000.runlog import Meter, RunLog, rounded, timestamp
 from yolo9000.sheet import sheet_name, write_sheet
+from yolo9000.spec import NetworkSpec
 from yolo9000.tasks import Task
 from yolo9000.validation import Judge, Verdict
 
@@ -36,6 +39,18 @@ def _as_now(settings: dict[str, Any]) -> dict[str, Any]:
         return to_dict(from_dict(TrainConfig, settings, "checkpoint"))
     except TrainingError:
         return settings  # some mean nothing any more: they differ from today's, whatever these are
+
+
+def _paths(tree: WordTree | None) -> list[str]:
+    """The ids from a root down to each node."""
+    nodes = range(len(tree)) if tree is not None else ()
+    return ["/".join(tree.ids[k] for k in tree.path_nodes(node)) for node in nodes]
+
+
+def _first_difference(old: Sequence[Any], new: Sequence[Any]) -> tuple[int, Any, Any] | None:
+    """The first place where they differ, and what is there in each."""
+    pairs = enumerate(zip_longest(old, new))
+    return next(((place, a, b) for place, (a, b) in pairs if a != b), None)
 
 
 class Run:
@@ -60,6 +75,7 @@ class Run:
         self.skipped = 0
         self.stopped: str | None = None
         self.seconds = 0.0
+        self.rate = 0.0  # of the last batch, before optimiser.scales
         self.losses: dict[str, float] = {}
         self.best: dict[str, Any] | None = None  # what the best moment so far came to
         self.board: RunLog | None = None
@@ -85,6 +101,7 @@ class Run:
         meter, log = Meter(), self.config.log
         last_save = last_log = begun = time.monotonic()
         waited, counted = 0.0, 0
+        self._warn_of_burn_in(progress)
         bar = tqdm(
             total=self.total * self.config.batch,
             initial=self.images,
@@ -111,7 +128,7 @@ class Run:
                     self.losses = meter.take()
                     line = {"event": "batch", "batch": self.done, "images": self.images}
                     line |= rounded(self.losses)
-                    line |= {"rate": self.optimiser.param_groups[0]["lr"], "size": batch.size[0]}
+                    line |= {"rate": self.rate, "size": batch.size[0]}
                     line["images_per_second"] = round(counted / max(now - last_log, 1e-9), 1)
                     line["waited"] = round(waited / max(now - last_log, 1e-9), 3)  # share of the time
                     line["seconds"] = round(now - begun, 1)  # of this process
@@ -134,13 +151,27 @@ class Run:
             line = {"event": "stopped", "signal": self.stopped, "batch": self.done}
             self.log(line | {"seconds": round(self.seconds, 1), "time": timestamp()})
 
+    def _warn_of_burn_in(self, progress: bool) -> None:
+        """Says in the log, and above the bar of progress, that the rate never gets to what was asked for."""
+        burn_in = self.config.schedule.burn_in
+        if not self.world.leads or burn_in < self.total:
+            return
+        reason = (
+            f"schedule.burn_in = {burn_in} batches of a run of {self.total}: the learning rate stays below "
+            f"optimiser.lr, and little is learnt; try --set schedule.burn_in={self.total // 10}"
+        )
+        self.log({"event": "warning", "reason": reason})
+        if progress:
+            print(f"warning: {reason}", file=sys.stderr)
+
     def step(self, batch: Batch, stop: bool = False) -> tuple[dict[str, Tensor], bool]:
         """One update of the weights; TrainingError, before any update, where loss or gradient is not finite.
 
         stop: this process wants to end; returned beside the parts of the loss: whether any process does.
         """
         config = self.config.optimiser
-        set_rate(self.optimiser, config.lr * rate_factor(self.config.schedule, self.done, self.total))
+        self.rate = config.lr * rate_factor(self.config.schedule, self.done, self.total)
+        set_rate(self.optimiser, self.rate)
         self.optimiser.zero_grad(set_to_none=True)  # first: gradients take no memory while features do
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
             parts = self.task.loss(self.net, batch)
@@ -198,6 +229,7 @@ class Run:
                 f"the run to resume has other settings: {', '.join(changed)}; "
                 "resume with its own, or start another run"
             )
+        self._check_same(state)
         try:
             self.net.load_state_dict(state["net"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -211,6 +243,22 @@ class Run:
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             message = str(error).splitlines()[0]
             raise TrainingError(f"the checkpoint does not fit this network: {message}") from None
+
+    def _check_same(self, state: dict[str, Any]) -> None:
+        """Raises TrainingError where a checkpoint is of other layers or another tree, whose weights may have
+        the same shapes. Input sizes may differ: no weight depends on them.
+        """
+        old = WordTree.from_dict(state["tree"]) if state["tree"] else None
+        if found := _first_difference(_paths(old), _paths(self.net.tree)):
+            raise TrainingError(
+                "the run to resume has another tree: its node {} is {}, here it is {}; give the data files "
+                "of its start in the same order, and the file of model.tree as it was".format(*found)
+            )
+        if found := _first_difference(NetworkSpec.from_dict(state["spec"]).layers, self.net.spec.layers):
+            raise TrainingError(
+                f"the run to resume has another network: layer {found[0]} is set up differently; give the "
+                "data files of its start, and the files that [model] names as they were"
+            )
 
     def _judge(self) -> None:
         """Where it is time: keeps this moment if it is the best so far. What cannot be judged is logged, and

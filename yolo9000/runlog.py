@@ -88,7 +88,7 @@ def _open_board(folder: Path, images: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=images or None)
+    return SummaryWriter(str(folder), purge_step=images + 1)  # it strikes out that step too
 
 
 @dataclass

@@ -4,6 +4,7 @@ and back. Which settings there are is config.py's.
 
 import dataclasses
 import difflib
+import inspect
 import tomllib
 import types
 import typing
@@ -21,11 +22,7 @@ def from_dict(cls: type, table: dict[str, Any], where: str, prefix: str = "") ->
             f"{where}: {prefix.rstrip('.') or 'the file'} is a table of settings, not {table!r}"
         )
     hints = typing.get_type_hints(cls)
-    for key in table:
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(hints)}"
-            raise TrainingError(f"{where}: unknown key {prefix}{key}{hint}")
+    _check_keys(table, hints, where, prefix)
     missing = [
         f.name
         for f in dataclasses.fields(cls)
@@ -42,6 +39,20 @@ def from_dict(cls: type, table: dict[str, Any], where: str, prefix: str = "") ->
         raise TrainingError(str(error) if where in str(error) else f"{where}: {error}") from None
 
 
+def keywords(call: Callable[..., Any], table: dict[str, Any], name: str) -> dict[str, Any]:
+    """Keyword arguments from the table called `name`: every key must be one that `call` has a default for,
+    other than None, every value of that default's type. Raises TrainingError."""
+    defaults = {key: parameter.default for key, parameter in inspect.signature(call).parameters.items()}
+    hints = {
+        key: tuple[type(default[0]), ...] if isinstance(default, tuple) else type(default)
+        for key, default in defaults.items()
+        if default is not None and default is not inspect.Parameter.empty
+    }
+    where = "configuration"
+    _check_keys(table, hints, where, f"{name}.")
+    return {key: _convert(hints[key], value, where, f"{name}.{key}") for key, value in table.items()}
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain JSON-able data from which `from_dict` makes the same configuration."""
     return _plain(dataclasses.asdict(config))
@@ -53,6 +64,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     return value
+
+
+def _check_keys(table: dict[str, Any], known: dict[str, Any], where: str, prefix: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
+            raise TrainingError(f"{where}: unknown key {prefix}{key}{hint}")
 
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
@@ -82,8 +101,9 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not hint:
-        names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        raise TrainingError(f"{where}: {key} is {names[hint]}, not {value!r}")
+        names = {str: "text", int: "a whole number", float: "a number such as 0.5", bool: "true or false"}
+        text = ", which is text to TOML" if isinstance(value, str) else ""
+        raise TrainingError(f"{where}: {key} is {names[hint]}, not {value!r}{text}")
     if hint is float and value != value:
         raise TrainingError(f"{where}: {key} is not a number (NaN)")
     return value

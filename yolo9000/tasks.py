@@ -15,12 +15,14 @@ from torch import Tensor
 from wordtree import WordTree
 from yolo9000.assignment import collect, drop_moot
 from yolo9000.batches import Batch
-from yolo9000.config import TrainConfig
+from yolo9000.config import TrainConfig, within
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, tree_cross_entropy
 from yolo9000.network import Network
+from yolo9000.settings import keywords
 
+_SHARES = ("thresh", "label_iou")  # RegionLoss's settings that are an IoU
 _ELSEWHERE = {"distill": "yolo9000.distill", "rows": "yolo9000.rowtask"}
 
 
@@ -39,7 +41,7 @@ def make_task(config: TrainConfig, net: Network, tree: WordTree | None) -> Task:
     if config.distill:
         raise TrainingError(f"[distill] belongs to the task distill; this run's is {config.task}")
     if config.task == "classify":
-        return ClassifyTask(net, tree, **config.loss)
+        return ClassifyTask(net, tree, **keywords(ClassifyTask, config.loss, "loss"))
     return DetectTask(net, tree, config.loss)
 
 
@@ -54,10 +56,14 @@ class DetectTask:
             raise TrainingError(
                 "the task detect needs a detector; this network is a classifier (task = classify)"
             )
+        settings = keywords(RegionLoss, settings, "loss")
+        for key, value in settings.items():
+            if key.endswith("scale") or key in _SHARES:
+                within(f"loss.{key}", value, 0, 1 if key in _SHARES else 1e9)
         kinds = {"tree": tree} if tree is not None else {"classes": net.classes}
         try:
             self.region_loss = RegionLoss(net.anchors, **kinds, **settings)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise TrainingError(f"[loss]: {error}") from None
         self.region_loss.to(net.anchors.device)
 
@@ -71,7 +77,8 @@ class DetectTask:
 class ClassifyTask:
     """Cross entropy of a classifier's logits, over all classes or, with a tree, over the sibling groups on
     the label's path; and -log(1 - Pr) of the nodes that were verified to be nowhere in the picture, but for
-    those that its labels contradict. Of several labels the mean counts, and so of several verified nodes.
+    those that its labels contradict. Of several labels the mean counts, and so of several verified nodes. A
+    picture without any, as where no box is left of those it had, costs nothing.
     """
 
     def __init__(self, net: Network, tree: WordTree | None, label_smoothing: float = 0.0):
@@ -90,10 +97,6 @@ class ClassifyTask:
         logits = net.logits(batch.images)
         rows, nodes = image_nodes(batch)
         known = drop_moot(collect(batch.targets, len(self.hierarchy), logits.device), self.hierarchy)
-        if not len(nodes) and not len(known.negative_labels):
-            raise TrainingError(
-                "a batch of the task classify has no label at all; select parts of kind boxed or label"
-            )
         with torch.autocast(logits.device.type, enabled=False):
             loss = _mean_each(-self._log_pr(logits, rows, nodes), rows, len(logits))
             losses = {"loss": loss}

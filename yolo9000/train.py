@@ -108,6 +108,7 @@ def _train(
         hold_second_expert(net)
     net.train()
     _check_sizes(config, net)
+    _check_batches(batches)
     optimiser = make_optimiser(net, config.optimiser)
     average = Average(net, config.ema) if config.ema else None
     judge = Judge(config, net, held_out, len(batches))
@@ -212,6 +213,22 @@ def _fit_size(config: TrainConfig, net: Network) -> None:
     own = own_size(net)
     if not min(config.sizes) <= own <= max(config.sizes):
         net.defaults = {**net.defaults, "size": nearest_size(config, net)}
+
+
+def _check_batches(batches: Batches) -> None:
+    config, ranks = batches.config, batches.ranks
+    if config.batch < ranks:
+        raise TrainingError(
+            f"batch = {config.batch} leaves some of {ranks} processes without a picture; make it {ranks} or "
+            "more, or start fewer (torchrun --nproc-per-node)"
+        )
+    for k, part in enumerate(batches.parts if config.task == "classify" else ()):
+        said = (batches.stores[s].annotation(int(i)) for s, i in part.where)
+        if not any(len(a.labels) or len(a.image_labels) or len(a.negative_labels) for a in said):
+            raise TrainingError(
+                f"data part {part.config.name or k} has no label, and the task classify learns from nothing "
+                "else; select kind boxed or label"
+            )
 
 
 def _check_sizes(config: TrainConfig, net: Network) -> None:

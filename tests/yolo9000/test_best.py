@@ -255,7 +255,7 @@ def test_tensorboard_gets_the_figures_where_it_is_installed(
     log.write({"event": "batch", "batch": 3, "images": 48, "loss": 1.5, "best": True, "by": "loss"})
     log.write({"event": "stopped", "batch": 3})
     log.close()
-    assert told == [("tensorboard", 32), ("batch/loss", 1.5, 48), "closed"]
+    assert told == [("tensorboard", 33), ("batch/loss", 1.5, 48), "closed"]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as where it is not installed
     RunLog(tmp_path, board=True).write({"event": "batch", "batch": 4, "images": 64, "loss": 1.0})
     assert len(read_log(tmp_path)) == 3 and len(told) == 3

@@ -4,6 +4,7 @@ where it is learnt.
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from yolo9000.distill import (
     class_labels,
     copy_class_rows,
     last_rows,
+    make_task,
     stored_tree,
 )
 from yolo9000.errors import ModelError, TrainingError
@@ -343,6 +345,21 @@ def test_networks_of_another_form_are_refused():
     apart = detector(shared=False)
     with pytest.raises(TrainingError, match="share"):
         DistillTask(apart, TREE, flat, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"boxes": "False"}, "distill.boxes is true or false, not 'False', which is text to TOML"),
+        ({"windows": [3, 0.5]}, "distill.windows.1 is a whole number, not 0.5"),
+        ({"box": True}, "unknown key distill.box; did you mean boxes"),
+    ],
+)
+def test_settings_are_checked(setting, words):
+    _, net = started()
+    settings = {"classifier": "x.cfg x.weights", "labels": "voc", **setting}
+    with pytest.raises(TrainingError, match=words):
+        make_task(SimpleNamespace(distill=settings, loss={}, data=()), net, TREE)
 
 
 def test_labels_are_a_file_or_a_table(tmp_path):

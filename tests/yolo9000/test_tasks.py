@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from tests.yolo9000.small import small_detector
 from wordtree import WordTree
 from yolo9000.batches import Batch
 from yolo9000.errors import TrainingError
 from yolo9000.network import Network
 from yolo9000.presets import darknet19
-from yolo9000.tasks import ClassifyTask
+from yolo9000.tasks import ClassifyTask, DetectTask
 
 # 0 animal (2 dog (4 husky, 5 poodle), 3 cat), 1 thing
 TREE = WordTree(["animal", "thing", "dog", "cat", "husky", "poodle"], [-1, -1, 0, 0, 2, 2])
@@ -100,7 +101,37 @@ def test_certain_of_what_is_not_there_is_still_finite() -> None:
     assert losses["loss"].isfinite() and net.said.grad.isfinite().all()
 
 
-def test_a_batch_without_labels_stops_the_run() -> None:
-    task, net, batch = task_of(TREE, {"image_labels": []})
-    with pytest.raises(TrainingError, match="no label at all"):
-        task.loss(net, batch)
+@pytest.mark.parametrize("tree", [TREE, WordTree.flat(list("abcdef"))])
+def test_a_batch_without_labels_teaches_nothing(tree: WordTree) -> None:
+    """As where no box is left of those that the crops had."""
+    task, net, batch = task_of(tree, {"image_labels": []}, {"boxes": [], "labels": []})
+    losses = task.loss(net, batch)
+    losses["loss"].backward()
+    assert losses["loss"] == 0 and torch.equal(net.said.grad, torch.zeros_like(net.said))
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"thresh": ".5"}, "loss.thresh is a number such as 0.5, not '.5', which is text to TOML"),
+        ({"rescore": "False"}, "loss.rescore is true or false, not 'False', which is text to TOML"),
+        ({"noobject_scale": True}, "loss.noobject_scale is a number such as 0.5, not True"),
+        ({"object_scale": [1]}, r"loss.object_scale is a number such as 0.5, not \[1\]"),
+        ({"early_images": 0.5}, "loss.early_images is a whole number, not 0.5"),
+        ({"label_box": 1}, "loss.label_box is text, not 1"),
+        ({"class_scale": -1}, "loss.class_scale lies from 0 to"),
+        ({"label_iou": 5}, "loss.label_iou lies from 0 to 1; it is 5"),
+        ({"thresh": 1.5}, "loss.thresh lies from 0 to 1; it is 1.5"),
+        ({"map": [0, 1]}, "unknown key loss.map"),
+    ],
+)
+def test_settings_of_the_loss_are_checked(setting: dict, words: str) -> None:
+    net = small_detector()
+    with pytest.raises(TrainingError, match=words):
+        DetectTask(net, net.tree, setting)
+
+
+def test_settings_reach_the_loss() -> None:
+    net = small_detector()
+    loss = DetectTask(net, net.tree, {"rescore": False, "object_scale": 3}).region_loss
+    assert loss.rescore is False and loss.object_scale == 3.0

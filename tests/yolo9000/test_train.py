@@ -320,7 +320,7 @@ def test_the_command_trains_and_reports(folder: Path, tmp_path: Path) -> None:
     [
         ({"input": {"sizes": [60]}}, "not a multiple of the network's stride, 8"),
         ({"task": "classify", "loss": {}}, "task classify needs a classifier"),
-        ({"loss": {"object_scal": 3}}, r"\[loss\].*object_scal"),
+        ({"loss": {"object_scal": 3}}, "unknown key loss.object_scal; did you mean object_scale"),
         ({"device": "nowhere"}, "cannot be used"),
         ({"model": {"preset": "yolov3"}}, "did you mean yolov2"),
         ({"model": {"preset": "yolov2", "arguments": {"slimm": 1}}}, "did you mean slim"),
