@@ -11,6 +11,7 @@ import torch
 from yolo9000.distill import difference_branch
 from yolo9000.errors import ModelError
 from yolo9000.network import Network
+from yolo9000.options import drop_options
 
 # Fitted to one model's outputs by `yolo9000 calibrate`; the mean's are others.
 _FITTED = ("temperatures", "lambdas")
@@ -57,11 +58,12 @@ def shrink_difference(net: Network, share: float) -> tuple[Network, tuple[str, .
 
 
 def drop_fitted(net: Network) -> tuple[str, ...]:
-    """Leaves out of a network's defaults what was fitted to the outputs of the one that they were taken from.
-    Returns the names of what was there. The other's own record and defaults stay as they are.
+    """Leaves out of a network's defaults what was fitted to the outputs of the one that they were taken from,
+    and a rule that needs it. Returns the names of what was there. The other's own record and defaults stay as
+    they are.
     """
     net.record, net.defaults = dict(net.record), dict(net.defaults)
-    return tuple(key for key in _FITTED if net.defaults.pop(key, None) is not None)
+    return drop_options(net.defaults, _FITTED)
 
 
 def _means(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

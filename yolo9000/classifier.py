@@ -96,7 +96,7 @@ class Classifier:
         if unknown:
             raise ValueError(f"a classifier has no option {', '.join(sorted(unknown))}")
         given = {name: value for name, value in given.items() if value is not None}
-        if "rule" not in given and (rule := asked_rule(given)):
+        if rule := asked_rule(given):
             given["rule"] = rule
         own = {name: value for name, value in self.net.defaults.items() if name in _OPTIONS}
         options = Options(**{**own, **given})

@@ -218,7 +218,7 @@ class Detector(Pretrained):
         """The given options, completed by the model's defaults and this module's; None is not given. Without
         a rule, `level`, `vocabulary`, and `accuracy` or `hedge_lambda` ask for theirs. Raises ValueError."""
         given = {name: value for name, value in spoken(given).items() if value is not None}
-        if "rule" not in given and (rule := asked_rule(given)):
+        if rule := asked_rule(given):
             given["rule"] = rule
         options = Options(**{**self.defaults, **given})
         if options.mapped and self.class_map is None:

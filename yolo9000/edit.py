@@ -31,8 +31,10 @@ from torch import Tensor
 from wordtree import WordTree
 from wordtree.difference import carry
 from yolo9000.classrows import class_layer, row_nodes, row_parameters, view_rows
+from yolo9000.cuts import resolve
 from yolo9000.errors import ModelError
 from yolo9000.network import Network
+from yolo9000.options import drop_options
 from yolo9000.spec import Convolution, NetworkSpec, Softmax
 
 _LISTED = 100  # ids that the record of a model lists; the trees say the rest
@@ -241,15 +243,21 @@ def _describe(
             edited.class_map = torch.from_numpy(to)
     stays = map >= 0
     untrue = [] if old.fingerprint == tree.fingerprint else ["lambdas"]  # rewards depend on all leaves
+    # A vocabulary is as true without a node; at a cut, what lay below that node would count as another's.
+    spoilt = {"level": any, "vocabulary": all}
     if (old.depths[stays] != tree.depths[map[stays]]).any():
         untrue.append("temperatures")  # one for each depth
-    for key in ("level", "vocabulary"):
+    for key, lost in spoilt.items():
         listed = net.defaults.get(key)
-        if isinstance(listed, list | tuple):
-            to = [int(map[old.index(node)]) for node in listed]
+        named = isinstance(listed, str) and old.fingerprint != tree.fingerprint  # "coco", maybe not all there
+        if named or isinstance(listed, list | tuple):
+            try:
+                to = map[list(resolve(old, listed))].tolist()
+            except ValueError as error:
+                raise ModelError(f"the model's default {key}: {error}") from None
             edited.defaults[key] = [tree.ids[k] for k in to if k >= 0]
-            untrue += [key] if min(to) < 0 else []
-    dropped += [key for key in untrue if edited.defaults.pop(key, None) is not None]
+            untrue += [key] if lost(k < 0 for k in to) else []
+    dropped += drop_options(edited.defaults, untrue)
     taught = net.record.get("nodes")
     if isinstance(taught, dict):
         edited.record["nodes"] = {

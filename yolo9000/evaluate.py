@@ -66,7 +66,7 @@ def evaluate(
             if witness is not None:
                 witness.add(said)
             naming.add_boxes(said.lazy, said.objectness, truth, said.places)
-    result: dict[str, Any] = {"pictures": images, "size": settings.size, "rect": settings.rect}
+    result: dict[str, Any] = {"pictures": images, "size": settings.size_said, "rect": settings.rect}
     result["bfloat16"] = held.bfloat16
     facts = len(result)
     if boxes is not None:

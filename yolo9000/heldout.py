@@ -16,6 +16,7 @@ from wordtree import WordTree
 from yolo9000 import augment
 from yolo9000.asked import Asked
 from yolo9000.boxes import decode
+from yolo9000.canvas import as_input, placed
 from yolo9000.device import wants_bfloat16
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
@@ -33,18 +34,19 @@ _LISTS = ("negative_labels", "image_labels", "not_exhaustive_labels")
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """size: side of the square input in pixels, 0 = the model's own; rect: no more of the square than each
-    picture needs, in whole strides (letterbox.rect_size). objectness: boxes below are not looked
-    at. pairs: (box, node) pairs of a picture that suppression looks at, the best ones; nms: overlap above
-    which of two boxes with one node the worse goes. threshold, tree_threshold, rule: of the answer for
-    pictures with labels only, None = as the model's detector has them; the best box counts if its objectness
-    exceeds the threshold. level, vocabulary, accuracy, hedge_lambda: what rules of those names take, as in
-    Options. vote_iou: overlap from which boxes vote (voting.py), None = the model's own. resamples: of the
-    bootstrap. limit: pictures at most, 0 = all. nodes: also score boxes at every node above the truth, the
-    best node_pairs pairs of a picture and depth.
+    """size: side of the square input in pixels, or (width, height), 0 = the model's own; rect: no more of it
+    than each picture needs, in whole strides (letterbox.rect_size); resize: how pictures are scaled, "smooth"
+    or "darknet", None = the model's own. objectness: boxes
+    below are not looked at. pairs: (box, node) pairs of a picture that suppression looks at, the best ones;
+    nms: overlap above which of two boxes with one node the worse goes. threshold, tree_threshold, rule: of
+    the answer for pictures with labels only, None = as the model's detector has them; the best box counts if
+    its objectness exceeds the threshold. level, vocabulary, accuracy, hedge_lambda: what rules of those names
+    take, as in Options. vote_iou: overlap from which boxes vote (voting.py), None = the model's own.
+    resamples: of the bootstrap. limit: pictures at most, 0 = all. nodes: also score boxes at every node above
+    the truth, the best node_pairs pairs of a picture and depth.
     """
 
-    size: int = 0
+    size: int | tuple[int, int] = 0
     rect: bool = False
     batch: int = 32
     objectness: float = 0.001
@@ -64,21 +66,37 @@ class EvalSettings:
     accuracy: float | None = None
     hedge_lambda: float | None = None
     vote_iou: float | None = None
+    resize: str | None = None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(width, height) of the input."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def size_said(self) -> int | str:
+        """The size as --size takes it: 416, or 608x416."""
+        wide, high = self.sides
+        return wide if wide == high else f"{wide}x{high}"
 
     def of_model(self, net: Network) -> "EvalSettings":
-        """With everything that is left open as the model's own detector has it."""
+        """With everything that is left open as the model's own detector has it. Raises TrainingError for
+        options that do not go together."""
         own = net.defaults
-        size = own.get("size") or net.spec.width
+        size = self.size or own.get("size") or (net.spec.width, net.spec.height)
+        if not isinstance(size, int):
+            size = int(size[0]) if size[0] == size[1] else (int(size[0]), int(size[1]))
         options = Options()
         filled = {
             name: own.get(name, getattr(options, name))
             for name in ("threshold", "tree_threshold", "rule", "vote_iou")
             if getattr(self, name) is None
         }
-        if self.rule is None:  # what only one rule takes asks for that rule
+        try:  # what only one rule takes asks for that rule
             filled["rule"] = asked_rule(vars(self)) or filled["rule"]
-        size = self.size or int(size if isinstance(size, int) else size[0])
-        return replace(self, size=size, **filled)
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
+        return replace(self, size=size, resize=self.resize or own.get("resize", "smooth"), **filled)
 
     def options(self, net: Network) -> Options:
         """How an answer is chosen: as given here, else as the model's own detector does. Raises
@@ -102,9 +120,11 @@ class Pictures(Dataset):
         self.stores = list(stores)
         self.where = np.array(where[: settings.limit or None], np.int64).reshape(-1, 2)
         sizes: dict[tuple[int, int], list[int]] = {}  # (width, height) of the input -> places
-        square = (settings.size, settings.size)
+        self.resize = settings.resize or "smooth"
         for place in range(len(self.where)):
-            size = rect_size(self.pixels(place), square, stride) if settings.rect else square
+            size = settings.sides
+            if settings.rect:
+                size = rect_size(self.pixels(place), size, stride)
             sizes.setdefault(size, []).append(place)
         self.batches = [
             (size, np.array(places[first : first + settings.batch], np.int64))
@@ -116,15 +136,10 @@ class Pictures(Dataset):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> tuple[Tensor, list[augment.Placement], np.ndarray]:
-        (width, height), places = self.batches[number]
-        canvas = np.full((len(places), height, width, 3), augment.GREY, np.uint8)
-        placements = []
-        for row, place in enumerate(places):
-            store, index = self.where[place]
-            image = augment.open_image(self.stores[store][int(index)].image)
-            placements.append(augment.letterbox(*image.size, (0, 0, width, height)))
-            augment.draw(image, placements[-1], canvas[row])
-        return torch.from_numpy(canvas), placements, places
+        size, places = self.batches[number]
+        pictures = (self.stores[store][int(index)].image for store, index in self.where[places])
+        drawn = [placed(picture, size, self.resize) for picture in pictures]
+        return torch.stack([canvas for canvas, _ in drawn]), [placement for _, placement in drawn], places
 
     def pixels(self, place: int) -> tuple[int, int]:
         """(width, height) of a picture."""
@@ -222,9 +237,9 @@ class HeldOut:
         self.settings = settings = settings.of_model(net)
         if net.spec.region is None and net.spec.softmax is None:
             raise TrainingError("this network is neither a detector nor a classifier; it cannot be judged")
-        if settings.size % max(1, net.stride):
+        if any(side % max(1, net.stride) for side in settings.sides):
             raise TrainingError(
-                f"size {settings.size} is not a multiple of the network's stride, {net.stride}"
+                f"size {settings.size_said} is not a multiple of the network's stride, {net.stride}"
             )
         self.tree = net.tree or WordTree.flat([str(k) for k in range(net.classes)])
         self.net = net.eval().to(memory_format=torch.channels_last)
@@ -246,7 +261,7 @@ class HeldOut:
         )
         with tqdm(total=len(self.pictures.where), unit="img", disable=not progress) as bar:
             for canvas, placements, places in loader:
-                images = canvas.to(self.device).permute(0, 3, 1, 2).float().div_(255.0)
+                images = as_input(canvas.to(self.device))
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                     out = self.net.lazy(images) if self.detector else self.net.logits(images)
                 if self.detector:

@@ -1,6 +1,6 @@
 """How detections are chosen from what a network answers: the options of a `Detector`, checked once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
@@ -120,14 +120,44 @@ class Options:
 
 
 # Options that one rule alone takes.
-_ASKS = {"level": {"level"}, "vocabulary": {"vocabulary"}, "hedge": {"accuracy", "hedge_lambda"}}
+_ASKS = {"level": "level", "vocabulary": "vocabulary", "accuracy": "hedge", "hedge_lambda": "hedge"}
+
+# Of the rules that need something, what: one of these.
+_LEANS_ON = {"level": {"level"}, "vocabulary": {"vocabulary"}, "hedge": {"lambdas", "hedge_lambda"}}
 
 
 def asked_rule(given: Mapping[str, Any]) -> str | None:
-    """The rule that options which only it takes ask for, those that are not None; None if not just one is."""
-    there = {name for name, value in given.items() if value is not None}
-    asked = [rule for rule, names in _ASKS.items() if names & there]
-    return asked[0] if len(asked) == 1 else None
+    """The rule that is given, or that options which only it takes ask for; what is None is not given. None if
+    none is. Raises ValueError where two are asked for: one of the options would be ignored."""
+    there = [name for name in ("rule", *_ASKS) if given.get(name) is not None]
+    rules = [given["rule"] if name == "rule" else _ASKS[name] for name in there]
+    for name, rule in zip(there, rules, strict=True):
+        if rule != rules[0]:
+            first = f"the rule {rules[0]!r}" if there[0] == "rule" else there[0]
+            raise ValueError(f"{name} is for the rule {rule!r}, not to go with {first}; leave one out")
+    return rules[0] if rules else None
+
+
+def drop_options(defaults: dict[str, Any], names: Iterable[str]) -> tuple[str, ...]:
+    """Leaves these out of a model's defaults, and the rule if it needs them. Returns what was there."""
+    dropped = [name for name in names if defaults.pop(name, None) is not None]
+    needed = _LEANS_ON.get(defaults.get("rule"), set())
+    if needed & set(dropped) and all(defaults.get(name) is None for name in needed):
+        del defaults["rule"]
+        dropped.append("rule")
+    return tuple(dropped)
+
+
+# What sets a default anew, of those that a model may lose.
+_REMEDIES = {"lambdas": "calibrate", "temperatures": "calibrate"} | dict.fromkeys(
+    ("rule", "level", "vocabulary"), "convert --default"
+)
+
+
+def told_dropped(dropped: Iterable[str]) -> str:
+    """A line of what a model lost, options and others, and how to set them anew."""
+    ways = [f"{name} (yolo9000 {_REMEDIES[name]})" if name in _REMEDIES else name for name in dropped]
+    return f"dropped, as no longer true: {', '.join(ways)}"
 
 
 _NEEDED = {

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from yolo9000 import augment
 from yolo9000.boxes import cxcywh_to_xyxy, decode
+from yolo9000.canvas import as_input, placed
 from yolo9000.errors import ImageError, TrainingError
 from yolo9000.parts import Samples, label_map
 from yolo9000.tasks import full_precision
@@ -30,8 +31,8 @@ _LEAST = 1e-3  # share of the picture: a side below this is no box that anything
 
 @dataclass(frozen=True)
 class ProposeSettings:
-    """size: side of the square input in pixels, a multiple of the network's stride; 0 = the detector's own.
-    threshold: a box whose objectness is below is no box. batch: pictures at a time."""
+    """size: side of the square input in pixels, a multiple of the network's stride; 0 = the detector's own,
+    square or not. threshold: a box whose objectness is below is no box. batch: pictures at a time."""
 
     size: int = 0
     threshold: float = 0.3
@@ -52,7 +53,7 @@ def propose(
     if not 0 <= settings.threshold <= 1:
         raise TrainingError(f"the threshold is an objectness, 0 to 1, not {settings.threshold:g}")
     try:
-        size = detector.checked_size(settings.size)[0] if settings.size else max(detector.size)
+        size = detector.checked_size(settings.size) if settings.size else detector.size
     except ValueError as error:
         raise TrainingError(str(error)) from None
     places = label_map(store.tree.ids, detector.tree.ids)
@@ -63,10 +64,10 @@ def propose(
 
 
 def _boxed(
-    detector: "Detector", samples: "list[Sample]", nodes: np.ndarray, size: int, threshold: float
+    detector: "Detector", samples: "list[Sample]", nodes: np.ndarray, size: tuple[int, int], threshold: float
 ) -> "Iterator[Sample]":
     """The same samples, with boxes where one was found for every label."""
-    canvas, placements, rows = np.full((len(samples), size, size, 3), augment.GREY, np.uint8), [], []
+    drawn, rows = [], []
     for sample in samples:
         if sample.boxed or not len(sample.image_labels):
             continue
@@ -76,19 +77,16 @@ def _boxed(
                 f"{sample.name}: its label (node {missing} of the data's tree) is not in the model's"
             )
         try:
-            image = augment.open_image(sample.image)
-            placement = augment.letterbox(*image.size, (0, 0, size, size))
-            augment.draw(image, placement, canvas[len(rows)])
+            drawn.append(placed(sample.image, size, detector.resize))
         except (ImageError, OSError):
             continue  # training says so when it meets the picture
-        placements.append(placement)
         rows.append(sample)
     found: dict[int, Sample] = {}
     if rows:
-        images = torch.from_numpy(canvas[: len(rows)]).permute(0, 3, 1, 2).float() / 255
+        images = as_input(torch.stack([canvas for canvas, _ in drawn]))
         labels = [[int(nodes[k]) for k in sample.image_labels] for sample in rows]
         boxes = best_boxes(detector, images, labels, threshold)
-        for sample, placement, proposed in zip(rows, placements, boxes, strict=True):
+        for sample, (_, placement), proposed in zip(rows, drawn, boxes, strict=True):
             shares = _in_picture(proposed, placement)
             if shares is not None:
                 found[id(sample)] = _with_boxes(sample, shares)
@@ -116,7 +114,10 @@ def best_boxes(
     for k, some in enumerate(labels):
         mine = (image == k).nonzero()[:, 0]
         columns = torch.searchsorted(asked, torch.tensor(some))
-        result.append(boxes_xyxy[mine[score[mine][:, columns].argmax(0)]] if len(mine) else None)
+        best = score[mine][:, columns].max(0) if len(mine) else None
+        # Every box has 0 for a node without a class row: none is its box.
+        found = best is not None and bool((best.values > 0).all())
+        result.append(boxes_xyxy[mine[best.indices]] if found else None)
     return result
 
 

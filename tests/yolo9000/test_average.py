@@ -72,21 +72,23 @@ def test_models_that_have_no_mean():
 
 def test_the_command(run, tmp_path):
     nets = [small_detector("stored", seed=seed) for seed in range(2)]
-    nets[0].defaults = {"size": 32, "temperatures": [1.0, 2.0, 3.0], "threshold": 0.3}
+    fitted = {"temperatures": [1.0, 2.0, 3.0], "lambdas": {"0.9": 1.0}, "rule": "hedge"}
+    nets[0].defaults = {"size": 32, "threshold": 0.3, **fitted}
     paths = [tmp_path / f"{name}.safetensors" for name in "ab"]
     for net, path in zip(nets, paths, strict=True):
         save_model(net, path, {"licence": "MIT"})
     out = tmp_path / "mean.safetensors"
     status, text, _ = run("average", *paths, "--out", out, "--json")
     assert status == 0
-    assert json.loads(text) == {"written": str(out), "models": 2, "dropped": ["temperatures"]}
+    assert json.loads(text) == {"written": str(out), "models": 2, "dropped": list(fitted)}
     mean = load_model(out)
     assert mean.record["mean_of"] == ["a.safetensors", "b.safetensors"] and mean.record["licence"] == "MIT"
     assert mean.defaults == {"size": 32, "threshold": 0.3}
     expected = average(nets)[0].state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in mean.state_dict().items())
     status, text, _ = run("average", *paths, "--out", tmp_path / "half.safetensors", "--half")
-    assert status == 0 and "temperatures (yolo9000 calibrate)" in text and "the mean of 2 models" in text
+    assert "temperatures (yolo9000 calibrate)" in text and "rule (yolo9000 convert --default)" in text
+    assert status == 0 and "the mean of 2 models" in text
 
 
 @pytest.mark.parametrize(

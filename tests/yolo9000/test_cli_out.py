@@ -93,6 +93,20 @@ def test_results_of_an_earlier_run_are_not_looked_at_again(run, model, tmp_path,
     assert err == "left out 4 with boxes that an earlier run wrote\n"
 
 
+def test_nothing_but_an_earlier_runs_results_is_replaced(run, model, tmp_path):
+    picture(1).save(tmp_path / "a.webp")
+    (tmp_path / "a.jpg").write_bytes(b"the user's own")
+    for _ in range(2):
+        assert run("detect", tmp_path / "a.webp", "--model", model, "--out", tmp_path)[0] == 0
+        assert sorted(file.name for file in tmp_path.iterdir()) == [
+            "a-2.jpg",
+            "a.jpg",
+            "a.webp",
+            detect.JSON_NAME,
+        ]
+        assert (tmp_path / "a.jpg").read_bytes() == b"the user's own"
+
+
 def test_a_foreign_file_of_that_name_leaves_nothing_out(run, model, tmp_path):
     picture(1).save(tmp_path / "a.png")
     for text in ("", "[]", '{"pictures": [{"picture": "a.png"}]}', "[" * 3000, '{"pictures": 3}'):

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from tests.yolo9000.small import ANCHORS, STORED, TREE, randomise, small_classifier, small_detector
 from wordtree import WordTree, graft, merge, prune, rename, subtree
 from yolo9000.classrows import row_nodes, row_parameters, view_rows
+from yolo9000.cuts import resolve
+from yolo9000.detector import Detector
 from yolo9000.edit import edit_model
 from yolo9000.errors import ModelError
 from yolo9000.hierarchy import Hierarchy
@@ -203,15 +205,56 @@ def test_what_is_known_beside_the_weights_goes_along(tmp_path):
     # a second edit is added to the first; what points to a node that is gone is left out
     twice, done = edit_model(found, subtree(tree, "vehicle").tree)
     assert len(twice.record["edits"]) == 2 and twice.record["nodes"] == {"boxes": [], "labels": [1, 3]}
-    assert twice.class_map is None and set(done.dropped) == {"class_map", "vocabulary"}
+    assert twice.class_map is None and done.dropped == ("class_map",)
+    assert twice.defaults["vocabulary"] == ["n6"]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "kept", "dropped"),
+    [
+        (
+            {"rule": "vocabulary", "vocabulary": ["cat", "n6"]},
+            {"rule": "vocabulary", "vocabulary": ["n6"]},
+            (),
+        ),
+        ({"rule": "vocabulary", "vocabulary": ["cat"]}, {}, ("vocabulary", "rule")),
+        ({"rule": "level", "level": ["cat", "n6"]}, {}, ("level", "rule")),
+        ({"rule": "leaf", "level": ["cat", "n6"]}, {"rule": "leaf"}, ("level",)),
+        ({"rule": "hedge", "lambdas": {"0.9": 1.0}}, {}, ("lambdas", "rule")),
+        (
+            {"rule": "hedge", "lambdas": {"0.9": 1.0}, "hedge_lambda": 2},
+            {"rule": "hedge", "hedge_lambda": 2},
+            ("lambdas",),
+        ),
+    ],
+)
+def test_a_rule_goes_with_what_it_needs(defaults, kept, dropped):
+    net = make("shared")
+    net.defaults = defaults
+    edited, done = edit_model(net, *prune(TREE, ["cat"]))
+    assert (edited.defaults, done.dropped) == (kept, dropped)
+    Detector(edited).options()
+
+
+def over_the_default_tree() -> Network:
+    tree = WordTree.default()
+    spec = small_detector("shared").spec.to_dict()
+    spec["layers"][-1] |= {"classes": len(tree), "stored": [0, 1]}
+    return randomise(Network(NetworkSpec.from_dict(spec), tree), 0)
+
+
+def test_a_vocabulary_by_its_name_keeps_what_is_left():
+    net = over_the_default_tree()
+    net.defaults = {"vocabulary": "coco"}
+    coco = [net.tree.ids[node] for node in resolve(net.tree, "coco")]
+    edited, done = edit_model(net, *prune(net.tree, coco[:1]))
+    left = [node for node in coco if node in edited.tree.ids]
+    assert edited.defaults["vocabulary"] == left != coco and done.dropped == ()
 
 
 def test_display_names_alone_are_kept_by_a_file_over_the_default_tree(tmp_path):
-    tree = WordTree.default()
-    net = small_detector("shared")
-    spec = net.spec.to_dict()
-    spec["layers"][-1] |= {"classes": len(tree), "stored": [0, 1]}
-    net = randomise(Network(NetworkSpec.from_dict(spec), tree), 0)
+    net = over_the_default_tree()
+    tree = net.tree
     edited, _ = edit_model(net, rename(tree, {0: "my matter"}).tree)
     save_model(edited, tmp_path / "x.safetensors")
     assert load_model(tmp_path / "x.safetensors").tree.names[0] == "my matter"

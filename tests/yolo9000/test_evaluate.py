@@ -214,7 +214,7 @@ def test_objectness_below_the_threshold_is_no_answer(store: Store) -> None:
     net.defaults = {"threshold": 0.999, "rule": "greedy", "size": [96, 96]}
     assert evaluate(net, [store], EvalSettings(workers=0, resamples=0, size=64))["labels"] == labels
     assert EvalSettings().of_model(net) == EvalSettings(
-        size=96, threshold=0.999, rule="greedy", tree_threshold=0.5, vote_iou=1.0
+        size=96, threshold=0.999, rule="greedy", tree_threshold=0.5, vote_iou=1.0, resize="smooth"
     )
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from data_prep import Store
 from data_prep.errors import DataError
+from tests.yolo9000.small import small_detector
 from tests.yolo9000.toys import TREE, pack_squares, square_sample
 from wordtree import WordTree
 from yolo9000 import Network, presets
@@ -88,6 +89,14 @@ def test_what_needs_no_box_or_finds_none_stays_as_it_was():
     some = Pictures([labelled(4), labelled(5)])
     assert all(map(same, propose(blind, some), some))
     assert list(propose(detector, Pictures([]))) == []
+
+
+def test_a_label_without_a_class_row_has_no_box():
+    detector = Detector(small_detector("stored"), precision="float32")
+    images = torch.rand(2, 3, 64, 64)
+    cat, dog = detector.tree.index("cat"), detector.tree.index("dog")  # the first has no row
+    found = best_boxes(detector, images, [[dog, cat], [dog]], 0.0)
+    assert found[0] is None and found[1].shape == (1, 4)
 
 
 def test_labels_become_boxes_inside_the_picture():

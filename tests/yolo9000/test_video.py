@@ -272,6 +272,19 @@ def test_a_film_does_not_replace_itself(run, model, film, tmp_path):
     assert film.read_bytes() == before and list(tmp_path.iterdir()) == []
 
 
+def test_a_film_in_a_folder_replaces_an_earlier_runs_alone(run, model, film, tmp_path):
+    (tmp_path / "film.mp4").write_bytes(b"the user's own")
+    for frames in (5, 3):
+        words = ("detect", film, "--model", model, "--frames", frames, "--out", tmp_path)
+        assert run(*words)[0] == 0 and len(list(Film(tmp_path / "film-2.mp4"))) == frames
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "detections.json",
+            "film-2.mp4",
+            "film.mp4",
+        ]
+        assert (tmp_path / "film.mp4").read_bytes() == b"the user's own"
+
+
 def test_an_interrupted_film_is_not_left_in_halves(run, model, film, tmp_path, monkeypatch):
     def interrupted(self):
         yield from (frame(k) for k in range(4))

@@ -61,18 +61,20 @@ def make_folder(folder: Path) -> None:
 
 
 class Targets:
-    """Names for annotated pictures in one folder: the original's own, numbered where two are alike, never
-    that of an original."""
+    """Names for annotated pictures, or a film, in a folder that is there: the original's own, numbered where
+    two are alike; never that of an original, or of a file that no earlier run is known to have written."""
 
     def __init__(self, folder: Path, originals: list[Path]) -> None:
         self.folder = folder
         where = folder.resolve()
+        results, _ = _written(folder)
         # Lower case: some file systems do not tell A.jpg from a.jpg.
         resolved = (file.resolve() for file in originals)
         self.taken = {file.name.lower() for file in resolved if file.parent == where} | {JSON_NAME}
+        self.taken |= {file.name.lower() for file in folder.iterdir() if file.name not in results}
 
     def name(self, file: Path) -> Path:
-        suffix = ".png" if file.suffix.lower() == ".png" else ".jpg"
+        suffix = file.suffix.lower() if file.suffix.lower() in (".png", ".mp4") else ".jpg"
         # Short in bytes, of which a name may have 255, and without what a terminal or a shell misreads.
         stem = _pictures.printable(file.stem).encode()[:150].decode(errors="ignore")
         number, name = 1, f"{stem}{suffix}"
@@ -121,11 +123,14 @@ def _pattern(path: Path) -> bool:
 
 
 def _written(folder: Path) -> tuple[set[str], bool]:
-    """Names of the pictures that a run wrote into the folder, as far as its detections.json tells, and
-    whether originals lie among them."""
+    """Names of the pictures, or of the film, that a run wrote into the folder, as far as its detections.json
+    tells, and whether originals lie among them."""
     try:
         with (folder / JSON_NAME).open(encoding="utf-8") as file:
-            records = json.load(file)["pictures"]
+            said = json.load(file)
+        if "film" in said:
+            return {str(said["film"])}, False
+        records = said["pictures"]
         names = [record["picture"] for record in records]
         # A picture that was looked at in place is an original, whatever name it goes by.
         seen = {Path(str(record["source"])).resolve() for record in records}

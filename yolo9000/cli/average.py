@@ -68,6 +68,7 @@ def command(
     from yolo9000.errors import ModelError
     from yolo9000.join import join_twins, mirror_twin
     from yolo9000.modelfile import save_model
+    from yolo9000.options import told_dropped
     from yolo9000.start import load_any
 
     check_target(out, ModelError)
@@ -85,7 +86,7 @@ def command(
         click.echo(json.dumps({"written": str(out), "models": len(models), "dropped": list(dropped)}))
         return
     if dropped:
-        click.echo(f"dropped, as no longer true: {', '.join(dropped)} (yolo9000 calibrate)")
+        click.echo(told_dropped(dropped))
     what = f"the {'twins' if twins else 'mean'} of {len(models)} models"
     if difference is not None:
         what = f"the model with {difference:g} of its difference"

@@ -152,6 +152,8 @@ def command(
         raise click.UsageError(
             f"{film}: the film with boxes would replace the film itself; name another --out"
         )
+    if target is not None and folder is not None:
+        target = Targets(folder, []).name(target)
 
     with _pictures.quick_start():
         from yolo9000.detector import Detector
@@ -179,7 +181,7 @@ def command(
         else:
             targets = None if out is None else Single(out) if one else Targets(out, files)
             _photographs(detector, chosen, files, answers, targets, skipped)
-        answers.finish(skipped.reasons)
+        answers.finish(skipped.reasons, **({} if target is None else {"film": target.name}))
     if film is None and out is not None and form == "table":
         count = answers.count
         _pictures.say(f"{count} picture{'s' * (count != 1)} in {_pictures.printable(out)}")

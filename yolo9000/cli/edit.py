@@ -169,6 +169,8 @@ def _stored_type(path: Path | None) -> str:
 
 def report(done: "Edit") -> list[str]:
     """What was done, in lines."""
+    from yolo9000.options import told_dropped
+
     lines = [f"{done.kept:,} class rows kept"]
     for what, nodes in (
         ("nodes removed", done.removed),
@@ -180,5 +182,5 @@ def report(done: "Edit") -> list[str]:
             more = f" and {len(nodes) - _SHOWN:,} more" if len(nodes) > _SHOWN else ""
             lines.append(f"{len(nodes):,} {what}: {', '.join(nodes[:_SHOWN])}{more}")
     if done.dropped:
-        lines.append(f"dropped, as no longer true: {', '.join(done.dropped)} (yolo9000 calibrate)")
+        lines.append(told_dropped(done.dropped))
     return lines

@@ -142,7 +142,7 @@ def _facts(model: str, net: "Network", data: tuple[Path, ...], witness: "Witness
         "tree": f"{held.tree.fingerprint} ({len(held.tree):,} nodes)",
         "data": ", ".join(path.name for path in data),
         "pictures": f"{len(held.pictures.where):,}, {data_fingerprint(witness)} (SHA-256)",
-        "input": f"{held.settings.size} px{', rect' * held.settings.rect}, "
+        "input": f"{held.settings.size_said} px{', rect' * held.settings.rect}, "
         f"{'bfloat16' if held.bfloat16 else 'float32'}",
         "answers": f"rule {options.rule}, " + ", ".join(f"{key} {value}" for key, value in said.items()),
         "made": f"{timestamp()} by yolo9000 {__version__}, torch {torch.__version__}",

@@ -1,0 +1,49 @@
+"""Options that ask for a rule, and those that do not go together."""
+
+import pytest
+
+from tests.yolo9000.small import small_classifier, small_detector
+from yolo9000.classifier import Classifier
+from yolo9000.detector import Detector
+from yolo9000.errors import TrainingError
+from yolo9000.heldout import EvalSettings
+from yolo9000.options import asked_rule
+
+CONTRADICTIONS = [
+    {"vocabulary": ["cat", "n4"], "level": 1},
+    {"vocabulary": ["cat"], "rule": "leaf"},
+    {"vocabulary": ["cat"], "accuracy": 0.9},
+    {"level": 0, "hedge_lambda": 0.0},
+    {"rule": "threshold", "level": ["cat"]},
+    {"rule": "level", "level": 1, "vocabulary": ["cat"]},
+]
+
+
+@pytest.mark.parametrize("given", CONTRADICTIONS)
+def test_what_is_for_another_rule_is_refused_wherever_it_is_given(given):
+    detector, classifier = Detector(small_detector()), Classifier(small_classifier(tree=True))
+    for options in (detector.options, classifier.options):
+        with pytest.raises(ValueError, match="leave one out"):
+            options(**given)
+    with pytest.raises(TrainingError, match="leave one out"):
+        EvalSettings(**given).of_model(detector.net)
+
+
+def test_a_models_defaults_contradict_nothing():
+    net = small_detector()
+    net.defaults = {"rule": "vocabulary", "vocabulary": ["cat"], "level": 1, "hedge_lambda": 1.0}
+    detector = Detector(net)
+    for given, rule in (
+        ({}, "vocabulary"),
+        ({"rule": "leaf"}, "leaf"),
+        ({"rule": "level"}, "level"),
+        ({"level": 0}, "level"),
+        ({"rule": "hedge", "accuracy": 0.8}, "hedge"),
+    ):
+        assert detector.options(**given).rule == EvalSettings(**given).of_model(net).rule == rule
+
+
+def test_the_rule_asked_for():
+    assert asked_rule({"rule": None, "level": None, "threshold": 0.3}) is None
+    assert asked_rule({"accuracy": 0.9, "hedge_lambda": 1.0}) == "hedge"
+    assert asked_rule({"rule": "level", "level": 0}) == "level"
