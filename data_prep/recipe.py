@@ -98,7 +98,7 @@ class Recipe:
     """What goes into one packed file.
 
     tree: "default", "flat" (the classes of the sources, or those in the file `names`, one a line) or a file:
-        a tree's JSON or Darknet's .tree.
+        any form of tree that WordTree.load reads.
     root: the folder that paths are relative to.
     """
 

@@ -46,8 +46,8 @@ class Batch:
     images: (N, 3, H, W) float32 RGB 0..1, channels_last. targets: N dicts as RegionLoss takes them: boxed
     pictures have "boxes" (n, 4) cxcywh in 0..1 and "labels" (n,), perhaps "ignore_boxes" (m, 4) where
     objectness costs nothing, "named" (n,) and "not_exhaustive_labels" (q,); others "image_labels" (m,), which
-    is empty for unlabelled ones; both may have "negative_labels". parts: (N,) position of each picture's data
-    part.
+    is empty for unlabelled ones; both may have "negative_labels", and then "shown_labels". parts: (N,)
+    position of each picture's data part.
     """
 
     number: int

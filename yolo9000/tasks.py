@@ -57,6 +57,8 @@ class DetectTask:
                 "the task detect needs a detector; this network is a classifier (task = classify)"
             )
         settings = keywords(RegionLoss, settings, "loss")
+        if settings.get("class_loss") == "sigmoid":
+            raise TrainingError("loss.class_loss: detectors read their classes by a softmax; leave it out")
         for key, value in settings.items():
             if key.endswith("scale") or key in _SHARES:
                 within(f"loss.{key}", value, 0, 1 if key in _SHARES else 1e9)

@@ -222,12 +222,12 @@ def _check_batches(batches: Batches) -> None:
             f"batch = {config.batch} leaves some of {ranks} processes without a picture; make it {ranks} or "
             "more, or start fewer (torchrun --nproc-per-node)"
         )
-    for k, part in enumerate(batches.parts if config.task == "classify" else ()):
+    for k, part in enumerate(batches.parts if config.task in ("classify", "rows") else ()):
         said = (batches.stores[s].annotation(int(i)) for s, i in part.where)
         if not any(len(a.labels) or len(a.image_labels) or len(a.negative_labels) for a in said):
             raise TrainingError(
-                f"data part {part.config.name or k} has no label, and the task classify learns from nothing "
-                "else; select kind boxed or label"
+                f"data part {part.config.name or k} has no label, and the task {config.task} learns from "
+                "nothing else; select kind boxed or label"
             )
 
 

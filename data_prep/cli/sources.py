@@ -67,7 +67,10 @@ _OPTIONS = [
     ),
     click.option("--drop-unmapped", is_flag=True, help="Go on without classes that no node is known for."),
     click.option(
-        "--tree", metavar="FILE", help="A tree's JSON or Darknet's .tree.  [default: the one built in]"
+        "--tree",
+        metavar="FILE",
+        help="A tree: .json(.gz), .csv, .tsv, .graphml, .tree or a folder of folders.  [default: the one "
+        "built in]",
     ),
     click.option("--flat", is_flag=True, help="No hierarchy: the data's own classes, side by side."),
     click.option("--names", metavar="FILE", help="With --flat: the classes in order, one a line."),

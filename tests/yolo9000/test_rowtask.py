@@ -12,6 +12,7 @@ from data_prep import Sample, StoreWriter
 from tests.yolo9000.small import TREE, small_detector
 from tests.yolo9000.test_edit import make
 from wordtree import WordTree, graft
+from yolo9000.batches import Batch
 from yolo9000.classrows import row_parameters, view_rows
 from yolo9000.config import load_config
 from yolo9000.edit import edit_model
@@ -119,6 +120,16 @@ def test_the_margin_is_that_of_the_dense_conditionals():
     probability = task._probability(out, image, nodes)[torch.arange(3), anchor, row * 8 + column]
     whole = Hierarchy(net.tree).log_probabilities(logs)[torch.arange(3), nodes].exp()
     assert torch.allclose(probability, whole, atol=1e-5)
+
+
+def test_crops_that_lost_their_boxes_teach_nothing():
+    net, _ = edit_model(small_detector("rows"), *graft(TREE, "dog", "pug"))
+    task = RowTask(net, net.tree)
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+    batch = Batch(0, torch.rand(2, 3, 64, 64), [empty] * 2, ["", ""], torch.zeros(2, dtype=torch.long))
+    loss = task.loss(net, batch)["loss"]
+    loss.backward()
+    assert loss == 0 and not row_parameters(net)[0].grad.any()
 
 
 @pytest.mark.parametrize(

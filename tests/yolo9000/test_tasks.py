@@ -119,6 +119,7 @@ def test_a_batch_without_labels_teaches_nothing(tree: WordTree) -> None:
         ({"object_scale": [1]}, r"loss.object_scale is a number such as 0.5, not \[1\]"),
         ({"early_images": 0.5}, "loss.early_images is a whole number, not 0.5"),
         ({"label_box": 1}, "loss.label_box is text, not 1"),
+        ({"class_loss": "sigmoid"}, "loss.class_loss: detectors read their classes by a softmax"),
         ({"class_scale": -1}, "loss.class_scale lies from 0 to"),
         ({"label_iou": 5}, "loss.label_iou lies from 0 to 1; it is 5"),
         ({"thresh": 1.5}, "loss.thresh lies from 0 to 1; it is 1.5"),

@@ -182,6 +182,8 @@ QUERIES = {
         "rule=level",
         "rule=hedge",
         "accuracy=0.9",
+        "vocabulary=cat&level=1",
+        "rule=leaf&vocabulary=cat",
         "mapped=true",
         "candidates=0.1&rule=leaf",
         "candidates=0.1&vocabulary=dog",
