@@ -72,8 +72,7 @@ class Classifier:
         self.net = net
         self.tree = tree_of(net, names)
         self.hierarchy = Hierarchy(self.tree)
-        size = net.defaults.get("size") or (net.spec.width, net.spec.height)
-        self.size: int = min(size) if isinstance(size, tuple | list) else size
+        self.size: int = min(net.own_size)
         self._running = net.fuse().to(memory_format=torch.channels_last).eval()
 
     def __call__(

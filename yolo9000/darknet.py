@@ -85,7 +85,8 @@ def load(
     working folder); partial: the file holds the first layers only and the others start new; True takes their
     number from the name (`x.conv.23`), an int gives it, counted as Darknet does, all layers included; bn: how
     batch norm divides (`NetworkSpec.bn`). Returns the network with `.tree`, `.class_map`, `.seen` and
-    `.version` set. Raises ModelError, TreeError.
+    `.version` set; detectors with all their weights see pictures scaled as Darknet scales them (`.defaults`).
+    Raises ModelError, TreeError.
     """
     spec = cfg if isinstance(cfg, NetworkSpec) else cfg_file.read(cfg, bn)
     roots = [Path(data_root)] if data_root is not None else _roots(cfg)
@@ -94,6 +95,8 @@ def load(
         net = Network(spec, tree)
     else:
         net = _load_weights(spec, tree, Path(weights), partial)
+        if spec.region is not None and not partial:
+            net.defaults = {"resize": "darknet"}
     net.class_map = _class_map(spec, roots)
     return net.eval()
 

@@ -86,12 +86,12 @@ class Detector(Pretrained):
         self.anchors = torch.tensor(net.spec.region.anchors, dtype=torch.float32, device=self.device)
         self.stride = net.stride
         self.defaults: dict[str, Any] = dict(net.defaults)
-        size = self.defaults.pop("size", None) or (net.spec.width, net.spec.height)
+        self.defaults.pop("size", None)
         own_resize = self.defaults.pop("resize", "smooth")
         try:
-            self.size = self.checked_size(size)
+            self.size = self.checked_size(net.own_size)
         except ValueError as error:
-            raise ModelError(f"the model's own size {size}: {error}") from error
+            raise ModelError(f"the model's own size {net.own_size}: {error}") from error
         if own_resize not in RESIZES:
             raise ModelError(f"the model's own resize is one of {', '.join(RESIZES)}, not {own_resize!r}")
         self.resize = own_resize if resize is None else resize
@@ -133,7 +133,6 @@ class Detector(Pretrained):
         data_root: str | Path | None = None,
         *,
         precision: str = "float32",
-        resize: str = "darknet",
         **options: Any,
     ) -> "Detector":
         """The detector of Darknet's cfg and weights; data_root: the folder that `tree=` and `map=` start
@@ -141,9 +140,7 @@ class Detector(Pretrained):
         unless told otherwise. options: as Detector(...). Raises ModelError, TreeError."""
         from yolo9000 import darknet
 
-        return cls(
-            darknet.load(cfg, weights, data_root=data_root), precision=precision, resize=resize, **options
-        )
+        return cls(darknet.load(cfg, weights, data_root=data_root), precision=precision, **options)
 
     @overload
     def __call__(self, pictures: "Picture", *a: Any, **b: "Unpack[Keywords]") -> Detections: ...

@@ -34,16 +34,16 @@ _LISTS = ("negative_labels", "image_labels", "not_exhaustive_labels")
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """size: side of the square input in pixels, or (width, height), 0 = the model's own; rect: no more of it
-    than each picture needs, in whole strides (letterbox.rect_size); resize: how pictures are scaled, "smooth"
-    or "darknet", None = the model's own. objectness: boxes
-    below are not looked at. pairs: (box, node) pairs of a picture that suppression looks at, the best ones;
-    nms: overlap above which of two boxes with one node the worse goes. threshold, tree_threshold, rule: of
-    the answer for pictures with labels only, None = as the model's detector has them; the best box counts if
-    its objectness exceeds the threshold. level, vocabulary, accuracy, hedge_lambda: what rules of those names
-    take, as in Options. vote_iou: overlap from which boxes vote (voting.py), None = the model's own.
-    resamples: of the bootstrap. limit: pictures at most, 0 = all. nodes: also score boxes at every node above
-    the truth, the best node_pairs pairs of a picture and depth.
+    """size: side of the square input in pixels, or (width, height), 0 = the model's own; rect: no more of
+    it than each picture needs, in whole strides (letterbox.rect_size); resize: how pictures are scaled,
+    "smooth" or "darknet", None = the model's own. objectness: boxes below are not looked at. pairs: (box,
+    node) pairs of a picture that suppression looks at, the best ones; nms: overlap above which of two
+    boxes with one node the worse goes. threshold, tree_threshold, rule: of the answer for pictures with
+    labels only, None = as the model's detector has them; the best box counts if its objectness exceeds
+    the threshold. level, vocabulary, accuracy, hedge_lambda: what rules of those names take, as in
+    Options. vote_iou: overlap from which boxes vote (voting.py), None = the model's own. resamples: of
+    the bootstrap. limit: pictures at most, 0 = all. nodes: also score boxes at every node above the
+    truth, the best node_pairs pairs of a picture and depth.
     """
 
     size: int | tuple[int, int] = 0
@@ -83,7 +83,7 @@ class EvalSettings:
         """With everything that is left open as the model's own detector has it. Raises TrainingError for
         options that do not go together."""
         own = net.defaults
-        size = self.size or own.get("size") or (net.spec.width, net.spec.height)
+        size = self.size or net.own_size
         if not isinstance(size, int):
             size = int(size[0]) if size[0] == size[1] else (int(size[0]), int(size[1]))
         options = Options()

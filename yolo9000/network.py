@@ -94,6 +94,12 @@ class Network(nn.Module):
         return torch.tensor(anchors, dtype=torch.float32, device=device).reshape(-1, 2)
 
     @property
+    def own_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the input that it runs at where nobody says another."""
+        size = self.defaults.get("size") or (self.spec.width, self.spec.height)
+        return tuple(size) if isinstance(size, tuple | list) else (size, size)
+
+    @property
     def tree(self) -> WordTree | None:
         return self._tree
 

@@ -55,7 +55,7 @@ def propose_objects(
             f"{settings.unsure:g} and {settings.threshold:g}"
         )
     try:
-        sizes = [max(detector.checked_size(size)) for size in settings.sizes] or [max(detector.size)]
+        sizes = [detector.checked_size(size) for size in settings.sizes] or [detector.size]
     except ValueError as error:
         raise TrainingError(str(error)) from None
     to = label_map(detector.tree.ids, store.tree.ids)
@@ -67,7 +67,7 @@ def propose_objects(
 def _found(
     detector: "Detector",
     sample: "Sample",
-    sizes: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
     settings: ObjectSettings,
     store: Samples,
     to: np.ndarray | None,

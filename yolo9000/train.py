@@ -29,7 +29,7 @@ from yolo9000.signals import caught_signals
 from yolo9000.start import build_network
 from yolo9000.tasks import Task, make_task
 from yolo9000.twin import hold_first_expert, hold_second_expert
-from yolo9000.validation import Judge, nearest_size, own_size
+from yolo9000.validation import Judge, nearest_size
 
 BEST_MODEL_NAME = "best.safetensors"  # only where validation data says which is the best
 
@@ -98,7 +98,7 @@ def _train(
     net, tree, label_maps = build_network(config.model, stores)
     before = net.seen
     dropped = drop_fitted(net)
-    _fit_size(config, net)
+    _fit_input(config, net)
     batches = Batches(config, stores, label_maps, world.rank, world.ranks, before)
     net.to(device, memory_format=torch.channels_last)
     net.freeze(config.model.freeze)
@@ -207,11 +207,11 @@ def _save(run: Run, path: Path, record: dict[str, Any], before: int) -> None:
     run.log({"event": "model", "file": path.name, "time": timestamp()})
 
 
-def _fit_size(config: TrainConfig, net: Network) -> None:
-    """Where the network would run by itself at a size beyond all that it is trained at, it is given the
-    nearest of these: at others it has learnt nothing."""
-    own = own_size(net)
-    if not min(config.sizes) <= own <= max(config.sizes):
+def _fit_input(config: TrainConfig, net: Network) -> None:
+    """What the network takes by itself becomes what it is trained on: pictures scaled smoothly, whoever
+    trained it first, and where its size is beyond all in training the nearest of these."""
+    net.defaults = {key: value for key, value in net.defaults.items() if key != "resize"}
+    if not min(config.sizes) <= max(net.own_size) <= max(config.sizes):
         net.defaults = {**net.defaults, "size": nearest_size(config, net)}
 
 

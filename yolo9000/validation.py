@@ -35,15 +35,9 @@ class Verdict:
     scores: Mapping[str, float]
 
 
-def own_size(net: Network) -> int:
-    """The longer side, in pixels, of the input that a network runs at where nobody says another."""
-    own = net.defaults.get("size") or (net.spec.width, net.spec.height)
-    return max(own) if isinstance(own, list | tuple) else own
-
-
 def nearest_size(config: TrainConfig, net: Network) -> int:
-    """Of the input sizes that are trained the one nearest to the network's own."""
-    return min(config.sizes, key=lambda size: abs(size - own_size(net)))
+    """Of the sides of square inputs that are trained the one nearest to the network's own longer one."""
+    return min(config.sizes, key=lambda side: abs(side - max(net.own_size)))
 
 
 class Judge:

@@ -8,7 +8,10 @@ import torch
 from tests.yolo9000.small import FORMS, STORED, TREE, small_classifier, small_detector
 from yolo9000 import cfg, darknet
 from yolo9000.cli.info import knowledge
+from yolo9000.detector import Detector
+from yolo9000.heldout import EvalSettings
 from yolo9000.modelfile import load_model, save_model
+from yolo9000.start import load_any
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -92,6 +95,21 @@ def test_there_and_back_is_byte_identical(form, run, tmp_path):
     assert status == 0
     first, again = tmp_path / "darknet" / "first.weights", tmp_path / "again" / "second.weights"
     assert first.read_bytes() == again.read_bytes()
+
+
+def test_darknets_own_see_pictures_as_darknet_does_whoever_reads_them(tmp_path):
+    net = small_detector("flat")
+    (tmp_path / "x.cfg").write_text(cfg.format(net.spec))
+    darknet.save(net, tmp_path / "x.weights")
+    darknet.save(net, tmp_path / "x.conv.2", partial=2)
+    files = tmp_path / "x.cfg", tmp_path / "x.weights"
+    assert load_any(" ".join(map(str, files))).defaults == {"resize": "darknet"}
+    detector = Detector(darknet.load(*files), precision="float32")
+    assert detector.resize == Detector.from_darknet(*files).resize == "darknet"
+    assert Detector.from_darknet(*files, resize="smooth").resize == "smooth"
+    assert EvalSettings().of_model(darknet.load(*files)).resize == "darknet"
+    assert darknet.load(files[0]).defaults == {}  # nobody has trained these, and the next only a part
+    assert darknet.load(files[0], tmp_path / "x.conv.2", partial=2).defaults == {}
 
 
 def test_half_and_record(run, tmp_path):

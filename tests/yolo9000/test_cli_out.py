@@ -13,6 +13,7 @@ from PIL import Image
 from tests.yolo9000.small import picture, small_detector
 from yolo9000 import Detector
 from yolo9000.cli import detect
+from yolo9000.cli._targets import LONGEST_JPEG
 from yolo9000.errors import ImageError, ModelError
 from yolo9000.modelfile import read_info, save_model
 
@@ -47,6 +48,14 @@ def test_a_picture_is_not_replaced_by_itself_with_boxes(run, model, tmp_path):
         status, _, err = run("detect", tmp_path / "x.png", "--model", model, "--out", tmp_path / out)
         assert status == 2 and "replaced by itself" in err
         assert (tmp_path / "x.png").read_bytes() == before
+
+
+def test_what_no_jpeg_holds_is_written_as_png(run, model, tmp_path):
+    Image.new("RGB", (LONGEST_JPEG + 1, 1)).save(tmp_path / "a.tif")
+    Image.new("RGB", (LONGEST_JPEG, 1)).save(tmp_path / "b.tif")
+    status, _, err = run("detect", tmp_path, "--model", model, "--out", tmp_path / "out")
+    assert (status, err) == (0, "")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.png", "b.jpg", detect.JSON_NAME}
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,13 @@ def test_a_model_runs_at_a_size_that_it_was_trained_at(folder, own, sizes, wante
     assert ("size" in made.defaults) == bool(own or wanted != 64)
 
 
+def test_what_darknet_trained_sees_pictures_as_it_is_trained_on_here(folder: Path) -> None:
+    net = load_model(folder / "start.safetensors")
+    save_model(net, folder / "start.safetensors", defaults={"resize": "darknet", "threshold": 0.4})
+    made = run(folder, settings(folder))
+    assert Detector(made).resize == "smooth" and made.defaults["threshold"] == 0.4
+
+
 def test_labels_without_a_class_row_are_refused(folder: Path) -> None:
     spec = own_rows(yolo9000(toys.TREE, image_size=64, slim=0.02), (0, 1, 2, 3, 4), shared=True)
     save_model(Network(spec, toys.TREE), folder / "start.safetensors")

@@ -38,6 +38,18 @@ def test_at_one_size_they_are_the_detectors_own_answers():
     assert sure
 
 
+def test_the_detectors_own_input_need_not_be_square():
+    net = network()
+    net.defaults = {"size": [96, 64]}
+    detector = Detector(net, precision="float32")
+    [found] = propose_objects(detector, Pictures([labelled(1)]), ObjectSettings(threshold=0.7, unsure=0.7))
+    wanted = detector(labelled(1).image, threshold=0.7, nms="agnostic")
+    boxes, _, _ = merge(np.clip(wanted.boxes_xyxy / 64, 0, 1), wanted.objectness, 1)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert len(found.boxes_cxcywh)
+    np.testing.assert_allclose(found.boxes_cxcywh[:, 2:], sides[(sides > 0.01).all(1)], atol=1e-5)
+
+
 def test_two_sizes_agree_or_count_half():
     boxes = np.array([[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.6], [0.7, 0.7, 0.9, 0.9]])
     joined, objectness, first = merge(boxes, np.array([0.6, 0.3, 0.8]), 2)

@@ -13,6 +13,9 @@ from yolo9000.errors import ImageError
 # What the folder of --out gets beside the pictures.
 JSON_NAME = "detections.json"
 
+# Pixels of a JPEG's longer side, at most: libjpeg's JPEG_MAX_DIMENSION.
+LONGEST_JPEG = 65_500
+
 # Names of films end in these: yolo9000.video's, held equal by a test.
 FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 
@@ -73,10 +76,15 @@ class Targets:
         self.taken = {file.name.lower() for file in resolved if file.parent == where} | {JSON_NAME}
         self.taken |= {file.name.lower() for file in folder.iterdir() if file.name not in results}
 
-    def name(self, file: Path) -> Path:
-        suffix = file.suffix.lower() if file.suffix.lower() in (".png", ".mp4") else ".jpg"
+    def name(self, file: Path, size: tuple[int, int]) -> Path:
+        """For a picture of (width, height) `size`: a JPEG, or a PNG for a PNG and for what no JPEG holds."""
+        png = file.suffix.lower() == ".png" or max(size) > LONGEST_JPEG
+        return self.free(file.stem, ".png" if png else ".jpg")
+
+    def free(self, stem: str, suffix: str) -> Path:
+        """The name of these two parts, or the first numbered one that is free."""
         # Short in bytes, of which a name may have 255, and without what a terminal or a shell misreads.
-        stem = _pictures.printable(file.stem).encode()[:150].decode(errors="ignore")
+        stem = _pictures.printable(stem).encode()[:150].decode(errors="ignore")
         number, name = 1, f"{stem}{suffix}"
         while name.lower() in self.taken:
             number += 1
@@ -91,7 +99,7 @@ class Single:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def name(self, file: Path) -> Path:
+    def name(self, file: Path, size: tuple[int, int]) -> Path:
         if self.path.resolve() == file.resolve():
             raise click.UsageError(f"{file}: would be replaced by itself with boxes; name another --out")
         return self.path

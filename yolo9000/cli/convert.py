@@ -113,9 +113,7 @@ def _to_model(
             net.names = tree.names
         else:
             net.tree = tree
-    # Pictures are scaled as the program that trained the weights scales them.
-    defaults = {"resize": "darknet"} if net.spec.region else {}
-    save_model(net, target, about, dtype="float16" if half else "float32", defaults=defaults)
+    save_model(net, target, about, dtype="float16" if half else "float32")
     return [target]
 
 

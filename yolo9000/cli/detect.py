@@ -153,19 +153,15 @@ def command(
             f"{film}: the film with boxes would replace the film itself; name another --out"
         )
     if target is not None and folder is not None:
-        target = Targets(folder, []).name(target)
+        target = Targets(folder, []).free(target.stem, target.suffix)
 
     with _pictures.quick_start():
         from yolo9000.detector import Detector
 
         net = _pictures.load_network(model, cfg, weights, data_root)
-        darknet = (
-            {"precision": precision or "float32", "resize": "darknet"}
-            if cfg
-            else {"precision": precision or "auto"}
-        )
+        precision = precision or ("float32" if cfg else "auto")
         try:
-            detector = Detector(net, names=names, device=device, rect=rect, **darknet)
+            detector = Detector(net, names=names, device=device, rect=rect, precision=precision)
             chosen = detector.options(**options)  # impossible options are told before the first picture
             if size is not None:
                 detector.size = detector.checked_size(size)
@@ -213,7 +209,7 @@ def _photographs(
                 skipped(str(outcome.error))
                 answers.skip(str(outcome.error))
                 continue
-            target = None if targets is None else targets.name(outcome.picture)
+            target = None if targets is None else targets.name(outcome.picture, outcome.found.image_size)
             behind.put(finished, outcome.found, target)
             for record, text in behind.due():
                 answers.add(record, text)

@@ -84,7 +84,6 @@ def command(
     from yolo9000.export import STAGES, export
 
     net, source = _load(model, cfg, weights, data_root)
-    resize = "darknet" if cfg else None
     with tqdm(total=len(STAGES), delay=2, disable=None, leave=False, bar_format="{desc} {bar}") as bar:
 
         def tell(stage: str) -> None:
@@ -92,7 +91,7 @@ def command(
             bar.update(0 if stage == STAGES[0] else 1)
 
         try:
-            detector = Detector(net, names=names, precision="float32", resize=resize)
+            detector = Detector(net, names=names, precision="float32")
             written = export(
                 detector,
                 out,

@@ -137,7 +137,6 @@ def command(
             device=device,
             rect=rect,
             precision=precision or ("float32" if cfg else "auto"),
-            **({"resize": "darknet"} if cfg else {}),
         )
         if size is not None:
             detector.size = detector.checked_size(size)
