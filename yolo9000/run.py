@@ -205,7 +205,7 @@ class Run:
             save_checkpoint(self.out, self.done, self.state(), self.config.log.keep)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next batch depends on."""
+        """Everything that the next batch depends on, and what the network carries beside its weights."""
         return {
             "config": to_dict(self.config),
             "batch": self.done,
@@ -217,6 +217,9 @@ class Run:
             "judge": self.judge.state_dict(),
             "best": self.best,
             "random": torch.get_rng_state(),
+            "seen": self.net.seen + self.images,  # the network's own is of before the run
+            "names": self.net.names,
+            "defaults": self.net.defaults,
         }
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -205,7 +205,8 @@ def network_from_checkpoint(state: dict[str, Any]) -> Network:
     if state["average"]:
         values.update(state["average"]["values"])
     net.load_state_dict(values)
-    net.seen = state["batch"] * state["config"]["batch"]
+    net.seen = state.get("seen", state["batch"] * state["config"]["batch"])
+    net.names, net.defaults = state.get("names"), state.get("defaults", {})
     return net.eval()
 
 

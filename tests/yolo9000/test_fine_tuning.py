@@ -15,7 +15,7 @@ from yolo9000.errors import TrainingError
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.presets import yolo9000
-from yolo9000.start import build_network, own_rows
+from yolo9000.start import build_network, load_any, own_rows
 from yolo9000.train import train
 
 
@@ -53,7 +53,7 @@ def test_pictures_seen_before_count(folder: Path) -> None:
     net, _, maps = build_network(settings(folder).model, [store := Store(folder / "train.h5")])
     batches = Batches(settings(folder), [store], maps, seen=net.seen)
     assert [batches[k]["seen"] for k in range(2)] == [12_000, 12_004]
-    assert run(folder, settings(folder)).seen == 12_008
+    assert run(folder, settings(folder)).seen == load_any(str(folder / "run")).seen == 12_008
     last = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     never = run(folder, settings(folder, loss={"early_images": 12_000}), "never")
     assert not torch.equal(next(never.parameters()), next(run(folder, settings(folder), "a").parameters()))
@@ -64,6 +64,7 @@ def test_pictures_seen_before_count(folder: Path) -> None:
 
 def test_what_calibration_had_fitted_is_dropped(folder: Path) -> None:
     assert run(folder, settings(folder)).defaults == {"threshold": 0.3}
+    assert load_any(str(folder / "run")).defaults == {"threshold": 0.3}
     first = json.loads((folder / "run" / "log.jsonl").read_text().splitlines()[0])
     assert first["dropped"] == ["temperatures", "lambdas"]
 
