@@ -16,6 +16,7 @@ from data_prep.record import Category
 from data_prep.textfile import read_json, read_text
 from wordtree import WordTree
 from wordtree.naming import ClassTable, class_key, exact
+from wordtree.tables import delimiter
 
 # Tables that `map` may name: the first are wordtree's, the last ours.
 _WORDTREE_TABLES = ("coco", "voc", "det", "ilsvrc")
@@ -105,7 +106,9 @@ def _read_table(how: str, root: Path) -> ClassTable:
         tables = ", ".join([*_WORDTREE_TABLES, *_OWN_TABLES, "names"])
         raise DataError(f"map {how!r}: wanted one of {tables}, or a .csv, .tsv or .json file")
     if path.suffix != ".json":
-        return _rows(read_text(path), str(path), "\t" if path.suffix == ".tsv" else ",")
+        text = read_text(path)
+        said = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        return _rows(text, str(path), delimiter(path, "\n".join(said[:1])))
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(v, str | None) for v in content.values()):
         raise DataError(
@@ -114,10 +117,10 @@ def _read_table(how: str, root: Path) -> ClassTable:
     return ClassTable((name, (node or "", "")) for name, node in content.items())
 
 
-def _rows(text: str, where: str, delimiter: str) -> ClassTable:
+def _rows(text: str, where: str, between: str) -> ClassTable:
     table: dict[str, tuple[str, str]] = {}
     nodes: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1):
+    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=between), 1):
         if not row or row[0].lstrip().startswith("#"):
             continue
         if len(row) < 2 or not row[0].strip():

@@ -185,9 +185,10 @@ def check(file: Path, names: Path | None, labels: Path | None, map_file: Path | 
     """Check a tree FILE and say what it holds.
 
     Any file or folder that --tree takes (docs/hierarchy.md), read strictly. The first fault is named with its
-    file and line: exit status 1.
+    file and line: exit status 1. Ids that differ in case alone are warned of: they may be meant as one.
     """
     from wordtree.darknet import read_map
+    from wordtree.lookup import alike
 
     if (names or labels) and file.suffix != ".tree":
         raise click.UsageError("--names and --labels go with Darknet's .tree")
@@ -197,6 +198,9 @@ def check(file: Path, names: Path | None, labels: Path | None, map_file: Path | 
         facts["mapped"] = len(read_map(map_file, len(tree)))
     if as_json:
         return print_json(facts)
+    for ids in alike(tree.ids):
+        said = " and ".join(ids)
+        click.echo(f"warning: {said} differ only in case, hyphens or how accents are written", err=True)
     click.echo(f"{file}: sound")
     for key, value in facts.items():
         click.echo(f"{key:>12}  {value}")
@@ -217,7 +221,7 @@ def diff_(old: Path, new: Path | None, map_file: Path | None, as_json: bool) -> 
     """What must change in the tree OLD to get NEW (the built-in one).
 
     Nodes are compared by id: - removed, + added, > under another parent, ~ under another name. Exit status 1
-    if there is a difference.
+    if there is a difference, 2 where a tree cannot be read.
 
     --map carries a class layer over: its row k, made for OLD, is the row of the node that stands in line k
     of the map. (Line 0 is the first.)
@@ -225,7 +229,11 @@ def diff_(old: Path, new: Path | None, map_file: Path | None, as_json: bool) -> 
     from wordtree.darknet import write_map
     from wordtree.difference import diff
 
-    before, after = open_tree(old), open_tree(new)
+    try:
+        before, after = open_tree(old), open_tree(new)
+    except TreeError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None  # 1 says that they differ
     found = diff(before, after)
     if map_file:
         write_map(map_file, found.map)

@@ -59,10 +59,10 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """The value of JSON in UTF-8. TreeError if it is none, or an object has a key twice: one of the two would
-    be lost."""
+    """The value of JSON in UTF-8, with a byte order mark or without. TreeError if it is none, or an object
+    has a key twice: one of the two would be lost."""
     try:
-        return json.loads(data.decode(), object_pairs_hook=lambda pairs: _object(pairs, where))
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=lambda pairs: _object(pairs, where))
     except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and over-long integers
         raise TreeError(f"{where}: not JSON in UTF-8 ({error})") from error
 

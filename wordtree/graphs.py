@@ -102,7 +102,8 @@ class _GraphPaths(Paths):
 def from_networkx(graph: networkx.DiGraph) -> WordTree:
     """The tree of a directed graph without cycles, edges from parent to child.
 
-    Node attributes `name` and `gloss` are kept; siblings come in the order of the graph's nodes.
+    Node attributes `name`, or else `label`, and `gloss` are kept; siblings come in the order of the graph's
+    nodes.
     """
     if not graph.is_directed():
         raise TreeError("the graph has no directions; wanted edges from parent to child")
@@ -110,9 +111,10 @@ def from_networkx(graph: networkx.DiGraph) -> WordTree:
     if len(set(ids.values())) < len(ids):
         raise TreeError("two nodes of the graph are the same as text")
     data = dict(graph.nodes(data=True))
+    called = "name" if any("name" in facts for facts in data.values()) else "label"
     names, glosses = (  # None and NaN, which tables have for none, are not taken for words
         {ids[node]: str(facts[key]) for node, facts in data.items() if isinstance(facts.get(key), str | int)}
-        for key in ("name", "gloss")
+        for key in (called, "gloss")
     )
     parents = {ids[node]: [ids[above] for above in dict.fromkeys(graph.predecessors(node))] for node in graph}
     return from_parents(parents, names, glosses)

@@ -33,6 +33,20 @@ def plain(text: str) -> str:
     return " ".join(_folded(text).split())
 
 
+def alike(ids: Iterable[str]) -> list[tuple[str, ...]]:
+    """Those of several ids that are one as `plain`, which trees made by hand rarely mean; spelt out where
+    nobody could tell them apart by eye."""
+    groups: dict[str, list[str]] = {}
+    for one in ids:
+        groups.setdefault(plain(one), []).append(one)
+    found = []
+    for group in groups.values():
+        if len(group) > 1:
+            seen = len({unicodedata.normalize("NFC", one) for one in group}) == len(group)
+            found.append(tuple(group if seen else map(ascii, group)))
+    return found
+
+
 def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", text.casefold()).replace("_", " ").replace("-", " ")
 

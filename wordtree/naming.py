@@ -227,7 +227,7 @@ def read_names(path: str | Path) -> dict[str, str | None]:
     path = Path(path)
     if path.suffix == ".json":
         try:
-            categories = json.loads(read_whole(path).decode())["categories"]
+            categories = json.loads(read_whole(path).decode("utf-8-sig"))["categories"]
             return {c["name"]: c.get("synset") for c in categories}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise TreeError(

@@ -20,11 +20,12 @@ from wordtree.tree import WordTree
 
 
 def _rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Heading, and (line number, fields) of each row."""
+    """Heading, and (line number, fields) of each row; rows of nothing, which spreadsheets leave, are none."""
     try:
         text = read_whole(path).decode("utf-8-sig")  # spreadsheets put a byte order mark in front
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(path, text), strict=True)
         rows = [(reader.line_num, [field.strip() for field in row]) for row in reader]
+        rows = rows[:1] + [row for row in rows[1:] if any(row[1])]
     except UnicodeDecodeError as error:
         raise TreeError(f"{path}: not UTF-8 text ({error})") from error
     except csv.Error as error:
@@ -40,7 +41,8 @@ def _rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return heading, rows[1:]
 
 
-def _delimiter(path: str | Path, text: str) -> str:
+def delimiter(path: str | Path, text: str) -> str:
+    """What is between the fields: tabs in a .tsv, else what the first line of `text` has."""
     if Path(path).suffix.lower() == ".tsv":
         return "\t"
     heading = re.sub(r'"[^"]*"', "", re.split(r"[\r\n]", text, maxsplit=1)[0])
@@ -135,8 +137,6 @@ def read_ranks(path: str | Path) -> WordTree:
                     f"a {was} of {parent!r}; a name stands for one node"
                 )
             above = node
-        if above is None:
-            raise TreeError(f"{path}:{number}: an empty row")
     parents = {node: [parent] if parent else [] for node, (parent, *_) in place.items()}
     tree = from_parents(parents, place=lambda node: f"{path}:{place[node][2]}")
     columns = [ranks.index(place[node][1]) for node in tree.ids]
@@ -179,10 +179,10 @@ def _write(path: str | Path, heading: list[str], rows: list[list[str]]) -> None:
         for text in row:
             if text != text.strip():
                 raise TreeError(f"{path}: {text!r} begins or ends with a blank, which a table does not keep")
-    delimiter = "\t" if Path(path).suffix.lower() == ".tsv" else ","
-    if delimiter == "," and len(heading) == 1 and re.search("[;\t]", heading[0]):
+    between = "\t" if Path(path).suffix.lower() == ".tsv" else ","
+    if between == "," and len(heading) == 1 and re.search("[;\t]", heading[0]):
         raise TreeError(f"{path}: {heading[0]!r} alone would be read as several columns")
     stream = io.StringIO(newline="")
-    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(stream, delimiter=between, lineterminator="\n")
     writer.writerows([heading, *rows])
     write_whole(path, stream.getvalue().encode())

@@ -5,6 +5,7 @@ Not here: Darknet's text files (darknet.py) and the making of the default tree (
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import zlib
@@ -105,7 +106,14 @@ def load(path: str | Path) -> WordTree:
     if suffix == ".tree":
         names = path.with_suffix(".names")
         return WordTree.from_darknet(path, names if names.is_file() else None)
-    return _parse(read_whole(path), str(path))
+    data = read_whole(path)
+    begin = data.removeprefix(codecs.BOM_UTF8).lstrip()[:2]
+    if begin and suffix not in (".json", ".gz") and not begin.startswith((b"{", _GZIP)):
+        raise TreeError(
+            f"{path}: no form of a tree that is known here: JSON, .csv, .tsv, .graphml, Darknet's .tree, or "
+            "a folder of folders"
+        )
+    return _parse(data, str(path))
 
 
 def save(tree: WordTree, path: str | Path) -> None:

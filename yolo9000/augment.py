@@ -72,8 +72,8 @@ def resized_crop(
     config: AugmentConfig,
     random: np.random.Generator,
 ) -> Placement:
-    """A rectangle of a random share of the picture's area, within the picture, stretched onto the view and
-    turned a little (as classifiers are trained).
+    """A rectangle of a random share of the picture's area, cut where a side would be longer than the
+    picture's, stretched onto the view and turned a little (as classifiers are trained).
     """
     u = random.random(5)
     area = config.scale[0] + (config.scale[1] - config.scale[0]) * u[0]

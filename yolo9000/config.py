@@ -144,14 +144,18 @@ class PartConfig:
         _choice("data.kind", self.kind, ("boxed", "label", "unlabelled", "any"))
         if not 0 < self.share < 1e6:
             raise TrainingError(f"data.share of part {self.name!r} is a positive number; it is {self.share}")
+        if self.ignore_boxes and not self.names:
+            raise TrainingError(
+                f"data part {self.name!r}: with ignore_boxes and names = false its boxes would teach nothing"
+            )
         if self.sizes:
             _pixels(f"data.sizes of part {self.name!r}", self.sizes)
 
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """Weight decay is on convolution weights only (SPEC 3.3); batch norms, biases and everything
-    one-dimensional have none.
+    """Weight decay is on the weights of convolutions, class rows and sums of evidence only (SPEC 3.3); batch
+    norms, biases and everything one-dimensional have none.
     """
 
     name: str = "sgd"

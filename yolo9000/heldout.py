@@ -24,7 +24,7 @@ from yolo9000.hierarchy import Hierarchy
 from yolo9000.letterbox import rect_size
 from yolo9000.network import Network
 from yolo9000.options import Options, asked_rule
-from yolo9000.parts import Samples, label_map
+from yolo9000.parts import Samples, by_name, label_map
 from yolo9000.tasks import full_precision
 from yolo9000.voting import vote
 
@@ -157,7 +157,7 @@ class Truth:
 
     def __init__(self, stores: Sequence[Samples], where: np.ndarray, net: Network, tree: WordTree):
         if net.tree is None:
-            self.maps = [_by_name(net, store.tree.ids) for store in stores]
+            self.maps = [by_name(net.names, net.classes, store.tree.ids) for store in stores]
         else:
             self.maps = [label_map(store.tree.ids, tree.ids) for store in stores]
         self.samples = [self._sample(stores, *map(int, pair)) for pair in where]
@@ -271,28 +271,6 @@ class HeldOut:
                 else:
                     yield Output(places, placements, logits=out.float())
                 bar.update(len(places))
-
-
-def _by_name(net: Network, ids: Sequence[str]) -> np.ndarray | None:
-    """The class of a network without a tree for each class of the data, if both have names; None: they are
-    in the same order. Raises TrainingError for lists that differ."""
-    names = net.names or ()
-    place = {name: k for k, name in enumerate(names)}
-    strange = [name for name in ids if name not in place]
-    if len(place) < len(names) or len(strange) == len(ids):  # repeated names, or names against ids or numbers
-        place = {}
-    if place and strange:
-        raise TrainingError(
-            f"the network has no class {strange[0]!r}; pack the data with the names of its classes "
-            "(--flat --names FILE), or map them (--map FILE)"
-        )
-    if place:
-        return np.array([place[name] for name in ids], np.int64)
-    if len(ids) != net.classes:
-        raise TrainingError(
-            f"the network has {net.classes} classes and no tree; the data's labels are of another list"
-        )
-    return None
 
 
 def _same(item: Any) -> Any:

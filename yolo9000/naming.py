@@ -36,7 +36,8 @@ class Naming:
         self.named: list[tuple[int, int | None, int]] = []  # picture, answer (None: no box), truth
         self.rows: list[dict[str, float]] = []
         self.unasked = 0
-        self.logits: list[tuple[Tensor, list[int]]] = []
+        self.log_pr: list[tuple[Tensor, list[int]]] = []  # of the nodes that may occur as truth: `columns`
+        self.columns = torch.zeros(0, dtype=torch.int64)
         self.path = _paths_by_node(self.hierarchy)
 
     def add_boxes(self, out: LazyOutput, objectness: Tensor, truth: Any, places: np.ndarray) -> None:
@@ -62,7 +63,10 @@ class Naming:
             logs = self.hierarchy.log_conditionals(logits[k : k + 1])
             greedy, answer = self._walk(logs)
             self._add(truth, int(place), greedy[0], answer[0], labels, True)
-            self.logits.append((self.hierarchy.log_probabilities(logs)[0].half(), labels))
+            if not len(self.columns):
+                found = {n for of in truth.labels for n in of} | {n for n in truth.kinds if n >= 0}
+                self.columns = torch.tensor(sorted(found), device=logits.device)
+            self.log_pr.append((self.hierarchy.log_probabilities(logs)[0, self.columns], labels))
 
     def _walk(self, conditionals: Any) -> tuple[list[int], list[int]]:
         greedy = descent.descend(self.hierarchy, conditionals, "greedy").nodes
@@ -95,7 +99,7 @@ class Naming:
         if not self.rows:
             return {}
         columns = {key: np.array([row[key] for row in self.rows]) for key in self.rows[0]}
-        if self.logits:
+        if self.log_pr:
             columns |= self._top()
         pairs = [(answer, truth) for _, answer, truth in self.named if answer is not None]
         answers, truths = np.array(pairs, np.int64).reshape(-1, 2).T
@@ -118,11 +122,12 @@ class Naming:
 
     def _top(self) -> dict[str, np.ndarray]:
         """Whether the truth is the first, or among the first five, of the nodes that occur as truth."""
-        nodes = sorted({n for _, labels in self.logits for n in labels})
+        nodes = sorted({n for _, labels in self.log_pr for n in labels})
         column = {n: k for k, n in enumerate(nodes)}
+        occur = torch.isin(self.columns, torch.tensor(nodes, device=self.columns.device))
         first, five = [], []
-        for logs, labels in self.logits:
-            order = logs[nodes].argsort(descending=True).tolist()
+        for log_pr, labels in self.log_pr:
+            order = log_pr[occur].argsort(descending=True, stable=True).tolist()
             ranks = [order.index(column[n]) for n in labels]
             first.append(float(min(ranks) < 1))
             five.append(float(min(ranks) < 5))

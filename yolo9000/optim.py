@@ -12,8 +12,8 @@ from yolo9000.errors import TrainingError
 
 
 def make_optimiser(net: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over the parameters that learn; weight decay on weights of convolutions and class rows
-    only (SPEC 3.3).
+    """SGD or AdamW over the parameters that learn; weight decay on weights of convolutions, class rows
+    and sums of evidence only (SPEC 3.3).
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     used = set()

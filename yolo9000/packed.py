@@ -8,7 +8,7 @@ norm (network.py) and no choice of precision (detector.py).
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -152,11 +152,21 @@ class PackedConvolution(Programmed):
         self._places = ([spec.padding] * 2, [spec.stride] * 2, [spec.dilation] * 2, spec.groups)
         self._activation = spec.activation
         self._channels = unit.conv.weight.shape[1]
-        # Opaque to everything but oneDNN, so no buffers, which a state dict would try to read.
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
-            unit.conv.weight.detach(), *self._places, [1, self._channels, *grid]
-        )
+        self._grid = grid
+        self._weight = self._laid_out(unit.conv.weight.detach())
         self._bias = unit.conv.bias.detach().clone()
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        """Opaque to everything but oneDNN, so no buffer, which a state dict would try to read."""
+        shape = [1, self._channels, *self._grid]
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self._places, shape)
+
+    def __getstate__(self) -> dict[str, Any]:  # what is opaque cannot be copied
+        return {**super().__getstate__(), "_weight": self._weight.to_dense()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._weight = self._laid_out(self._weight)
 
     def packed(self, x: Tensor) -> Tensor:
         name, values = _ACTIVATIONS[self._activation]

@@ -165,3 +165,27 @@ def label_map(store_ids: Sequence[str], tree_ids: Sequence[str]) -> np.ndarray |
         return None
     index = {wnid: k for k, wnid in enumerate(tree_ids)}
     return np.array([index.get(wnid, -1) for wnid in store_ids], np.int64)
+
+
+def by_name(names: Sequence[str] | None, classes: int, ids: Sequence[str]) -> np.ndarray | None:
+    """The class of a network without a tree for each class of the data, (len(ids),), if both have names;
+    None: they are in the same order. names: of the network's classes. Raises TrainingError for lists that
+    differ.
+    """
+    names = names or ()
+    place = {name: k for k, name in enumerate(names)}
+    strange = [name for name in ids if name not in place]
+    if len(place) < len(names) or len(strange) == len(ids):  # repeated names, or names against ids or numbers
+        place = {}
+    if place and strange:
+        raise TrainingError(
+            f"the network has no class {strange[0]!r}; pack the data with the names of its classes "
+            "(--flat --names FILE), or map them (--map FILE)"
+        )
+    if place:
+        return np.array([place[name] for name in ids], np.int64)
+    if len(ids) != classes:
+        raise TrainingError(
+            f"the network has {classes} classes and no tree; the data's labels are of another list"
+        )
+    return None

@@ -219,6 +219,7 @@ class Run:
             "random": torch.get_rng_state(),
             "seen": self.net.seen + self.images,  # the network's own is of before the run
             "names": self.net.names,
+            "class_map": self.net.class_map,
             "defaults": self.net.defaults,
         }
 

@@ -20,7 +20,7 @@ from yolo9000.config import ModelConfig
 from yolo9000.distill import class_branch, class_labels, copy_class_rows
 from yolo9000.errors import ModelError, TrainingError
 from yolo9000.network import Network
-from yolo9000.parts import Samples, label_map
+from yolo9000.parts import Samples, by_name, label_map
 from yolo9000.spec import AveragePool, Convolution, NetworkSpec, Reorg, RoiAverage, Route
 from yolo9000.twin import add_box_twin, add_twin, copy_twin
 
@@ -58,7 +58,7 @@ def build_network(
                     f"model.tree = {config.tree!r} is another tree than that of the network to start from; "
                     "carry it over first (yolo9000 edit --tree), or leave model.tree out"
                 )
-            tree = net.tree = tree or wanted
+            tree = tree or attach(net, wanted, config.tree)
         if config.known:
             if tree is None:
                 raise TrainingError("model.known wants a network over a tree; model.start has none")
@@ -75,12 +75,7 @@ def build_network(
     maps = []
     for store in stores:
         if tree is None:
-            if len(store.tree) != net.classes:
-                raise TrainingError(
-                    f"the network has {net.classes} classes and no tree, the data's tree {len(store.tree)} "
-                    "nodes; name the network's with model.tree"
-                )
-            maps.append(None)
+            maps.append(by_name(net.names, net.classes, store.tree.ids))
         else:
             maps.append(label_map(store.tree.ids, tree.ids))
     if tree is not None:
@@ -101,6 +96,21 @@ def build_network(
                 f"give each one: yolo9000 edit --row {missing[0]}"
             )
     return net, tree, maps
+
+
+def attach(net: Network, tree: WordTree, name: str) -> WordTree:
+    """Gives a tree to a network without one, and returns it; its nodes are the network's classes, in order.
+    name: what model.tree says. Raises TrainingError where the network's classes have names and the nodes
+    others, or another order.
+    """
+    names = net.names or ()
+    if set(names) & {*tree.names, *tree.ids} and tuple(names) not in (tree.names, tree.ids):
+        raise TrainingError(
+            f"model.tree = {name!r}: its nodes are not the classes of the network to start from, one by one "
+            "in their order; leave it out, and the data's classes are found by their names"
+        )
+    net.tree, net.names = tree, None  # a tree carries its own names
+    return tree
 
 
 def nodes_named(stores: Sequence[Samples]) -> list[str]:
@@ -207,6 +217,7 @@ def network_from_checkpoint(state: dict[str, Any]) -> Network:
     net.load_state_dict(values)
     net.seen = state.get("seen", state["batch"] * state["config"]["batch"])
     net.names, net.defaults = state.get("names"), state.get("defaults", {})
+    net.class_map = state.get("class_map")
     return net.eval()
 
 

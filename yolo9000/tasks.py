@@ -122,11 +122,13 @@ def _mean_each(values: Tensor, rows: Tensor, count: int) -> Tensor:
 
 def image_nodes(batch: Batch) -> tuple[Tensor, Tensor]:
     """All (row, node) pairs of a batch: (P,) each, rows rising, a node once a picture; boxed pictures' from
-    their boxes.
+    their boxes, those whose names count.
     """
     rows, nodes = [], []
     for row, target in enumerate(batch.targets):
         found = target["labels"] if "labels" in target else target["image_labels"]
+        if "named" in target:
+            found = found[target["named"]]
         found = torch.unique(found)
         rows.append(torch.full_like(found, row))
         nodes.append(found)

@@ -6,6 +6,7 @@ Detecting on them is pipeline.py's, as on any pictures."""
 import os
 import re
 import threading
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -39,11 +40,12 @@ class Capture(Protocol):
 
 
 class Film:
-    """The frames of a film file, each once, in order; iterate it once.
+    """The frames of a film file, each once, in order: an iterator, which goes on where it was.
 
-    Attributes: path, rate (frames a second), size ((width, height) of the first frame), expected (how many
-    frames the file claims, 0 where it does not), given (how many came so far). Raises ImageError for a file
-    that is none, cannot be decoded or has no frame.
+    Attributes: path, rate (frames a second, the mean where it changes), size ((width, height) of the first
+    frame), expected (how many frames the file claims, 0 where it does not), seconds (of each frame given so
+    far when it is shown, from the first on). Raises ImageError for a file that is none, cannot be decoded or
+    has no frame.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -68,19 +70,32 @@ class Film:
         if not good or first is None:
             self.close()
             raise ImageError(f"{path}: a film without a frame that can be decoded")
-        self._first = _to_rgb(first)
+        self._first: Any = first
         self.size = (first.shape[1], first.shape[0])
-        self.given = 0
+        self._place = cv2.CAP_PROP_POS_MSEC
+        self._began = self._capture.get(self._place)
+        self.seconds = array("d")
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        frame = self._first
-        del self._first
-        while frame is not None:
-            self.given += 1
-            yield frame
-            good, raw = self._capture.read()
-            frame = _to_rgb(raw) if good else None
-        self.close()
+    def __iter__(self) -> "Film":
+        return self
+
+    def __next__(self) -> np.ndarray:
+        frame, self._first = self._first, None
+        if frame is None:
+            good, frame = self._capture.read()
+            if not good:
+                self.close()
+                raise StopIteration
+        self.seconds.append(self._seconds())
+        return _to_rgb(frame)
+
+    def _seconds(self) -> float:
+        """When the frame read last is shown; by the rate where the file says nothing that can be."""
+        if not self.seconds:
+            return 0.0
+        said = (self._capture.get(self._place) - self._began) / 1000
+        after = self.seconds[-1]
+        return said if np.isfinite(said) and said > after else after + 1 / self.rate
 
     def close(self) -> None:
         self._capture.release()

@@ -57,6 +57,14 @@ def test_a_file_says_it(tmp_path, tree, name, text):
     assert set(found.unmapped) == {3}
 
 
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_fields_are_apart_as_in_tables_of_trees(tmp_path, tree, sign):
+    text = f"# one; two, three\n\nant{sign}{tree.ids[1]}\nbee{sign}{sign}unwanted\n"
+    (tmp_path / "m.csv").write_text(text)
+    found = mapped(["ant", "bee"], tree, "m.csv", tmp_path)
+    assert found.nodes == {0: 1} and "unwanted" in found.left_out[1]
+
+
 def test_a_file_may_use_the_data_sets_numbers(tmp_path, tree):
     (tmp_path / "m.csv").write_text("0,n00000004\n")
     assert mapped(["hund"], tree, "m.csv", tmp_path).nodes == {0: 3}

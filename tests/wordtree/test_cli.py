@@ -57,7 +57,7 @@ def test_ambiguous_name():
         (["path", "99999"], 1, "the nodes 0 to 9417"),
         (["path", "--", "-5"], 1, "the nodes 0 to 9417"),
         (["path", "pug.n.77"], 2, "pug"),
-        (["diff", "no/such.tree"], 1, "cannot be read"),
+        (["diff", "no/such.tree"], 2, "cannot be read"),
         (["path", "\udcff"], 2, "no node is called"),
         (["show", "--tree", "/dev/null"], 1, "/dev/null: not JSON"),
         (["path"], 2, "Missing argument"),

@@ -155,6 +155,22 @@ def test_each_name_stays_in_its_rank(tmp_path, text):
     assert (tmp_path / "again.csv").read_text() == text
 
 
+def test_rows_of_nothing_are_none(tmp_path):
+    for text in ("k,s\na,b\n,\n\n,\n", "child,parent\n\n,\nb,a\n , \n"):
+        (tmp_path / "t.csv").write_text(text)
+        assert read_table(tmp_path / "t.csv").ids == ("a", "b")
+
+
+def test_check_warns_of_ids_that_may_be_one(tmp_path):
+    rows = ["k,s", "Felidae,a", "felidae,b", "\u00e9quid\u00e9,c", "e\u0301quide\u0301,d", "Canidae,e"]
+    (tmp_path / "t.csv").write_text("\n".join(rows), encoding="utf-8")
+    result = CliRunner().invoke(cli, ["check", str(tmp_path / "t.csv")])
+    assert result.exit_code == 0 and "sound" in result.stdout
+    first, second = result.stderr.splitlines()
+    assert "Felidae and felidae differ only in case" in first
+    assert "'\\xe9quid\\xe9' and 'e\\u0301quide\\u0301' differ only" in second
+
+
 def test_headings_of_edges_are_told_from_ranks(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Child,Parent,NAME\ndog,animal,Dog\nanimal,,Animal\n")
@@ -188,7 +204,6 @@ def test_headings_of_edges_are_told_from_ranks(tmp_path):
         ("kingdom,kingdom\na,b\n", "t.csv:1: the heading"),
         ("k,s\na,b\nc,b\n", "t.csv:3: 'b' is a s of 'c', but in line 2"),
         ("k,s\na,b\nb,\n", "t.csv:3: 'b' is a k"),
-        ("k,s\na,b\n,\n", "t.csv:3: an empty row"),
         ('k,s\na,"b\n', "t.csv:"),
     ],
 )
@@ -271,6 +286,15 @@ def test_graphs():
     ladder = {f"{k}{side}": [f"{k - 1}a", f"{k - 1}b"] if k else [] for k in range(30) for side in "ab"}
     with pytest.raises(TreeError, match="over 20,000,000 steps"):
         from_parents(ladder)
+
+
+def test_a_label_is_a_name_where_no_node_has_one(tmp_path):
+    graph = networkx.DiGraph([(1, 2), (1, 3)])
+    networkx.set_node_attributes(graph, {1: "Felidae", 2: "Felis"}, "label")
+    networkx.write_graphml(graph, tmp_path / "t.graphml")
+    assert WordTree.load(tmp_path / "t.graphml").names == ("Felidae", "Felis", "3")
+    graph.nodes[3]["name"] = "Panthera"
+    assert from_networkx(graph).names == ("1", "2", "Panthera")
 
 
 def test_graphml_that_is_none(tmp_path):

@@ -99,7 +99,6 @@ def test_missing_columns(columns, missing):
         gzip.compress(json.dumps(WordTree(["a"], [-1]).to_dict()).encode())[:-9],
         gzip.compress(json.dumps(WordTree(["a"], [-1]).to_dict()).encode()) + b"more",
         json.dumps(WordTree(["a"], [-1]).to_dict()).encode("utf-16"),
-        b"\xef\xbb\xbf" + json.dumps(WordTree(["a"], [-1]).to_dict()).encode(),
         json.dumps({**WordTree(["a"], [-1]).to_dict(), "ids": []}).encode(),
         json.dumps({**WordTree(["a"], [-1]).to_dict(), "names": []}).encode(),
         json.dumps({**WordTree(["a"], [-1]).to_dict(), "names": ["\ud800"]}).encode(),
@@ -110,6 +109,19 @@ def test_files_that_are_none(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(TreeError, match=r"t\.json"):
         WordTree.load(path)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    tree = WordTree(["a"], [-1])
+    for name in ("t.json", "t", "t.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + json.dumps(tree.to_dict()).encode())
+        assert WordTree.load(tmp_path / name).fingerprint == tree.fingerprint
+
+
+def test_what_has_no_known_form_is_told_so(tmp_path):
+    (tmp_path / "t.nwk").write_text("((a,b)c,d)e;")
+    with pytest.raises(TreeError, match=r"t\.nwk: no form of a tree that is known here: JSON, \.csv"):
+        WordTree.load(tmp_path / "t.nwk")
 
 
 def test_a_truncated_file_never_passes(tmp_path):

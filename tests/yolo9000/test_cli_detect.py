@@ -310,7 +310,7 @@ def test_rules_that_list_nodes_as_typed(run, model, tmp_path):
     depth = found("--level", 1)
     assert depth and all(detector.tree.depth(detector.tree.index(name)) <= 1 for name in depth)
     listed = tmp_path / "nodes.txt"
-    listed.write_text("n8\nn2\n", encoding="utf-8")
+    listed.write_text("n8\nn2\n", encoding="utf-8-sig")  # as Windows' editors write it
     for given in ("husky,vehicle", str(listed)):
         assert set(found("--level", given)) <= {"husky", "vehicle"}
         answers = detector(tmp_path / "x.png", threshold=0.05, vocabulary=["husky", "vehicle"])

@@ -86,6 +86,11 @@ def test_mistakes_are_named_with_file_key_and_remedy(small: Path, text: str, wor
         assert word in str(error.value)
 
 
+def test_a_part_teaches_something(small: Path) -> None:
+    with pytest.raises(TrainingError, match="would teach nothing"):
+        load_config(small, ("data.0.names=false", "data.0.ignore_boxes=true"))
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

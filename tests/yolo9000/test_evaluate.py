@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from data_prep import Sample, Store, StoreWriter
 from tests.yolo9000 import toys
+from tests.yolo9000.small import small_classifier
 from wordtree import WordTree
 from yolo9000 import augment
 from yolo9000.cli import calibrate
@@ -194,6 +195,20 @@ def test_other_rules_name_pictures(store: Store) -> None:
     for given, words in (({"rule": "hedge"}, "calibrate"), ({"vocabulary": ["pink"]}, "pink")):
         with pytest.raises(TrainingError, match=words):
             scores(**given)
+
+
+def test_a_classifiers_first_is_the_most_probable_by_however_little(tmp_path: Path) -> None:
+    net = small_classifier()
+    conv = net.layers[-3].conv
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.bias.copy_(torch.tensor([-2.0008, -2.0002, -2.0004, -9, -9, -9]))
+    with StoreWriter(tmp_path / "x.h5", WordTree.flat(list("abcdef"))) as writer:
+        for k, label in enumerate((0, 1, 1, 2)):
+            one = toys.square_sample(k, boxed=False)
+            writer.add(dataclasses.replace(one, image_labels=np.array([label])))
+    found = evaluate(net, [Store(tmp_path / "x.h5")], QUICK)["labels"]
+    assert (found["top1"], found["top5"]) == (0.5, 1)
 
 
 def test_an_unsure_answer_is_the_parent(store: Store) -> None:

@@ -1,20 +1,23 @@
 """Runs that go on from a model: what it brings along, what holds no longer, what it cannot learn."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from data_prep import Store
+from data_prep import Store, StoreWriter
 from tests.yolo9000 import toys
+from wordtree import WordTree
 from yolo9000 import Detector
 from yolo9000.batches import Batches
 from yolo9000.config import ModelConfig, TrainConfig, from_dict
 from yolo9000.errors import TrainingError
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
-from yolo9000.presets import yolo9000
+from yolo9000.presets import yolo9000, yolov2
 from yolo9000.start import build_network, load_any, own_rows
 from yolo9000.train import train
 
@@ -79,6 +82,47 @@ def test_a_model_runs_at_a_size_that_it_was_trained_at(folder, own, sizes, wante
     made = run(folder, settings(folder, input={"sizes": sizes}))
     assert Detector(made).size == (wanted, wanted)
     assert ("size" in made.defaults) == bool(own or wanted != 64)
+
+
+def flat(folder: Path, names: list[str]) -> Path:
+    """Squares of four colours, boxed, packed with the classes in this order."""
+    with StoreWriter(folder / "flat.h5", WordTree.flat(names)) as writer:
+        for k in range(8):
+            one = toys.square_sample(k)
+            labels = [names.index(toys.TREE.ids[label]) for label in one.labels]
+            writer.add(replace(one, labels=np.array(labels, np.int64)))
+    return folder / "flat.h5"
+
+
+def test_classes_without_a_tree_are_learnt_by_name(folder: Path) -> None:
+    """As they are evaluated: whatever the order of the data's classes, and whether it has them all."""
+    leaves = [toys.TREE.ids[k] for k in toys.COLOURS]
+    net = Network(yolov2(len(leaves), image_size=64, slim=0.02))
+    net.names = tuple(leaves)
+    save_model(net, folder / "start.safetensors")
+    model = settings(folder).model
+
+    def learnt(order: list[str], seed: int = 0) -> list[torch.Tensor]:
+        store = flat(folder, order)
+        made = load_model(train(settings(folder, seed=seed), [store], folder / str(order[0])).model)
+        assert made.names == tuple(leaves)
+        return list(made.parameters())
+
+    for one, other in zip(learnt(leaves), learnt(leaves[::-1]), strict=True):
+        assert torch.equal(one, other)
+    store = Store(flat(folder, [*leaves[::-1], "plaid"]))
+    with pytest.raises(TrainingError, match="no class 'plaid'"):
+        build_network(model, [store])
+    store = Store(flat(folder, leaves[::-1]))
+    with pytest.raises(TrainingError, match="leave it out"):
+        build_network(replace(model, tree="flat"), [store])
+    store = Store(flat(folder, leaves))
+    made = run_on(folder, settings(folder, model={**vars(model), "tree": "flat"}))
+    assert made.tree.ids == tuple(leaves) and made.names is None
+
+
+def run_on(folder: Path, config: TrainConfig) -> Network:
+    return load_model(train(config, [folder / "flat.h5"], folder / "flat", progress=False).model)
 
 
 def test_what_darknet_trained_sees_pictures_as_it_is_trained_on_here(folder: Path) -> None:

@@ -1,13 +1,14 @@
 """Packed networks give what the networks they were made of give."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.yolo9000.small import FORMS, TREE, detector_spec, randomise, small_detector
+from tests.yolo9000.small import FORMS, TREE, detector_spec, picture, randomise, small_detector
 from yolo9000 import packed
 from yolo9000.blocks import ConvolutionUnit, max_pool
 from yolo9000.detector import Detector
@@ -200,6 +201,18 @@ def test_rows_whose_changes_nobody_counts_are_copied():
     assert net.layers[-1].rows.weight.is_inference()
     detector = Detector(net)
     assert detector._loan is None and detector.run(images(1, 3, 64, 64)).weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_detector_is_copied_whole(precision, copied):
+    detector = Detector(small_detector("shared"), precision=precision)
+    wanted = detector(picture(), threshold=0.1).to_dict()
+    for _ in range(2):  # also one that has run
+        twin = copied(detector)
+        assert twin(picture(), threshold=0.1).to_dict() == wanted and wanted["detections"]
+        for _ in range(45):
+            detector(picture())
 
 
 def test_a_copied_loan_goes_by_its_own_rows():

@@ -48,6 +48,20 @@ def probability(tree: WordTree, logits: torch.Tensor, node: int) -> float:
     return total
 
 
+def test_boxes_whose_names_nobody_vouches_for_name_no_picture() -> None:
+    boxes = {"boxes": [[0.5, 0.5, 0.2, 0.2]] * 2, "labels": [CAT, HUSKY]}
+    task, net, batch = task_of(TREE, boxes | {"named": [0, 0]}, boxes | {"named": [1, 0]}, boxes)
+    for target in batch.targets[:2]:
+        target["named"] = target["named"].bool()
+    loss = task.loss(net, batch)["loss"]
+    said = net.said.detach()
+    cat, both = (math.log(probability(TREE, said[k], CAT)) for k in (1, 2))
+    both = (both + math.log(probability(TREE, said[2], HUSKY))) / 2
+    assert loss.item() == pytest.approx(-(cat + both) / 3, rel=1e-5)
+    loss.backward()
+    assert not net.said.grad[0].any() and net.said.grad[1:].any()
+
+
 @pytest.mark.parametrize("tree", [TREE, WordTree.flat(list("abcdef"))])
 def test_equals_the_formula(tree: WordTree) -> None:
     targets = (

@@ -2,6 +2,7 @@
 
 import json
 import queue
+import struct
 import threading
 from pathlib import Path
 
@@ -53,6 +54,47 @@ def film(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("film") / "film.mp4", 12)
 
 
+def slowed(path: Path, first: int, factor: int) -> None:
+    """Shows all frames of an .mp4 but the first ones for so many times as long: another stts box, in which
+    pairs (frames, length) stand, and an edit list that is none any more."""
+    film = bytearray(path.read_bytes())
+
+    def box(names: list[bytes], start: int = 0, end: int | None = None) -> list[int]:
+        while start < (len(film) if end is None else end):
+            length, name = struct.unpack(">I4s", film[start : start + 8])
+            if name == names[0]:
+                return [start, *(box(names[1:], start + 8, start + length) if names[1:] else [])]
+            start += length
+        return []
+
+    edits = box([b"moov", b"trak", b"edts"])
+    film[edits[-1] + 4 : edits[-1] + 8] = b"free"
+    *above, place = box([b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"])
+    size, _, _, pairs, count, length = struct.unpack(">I4sIIII", film[place : place + 24])
+    assert (size, pairs) == (24, 1)
+    values = (32, b"stts", 0, 2, first, length, count - first, factor * length)
+    film[place : place + 24] = struct.pack(">I4sIIIIII", *values)
+    for where in above:  # every box around it is longer now
+        film[where : where + 4] = struct.pack(">I", struct.unpack(">I", film[where : where + 4])[0] + 8)
+    path.write_bytes(film)
+
+
+class Behind:
+    """A capture that says other times."""
+
+    def __init__(self, capture: video.Capture, time) -> None:
+        self.capture, self.time = capture, time
+
+    def read(self):
+        return self.capture.read()
+
+    def get(self, which: int) -> float:
+        return self.time() if which == cv2.CAP_PROP_POS_MSEC else self.capture.get(which)
+
+    def release(self) -> None:
+        self.capture.release()
+
+
 class Hand:
     """A camera moved by hand: `show` gives a frame and returns when it was taken in."""
 
@@ -84,12 +126,37 @@ class Hand:
             assert self._asked.wait_for(lambda: self.reads >= wanted, 10)
 
 
+def test_frames_have_their_own_times_where_the_rate_changes(run, model, tmp_path):
+    slowed(write(tmp_path / "film.mp4", 8), first=5, factor=7)
+    wanted = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.2, 1.9]
+    film = Film(tmp_path / "film.mp4")
+    next(film)
+    assert len(list(film)) == 7  # it goes on where it was
+    np.testing.assert_allclose(film.seconds, wanted, atol=1e-3)
+    words = ("--model", model, "--out", tmp_path / "out.mp4", "--json")
+    status, out, err = run("detect", tmp_path / "film.mp4", *words)
+    assert (status, err) == (0, "")
+    seconds = [one["seconds"] for one in json.loads(out)["pictures"]]
+    np.testing.assert_allclose(seconds, wanted, atol=2e-3)
+    assert Film(tmp_path / "out.mp4").expected == 8
+
+
+def test_times_that_cannot_be_are_counted_by_the_rate(film, monkeypatch):
+    opened = Film(film)
+    times = iter([100.0, 90.0, float("nan"), 350.0])
+    monkeypatch.setattr(opened, "_capture", Behind(opened._capture, lambda: next(times)))
+    for _ in range(5):
+        next(opened)
+    np.testing.assert_allclose(opened.seconds, [0, 0.1, 0.2, 0.3, 0.35])
+
+
 @pytest.mark.parametrize("suffix", sorted(video.CODECS))
 def test_what_is_written_is_read(suffix, tmp_path):
     film = Film(write(tmp_path / f"film{suffix}", 9, 12.5))
     assert (film.size, film.rate, film.expected) == (SIZE, 12.5, 9)
     frames = list(film)
-    assert film.given == len(frames) == 9
+    assert list(film) == [] and len(film.seconds) == len(frames) == 9
+    np.testing.assert_allclose(film.seconds, np.arange(9) / 12.5, atol=1e-3)
     for k, one in enumerate(frames):
         assert one.shape == (64, 96, 3) and one.dtype == np.uint8
         np.testing.assert_allclose(grey(one), 20 + 8 * k, atol=4)
@@ -240,8 +307,20 @@ def test_a_film_into_a_folder_in_lines_and_cut_short(run, model, film, tmp_path)
     assert len(json.loads((tmp_path / "found" / "detections.json").read_text())["pictures"]) == 5
 
 
+def ended(monkeypatch, frames: int, how: type[BaseException]) -> None:
+    """Films end so after so many frames."""
+    given = Film.__next__
+
+    def next_or_not(self: Film) -> np.ndarray:
+        if len(self.seconds) == frames:
+            raise how
+        return given(self)
+
+    monkeypatch.setattr(Film, "__next__", next_or_not)
+
+
 def test_a_film_that_breaks_off_is_told(run, model, film, tmp_path, monkeypatch):
-    monkeypatch.setattr(Film, "__iter__", lambda self: (frame(k) for k in range(3)))
+    ended(monkeypatch, 3, StopIteration)
     status, out, err = run("detect", film, "--model", model, "--json-lines")
     assert status == 0 and len(out.splitlines()) == 3
     assert "ends after 3 frames of the 12 it claims" in err
@@ -286,11 +365,7 @@ def test_a_film_in_a_folder_replaces_an_earlier_runs_alone(run, model, film, tmp
 
 
 def test_an_interrupted_film_is_not_left_in_halves(run, model, film, tmp_path, monkeypatch):
-    def interrupted(self):
-        yield from (frame(k) for k in range(4))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Film, "__iter__", interrupted)
+    ended(monkeypatch, 4, KeyboardInterrupt)
     status, _, err = run("detect", film, "--model", model, "--out", tmp_path)
     assert status == 130 and err.strip() == "interrupted"
     assert list(tmp_path.iterdir()) == []

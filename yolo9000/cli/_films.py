@@ -53,11 +53,13 @@ def detect(
         began = clock()
         total = None if live else min(filter(None, (most, frames.expected or None)), default=None)
         try:
-            for outcome in tqdm(found, total=total, unit=" frames", delay=2, disable=None, leave=False):
-                seconds = clock() - began if live else None
+            for k, outcome in enumerate(
+                tqdm(found, total=total, unit=" frames", delay=2, disable=None, leave=False)
+            ):
+                seconds = clock() - began if live else frames.seconds[k]
                 behind.put(_drawn, outcome.found, seconds, recorder is not None)
-                _take(behind.due(), answers, name, recorder, frames.rate)
-            _take(behind.due(rest=True), answers, name, recorder, frames.rate)
+                _take(behind.due(), answers, name, recorder, live)
+            _take(behind.due(rest=True), answers, name, recorder, live)
         except KeyboardInterrupt:
             if not live:
                 raise
@@ -67,25 +69,25 @@ def detect(
 
 
 def _drawn(
-    found: "Detections", seconds: float | None, wanted: bool
-) -> tuple["Detections", float | None, np.ndarray | None]:
+    found: "Detections", seconds: float, wanted: bool
+) -> tuple["Detections", float, np.ndarray | None]:
     return found, seconds, np.asarray(found.draw()) if wanted else None
 
 
 def _take(
-    due: Iterator[tuple["Detections", float | None, np.ndarray | None]],
+    due: Iterator[tuple["Detections", float, np.ndarray | None]],
     answers: Answers,
     name: str,
     recorder: video.Recorder | None,
-    rate: float,
+    live: bool,
 ) -> None:
-    """Pass on the results that are due. Their place in time is a camera's clock or a film's rate."""
+    """Pass on the results that are due. A film that is written has every frame of a film once, a camera's for
+    as long as it was the newest."""
     for found, seconds, drawn in due:
         if recorder is not None:
-            recorder.write(drawn, seconds)
-        at = answers.count / rate if seconds is None else seconds
-        record = {"frame": answers.count, "seconds": round(at, 3), **found.to_dict(), "source": name}
-        answers.add(record, table(found, f"{name}  frame {answers.count}  {at:.2f} s"))
+            recorder.write(drawn, seconds if live else None)
+        record = {"frame": answers.count, "seconds": round(seconds, 3), **found.to_dict(), "source": name}
+        answers.add(record, table(found, f"{name}  frame {answers.count}  {seconds:.2f} s"))
 
 
 def _report(

@@ -194,7 +194,7 @@ class Nodes(click.ParamType):
         parts = value.split(",")
         try:
             if Path(value).is_file():
-                parts = Path(value).read_text(encoding="utf-8").splitlines()
+                parts = Path(value).read_text(encoding="utf-8-sig").splitlines()
             elif value.endswith((".txt", ".names", ".list")):  # no node is called so
                 self.fail(f"{value}: no such file", param, ctx)
         except (OSError, ValueError) as error:
