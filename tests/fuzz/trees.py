@@ -198,6 +198,7 @@ def open_table(folder: Path) -> Iterator[Check]:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
         heading = [cell.strip().casefold() for cell in rows[0]]
         cells = [[cell.strip() for cell in row] for row in rows[1:]]
+        cells = [row for row in cells if any(row)]  # a row of nothing is none
         if "child" in heading and "parent" in heading:
             child, parent = heading.index("child"), heading.index("parent")
             edges = {(row[parent], row[child]) for row in cells if row[parent]}

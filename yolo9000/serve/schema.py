@@ -108,10 +108,6 @@ def read_query(text: bytes) -> Query:
     """What follows the question mark of an address. Raises RequestValidationError."""
     given = QueryParams(text)
     lists = ("level", "vocabulary")
-    twice = [name for name in given if name not in lists and len(given.getlist(name)) > 1]
-    if twice:
-        wrong = {"type": "value_error", "loc": ("query", twice[0]), "msg": "given more than once"}
-        raise RequestValidationError([{**wrong, "input": given.getlist(twice[0])}])
     try:
         fields = {name: given.getlist(name) if name in lists else given[name] for name in given}
         return Query.model_validate(fields)

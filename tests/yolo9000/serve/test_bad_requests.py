@@ -167,8 +167,6 @@ QUERIES = {
         "max_detections=100000000000",
         "candidates=2",
         "size=100000",
-        "threshold=0.3&threshold=0.9",
-        "rule=leaf&threshold=0.3&rule=leaf",
         "batch=4",
         "source=/etc/passwd",
     ),
