@@ -19,9 +19,10 @@ def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     """Read one file of CVAT's format "for images".
 
     <box> is a box (turned ones by the upright box about them), <polygon> the box about its corners, <tag> a
-    label of the picture; with tags alone in the whole file nobody drew boxes. Attributes called `difficult`
-    and `iscrowd` are kept. Other shapes are faults: no box is meant by them. Categories are named, their keys
-    are the names, in the order of the file's labels.
+    label of the picture. Where there is any shape, boxes were drawn; where there are tags alone, nobody drew
+    any; where there is neither, nothing is there, unless the whole file has tags alone. Attributes called
+    `difficult` and `iscrowd` are kept. Other shapes are faults: no box is meant by them. Categories are
+    named, their keys are the names, in the order of the file's labels.
 
     Raises:
         DataError: not such a file, or tracks of a video, whose pictures have no names.
@@ -53,9 +54,9 @@ def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     read_xml(path, "annotations", {"label": label, "image": image, "track": track}, _LIMIT)
     if not records:
         raise DataError(f"{path}: no <image> in it")
-    boxed = kinds != {"tag"}
-    ordered = tuple(replace(records[name], boxed=boxed) for name in sorted(records))
-    return Records(ordered, categories, tuple(faults))
+    if kinds == {"tag"}:
+        records = {name: replace(record, boxed=False) for name, record in records.items()}
+    return Records(tuple(records[name] for name in sorted(records)), categories, tuple(faults))
 
 
 def _record(name: str, image: Element, categories: dict[str, Category], faults: list[Fault]) -> Record:
@@ -85,6 +86,7 @@ def _record(name: str, image: Element, categories: dict[str, Category], faults: 
         difficult=np.asarray([difficult for _, difficult in marks], bool),
         image_categories=tuple(dict.fromkeys(labels)),
         size=(width, height) if width and height else None,
+        boxed={shape.tag for shape in image} != {"tag"},
     )
 
 

@@ -40,8 +40,9 @@ def read_labelstudio(path: Path | str, pictures: Lookup, field: str | None = Non
 
     field: "annotations", or "predictions" where those are the truth; the default is annotations. Of several
         annotations of a task one marked as ground truth counts, else the last, cancelled ones never. A task
-        that nobody annotated is left out as "missing labels"; an annotation without any region says that
-        nothing is there, unless the export holds choices only.
+        that nobody annotated is left out as "missing labels". In an annotation with a region boxes were
+        drawn, in one of choices alone they were not; one with neither says that nothing is there, unless the
+        export holds choices only.
 
     Categories are named, their keys are the names.
 
@@ -202,6 +203,7 @@ class _Reader:
 
     def _add(self, name: str, rows: list, only_choices: bool) -> None:
         boxes, keys, chosen, sizes = [], [], [], set()
+        drawn = any(_PLACES & _value(row).keys() for row in rows if isinstance(row, dict))
         for position, row in enumerate(rows):
             if not isinstance(row, dict):
                 self._malformed(name, position, "is no object")
@@ -232,7 +234,7 @@ class _Reader:
             difficult=np.zeros(len(keys), bool),
             image_categories=tuple(dict.fromkeys(chosen)),
             size=sizes.pop() if len(sizes) == 1 else None,
-            boxed=not only_choices,
+            boxed=drawn or not (chosen or only_choices),
             in_shares=True,
         )
 

@@ -93,6 +93,18 @@ def test_labelstudio_choices_and_shapes(tmp_path):
     assert found.boxed and found.image_categories == ("cat",) and found.categories == ("p",)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=3))
+def test_labelstudio_tells_labelled_pictures_from_boxed_ones_one_by_one(tmp_path_factory, pictures):
+    rows = [[choice("sunny")] * chosen + [region()] * drawn for chosen, drawn in pictures]
+    content = [task(f"{k}.jpg", {"result": result}) for k, result in enumerate(rows)]
+    path = written(tmp_path_factory.mktemp("f") / "e.json", content)
+    only_choices = any(chosen for chosen, _ in pictures) and not any(drawn for _, drawn in pictures)
+    for record, (chosen, drawn) in zip(read_labelstudio(path, Lookup([])).records, pictures, strict=True):
+        assert record.image_categories == ("sunny",) * chosen and len(record.categories) == drawn
+        assert record.boxed == (drawn or not (chosen or only_choices))
+
+
 def test_labelstudio_json_min(tmp_path):
     value = region()["value"] | {"original_width": 200, "original_height": 100}
     content = [

@@ -160,12 +160,18 @@ def test_cvat_shapes(tmp_path):
         read_cvat(tmp_path / "v.xml", PICTURES)
 
 
-def test_cvat_tags_alone_say_nothing_of_boxes(tmp_path):
-    tagged = '<image id="1" name="a.jpg"><tag label="sunny"/></image><image id="2" name="b.jpg">{}</image>'
-    for more, boxed in (("", False), ('<points label="dog" points="1,1"/>', True)):
-        (tmp_path / "a.xml").write_text(f"<annotations>{tagged.format(more)}</annotations>")
-        records = read_cvat(tmp_path / "a.xml", PICTURES).records
-        assert [(r.boxed, r.image_categories) for r in records] == [(boxed, ("sunny",)), (boxed, ())]
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), min_size=1, max_size=3))
+def test_cvat_tells_labelled_pictures_from_boxed_ones_one_by_one(tmp_path_factory, pictures):
+    path = tmp_path_factory.mktemp("f") / "a.xml"
+    shapes = ["", '<box label="dog" xtl="1" ytl="2" xbr="5" ybr="4"/>', '<points label="dog" points="1,1"/>']
+    said = [('<tag label="sunny"/>' if tagged else "") + shapes[drawn] for tagged, drawn in pictures]
+    images = "".join(f'<image id="{k}" name="{k}.jpg">{inner}</image>' for k, inner in enumerate(said))
+    path.write_text(f"<annotations>{images}</annotations>")
+    only_tags = any(tagged for tagged, _ in pictures) and not any(drawn for _, drawn in pictures)
+    for record, (tagged, drawn) in zip(read_cvat(path, Lookup([])).records, pictures, strict=True):
+        assert record.image_categories == ("sunny",) * tagged and len(record.categories) == (drawn == 1)
+        assert record.boxed == (drawn > 0 or not (tagged or only_tags))
 
 
 # Open Images
