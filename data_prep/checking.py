@@ -23,13 +23,14 @@ class CheckReport:
     """What was looked at, and all that is wrong with it.
 
     pictures, boxes: source -> count. crowd: source -> boxes marked as crowd (no fault, but good to know).
-    faults: (source, fault) in the order of sources and names.
+    faults: (source, fault) in the order of sources and names. wider: as in PackReport.
     """
 
     pictures: Counter = field(default_factory=Counter)
     boxes: Counter = field(default_factory=Counter)
     crowd: Counter = field(default_factory=Counter)
     faults: list[tuple[str, Fault]] = field(default_factory=list)
+    wider: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def by_kind(self) -> dict[str, int]:
@@ -46,7 +47,12 @@ class CheckReport:
         """JSON-able."""
         return {
             "sources": {
-                name: {"pictures": count, "boxes": self.boxes[name], "crowd": self.crowd[name]}
+                name: {
+                    "pictures": count,
+                    "boxes": self.boxes[name],
+                    "crowd": self.crowd[name],
+                    "labelled_by_an_upper_folder": self.wider.get(name, {}),
+                }
                 for name, count in self.pictures.items()
             },
             "by_kind": self.by_kind,
@@ -88,6 +94,7 @@ def _check_source(
     name = loaded.source.name
     report.pictures[name] = 0
     mapping = loaded.mapping(tree, recipe.root)
+    report.wider[name] = loaded.wider(mapping)
     unmapped = (Fault("unmapped class", "", why) for why in mapping.unmapped.values())
     faults = [*loaded.records.faults, *unmapped]
 

@@ -3,7 +3,7 @@ and pictures fetched as they are needed. What becomes of them is packing.py's an
 """
 
 import dataclasses
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,6 +50,12 @@ class Loaded:
     def mapping(self, tree: WordTree, root: Path) -> Mapping:
         """Nodes of the classes used; root: what the path of a map starts from."""
         return map_categories(self.records.categories, self.used(), tree, self.source.class_map, root)
+
+    def wider(self, mapping: Mapping) -> dict[str, int]:
+        """Count of the pictures that are labelled by a folder above their own, whose name is unknown:
+        "'dog/rex' as 'dog'" -> pictures."""
+        keys = (key for record in self.records.records for key in record.image_categories)
+        return dict(Counter(f"{key!r} as {mapping.wider[key]!r}" for key in keys if key in mapping.wider))
 
 
 def load_source(source: Source, root: Path) -> Loaded:

@@ -6,7 +6,7 @@ and which spellings of a class are one is wordtree.naming's.
 
 import csv
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -29,11 +29,14 @@ class Mapping:
 
     nodes: category key -> node index. left_out: key -> why a table or file leaves it out on purpose.
     unmapped: key -> why no node was found.
+    wider: key in `nodes` -> the name it has its node by, where its own is unknown and that of something it
+        lies in is taken (see Category.closer).
     """
 
     nodes: dict[Hashable, int]
     left_out: dict[Hashable, str]
     unmapped: dict[Hashable, str]
+    wider: dict[Hashable, str] = field(default_factory=dict)
 
 
 def map_categories(
@@ -57,41 +60,48 @@ def map_categories(
         DataError: the table or file cannot be read. Classes without a node are no error here but `unmapped`.
     """
     table = None if how in (None, "names") else _read_table(how, root)
-    nodes: dict[Hashable, int] = {}
-    left_out: dict[Hashable, str] = {}
-    unmapped: dict[Hashable, str] = {}
+    mapping = Mapping({}, {}, {})
     for key in dict.fromkeys(used):
         category = categories[key]
         if category.node is not None:
             if category.node < len(tree):
-                nodes[key] = category.node
+                mapping.nodes[key] = category.node
             else:
-                unmapped[key] = f"{category.name!r}: the tree has only {len(tree)} nodes"
+                mapping.unmapped[key] = f"{category.name!r}: the tree has only {len(tree)} nodes"
             continue
-        wanted = [category.synset, category.name]
-        if table is not None:
-            rows = table[category.name] or table[str(key)]
-            if len({node for node, _ in rows}) != 1:
-                why = f"several classes of {how} are called so" if rows else f"not in {how}"
-                unmapped[key] = f"{category.name!r}: {why}"
-                continue
-            word, remark = rows[0]
-            if not word:
-                left_out[key] = f"{category.name!r}: {remark or 'left out by ' + str(how)}"
-                continue
-            wanted = [word]
-        # A table's word is meant as it stands; a class's own name may mean something else in WordNet
-        # ("mouse").
-        words = [word for word in wanted if word]
-        found = (exact(word, tree, by_name=how is not None) for word in words)
-        node = next((node for node in found if node is not None), None)
-        if node is None:
-            what = words[0] if words else ""
-            why = "is not, or not only, one node" if how else "is no WordNet id or synset"
-            unmapped[key] = f"{category.name!r}: {what!r} {why} of the tree"
-        else:
-            nodes[key] = node
-    return Mapping(nodes, left_out, unmapped)
+        names = (*category.closer, category.name)
+        found = [_find(name, key, category.synset, tree, how, table) for name in names]
+        place = next((k for k, (what, _) in enumerate(found) if what != "unmapped"), 0)
+        what, said = found[place]
+        getattr(mapping, what)[key] = said
+        if what == "nodes" and place > 1:  # the first two of several are the class's own
+            mapping.wider[key] = names[place]
+    return mapping
+
+
+def _find(
+    name: str, key: Hashable, synset: str | None, tree: WordTree, how: str | None, table: ClassTable | None
+) -> tuple[str, int | str]:
+    """What becomes of a class that goes by this name: the field of Mapping that it belongs to, and what
+    stands there."""
+    wanted = [synset, name]
+    if table is not None:
+        rows = table[name] or table[str(key)]
+        if len({node for node, _ in rows}) != 1:
+            why = f"several classes of {how} are called so" if rows else f"not in {how}"
+            return "unmapped", f"{name!r}: {why}"
+        word, remark = rows[0]
+        if not word:
+            return "left_out", f"{name!r}: {remark or 'left out by ' + str(how)}"
+        wanted = [word]
+    # A table's word is meant as it stands; a class's own name may mean something else in WordNet ("mouse").
+    words = [word for word in wanted if word]
+    nodes = (exact(word, tree, by_name=how is not None) for word in words)
+    node = next((node for node in nodes if node is not None), None)
+    if node is not None:
+        return "nodes", node
+    why = "is not, or not only, one node" if how else "is no WordNet id or synset"
+    return "unmapped", f"{name!r}: {words[0] if words else ''!r} {why} of the tree"
 
 
 def _read_table(how: str, root: Path) -> ClassTable:

@@ -39,6 +39,7 @@ class PackReport:
     dropped: source -> class name and why -> count of boxes and labels that were left out by choice (a map,
         --drop-unmapped).
     label_free: source -> pictures left out because all their labels were.
+    wider: source -> "'dog/rex' as 'dog'" -> pictures labelled by a folder above their own (Loaded.wider).
     """
 
     pictures: Counter = field(default_factory=Counter)
@@ -47,6 +48,7 @@ class PackReport:
     faults: list[tuple[str, Fault]] = field(default_factory=list)  # (source, fault)
     dropped: dict[str, Counter] = field(default_factory=dict)
     label_free: Counter = field(default_factory=Counter)
+    wider: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """JSON-able."""
@@ -58,6 +60,7 @@ class PackReport:
                     "image_labels": self.image_labels[name],
                     "left_out_by_choice": dict(self.dropped.get(name, {})),
                     "pictures_without_a_label_left": self.label_free[name],
+                    "labelled_by_an_upper_folder": self.wider.get(name, {}),
                 }
                 for name in self.pictures
             },
@@ -161,6 +164,7 @@ def _pack_source(
     report.pictures[name] = 0
     dropped = report.dropped.setdefault(name, Counter())
     report.faults += [(name, fault) for fault in loaded.records.faults]
+    report.wider[name] = loaded.wider(mapping)
 
     def work(item: tuple[int, Record]) -> tuple[int, Record, bytes, Shape | Fault]:
         number, record = item

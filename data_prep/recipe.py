@@ -38,8 +38,8 @@ class Source:
     """One data set of a recipe. Paths are relative to the recipe's root.
 
     name: what samples of it are called in the store.
-    kind: one of KINDS: "folders" is `<class>/<file>`, labels only; "unlabelled" pictures alone; all others
-        have annotations and images.
+    kind: one of KINDS: "folders" is `<class>/<file>`, labels only (see folders.py); "unlabelled" pictures
+        alone; all others have annotations and images.
     images: a folder, a tar or a folder of tars.
     annotations: the file (coco, cvat, fiftyone, labelstudio), list of pictures (darknet), CSV of boxes
         (openimages) or folder of files (voc, yolo).

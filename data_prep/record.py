@@ -13,11 +13,13 @@ import numpy as np
 @dataclass(frozen=True)
 class Category:
     """A class of a data set: its name, and, where the data set gives one, its synset name ("dog.n.01") or its
-    node's number in the tree the data is packed for."""
+    node's number in the tree the data is packed for. closer: names that say more exactly what it is, tried
+    before `name`: its own in full, its own alone, then those of what it lies in."""
 
     name: str
     synset: str | None = None
     node: int | None = None
+    closer: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

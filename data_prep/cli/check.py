@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from data_prep.cli.sources import processors, recipe_from, refuse_options, source_options
+from data_prep.cli.sources import processors, recipe_from, refuse_options, say_wider, source_options
 
 _SHOWN = 5  # examples of each kind of fault; --json has them all
 
@@ -44,6 +44,7 @@ def command(path: str | None, html: Path | None, **options) -> None:
     if html:
         check_target(html)  # now, not after hours
     report = check(recipe, jobs=options["jobs"] or processors(), progress=sys.stderr.isatty())
+    say_wider(report.wider)
     if html:
         from data_prep.page import make_page
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from data_prep.cli.sources import processors, recipe_from, source_options
+from data_prep.cli.sources import processors, recipe_from, say_wider, source_options
 from data_prep.shards import MOST_SHARDS, shard_paths
 
 _SHOWN = 20  # faults printed one by one; --report has them all
@@ -53,6 +53,7 @@ def command(
         check_target(report)  # now, not after hours of packing
     jobs = options["jobs"] or processors()
     result = pack(recipe, paths[-1], decode=not quick, jobs=jobs, progress=sys.stderr.isatty(), shards=shards)
+    say_wider(result.wider)
     content = {"file": paths[-1], **result.to_dict()}
     if shards is not None:
         content["shards"] = [str(path) for path in shard_paths(Path(paths[-1]), shards)]

@@ -101,6 +101,18 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def say_wider(wider: dict[str, dict[str, int]]) -> None:
+    """A line on stderr for each source with pictures labelled by a folder above their own."""
+    for source, found in wider.items():
+        if found:
+            example, count = next(iter(found)), sum(found.values())
+            click.echo(
+                f"{source}: pictures labelled by a folder above their own, which no class is called: "
+                f"{count:,}, such as {example}",
+                err=True,
+            )
+
+
 def refuse_options(why: str, *allowed: str) -> None:
     """UsageError if an option that describes data was typed, other than those allowed."""
     context = click.get_current_context()
