@@ -14,6 +14,7 @@ import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.lookup import Lookup, is_marked, stem_of, tidy
+from data_prep.predictions import class_labels
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.textfile import read_json
 from wordtree.files import written_whole
@@ -63,14 +64,15 @@ def read_fiftyone(path: Path | str, pictures: Lookup, field: str | None = None) 
 def write_fiftyone(path: Path | str, detections: Iterable[Any], names: bool = True) -> int:
     """Write predictions as the labels.json of a FiftyOneImageDetectionDataset; returns how many boxes.
 
-    detections: yolo9000.Detections with a `source`, one a picture. names: label boxes with display names,
-    else with ids. In FiftyOne: `Dataset.from_dir(data_path="pictures/", labels_path=path,
-    dataset_type=FiftyOneImageDetectionDataset, label_field="predictions")`, where `pictures/` is the folder
-    that all pictures have in common: names are relative to it, without their endings. Raises DataError for a
-    picture without a name, two of one name, and what the file system refuses.
+    detections: yolo9000.Detections with a `source`, one a picture. names: label boxes with display names
+    where these are unique, else with ids. In FiftyOne: `Dataset.from_dir(data_path="pictures/",
+    labels_path=path, dataset_type=FiftyOneImageDetectionDataset, label_field="predictions")`, where
+    `pictures/` is the folder that all pictures have in common: names are relative to it, without their
+    endings. Raises DataError for a picture without a name, two of one name, and what the file system refuses.
     """
     detections = list(detections)
     keys = _keys([found.source for found in detections])
+    label = class_labels(detections, names)
     labels: dict[str, list[dict[str, Any]]] = {}
     for found, key in zip(detections, keys, strict=True):
         if key in labels:
@@ -80,8 +82,7 @@ def write_fiftyone(path: Path | str, detections: Iterable[Any], names: bool = Tr
         for one in found:
             left, top, right, bottom = one.box_xyxy
             box = [left / width, top / height, (right - left) / width, (bottom - top) / height]
-            label = one.name if names or not one.path else one.path[-1]
-            row = {"label": label, "bounding_box": [round(value, 6) for value in box]}
+            row = {"label": label(one), "bounding_box": [round(value, 6) for value in box]}
             labels[key].append(row | {"confidence": round(float(one.score), 6)})
     classes = sorted({row["label"] for rows in labels.values() for row in rows})
     with written_whole(path, DataError) as part:

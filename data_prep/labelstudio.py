@@ -17,6 +17,7 @@ import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.lookup import Lookup, tidy
+from data_prep.predictions import class_labels
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.textfile import read_json
 from wordtree.files import written_whole
@@ -83,9 +84,11 @@ def write_labelstudio(
 
     detections: yolo9000.Detections with a `source`, one a picture. prefix: what makes an address that its
     server answers of a picture's source; by default that of local files, whose folder the server is told of.
-    names: label boxes with display names, else with ids. Raises DataError for a picture without a name and
-    for what the file system refuses.
+    names: label boxes with display names where these are unique, else with ids. Raises DataError for a
+    picture without a name and for what the file system refuses.
     """
+    detections = list(detections)
+    label = class_labels(detections, names)
     tasks, count = [], 0
     for found in detections:
         if not found.source:
@@ -94,14 +97,13 @@ def write_labelstudio(
         results = []
         for number, one in enumerate(found):
             left, top, right, bottom = one.box_xyxy
-            label = one.name if names or not one.path else one.path[-1]
             value = {
                 "x": round(100 * left / width, 6),
                 "y": round(100 * top / height, 6),
                 "width": round(100 * (right - left) / width, 6),
                 "height": round(100 * (bottom - top) / height, 6),
                 "rotation": 0,
-                "rectanglelabels": [label],
+                "rectanglelabels": [label(one)],
             }
             result = {"id": f"box{number}", "type": "rectanglelabels", "from_name": _FROM, "to_name": _TO}
             result |= {"original_width": width, "original_height": height, "image_rotation": 0}

@@ -1,11 +1,12 @@
 """What a detector found on pictures, as `yolo9000 detect --json` or `--json-lines` writes it, read for the
-writers of labelling tools (fiftyone.py, labelstudio.py). Imports nothing of yolo9000; yolo9000.Detections
-have the same attributes.
+writers of data sets and labelling tools (results.py, fiftyone.py, labelstudio.py), and what they call a
+class. Imports nothing of yolo9000; yolo9000.Detections have the same attributes.
 """
 
 import json
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ def read_predictions(path: Path | str, least: float = 0.0) -> list[Predictions]:
         records = content.get("pictures") if isinstance(content, dict) else None
         if isinstance(content, dict) and records is None:
             records = [content]  # one line
-    except (ValueError, RecursionError):
-        records = _lines(path, text)
+    except (ValueError, RecursionError) as error:
+        records = _lines(path, text, error)
         if not records:
             raise DataError(f"{path}: no predictions in it") from None
     if not isinstance(records, list):
@@ -58,14 +59,30 @@ def read_predictions(path: Path | str, least: float = 0.0) -> list[Predictions]:
     return [_picture(record, f"{path}: picture {k}", least) for k, record in enumerate(records, 1)]
 
 
-def _lines(path: Path, text: str) -> list[Any]:
-    records = []
+def class_labels(detections: Iterable[Any], names: bool = True) -> Callable[[Any], str]:
+    """What the class of each box is called: by its display name, but where other classes found here go by
+    that too (two species of one common name), by its id; without `names` always by its id. So there are as
+    many labels as classes. "Something", which has no id, goes by its name."""
+    classes = {(_id(one), one.name) for found in detections for one in found}
+    uses = Counter(text for both in classes for text in set(both))
+    return lambda one: one.name if names and uses[one.name] == 1 else _id(one)
+
+
+def _id(one: Any) -> str:
+    return one.path[-1] if one.path else one.name
+
+
+def _lines(path: Path, text: str, whole: Exception) -> list[Any]:
+    """Records of JSON lines; whole: why all of the text is no JSON."""
+    records: list[Any] = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
                 records.append(json.loads(line))
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}:{number}: not JSON ({error})") from error
+                # Without a single line in front it was to be one JSON, whose own error says where it ends.
+                where, why = (f"{path}:{number}", error) if records else (path, whole)
+                raise DataError(f"{where}: not JSON ({why}); if it was cut off, detect again") from error
     return records
 
 

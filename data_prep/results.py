@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_prep.errors import DataError
+from data_prep.predictions import class_labels
 from wordtree.files import written_whole
 
 
@@ -14,14 +15,15 @@ def write_coco(path: Path | str, detections: Iterable[Any], names: bool = True) 
     """Write predictions as images, annotations and categories; returns how many boxes.
 
     detections: yolo9000.Detections with a `source`, one a picture. names: categories are called by display
-    names, else by ids. Pictures are numbered from 1 in order, `file_name` is relative to the folder that all
-    have in common; categories are numbered from 1 by name. bbox is [left, top, width, height] in pixels
-    of the upright picture. "Something", which is no category, is left out. Raises DataError for a picture
-    without a name, two of one name, and what the file system refuses.
+    names where these are unique, else by ids. Pictures are numbered from 1 in order, `file_name` is relative
+    to the folder that all have in common; categories are numbered from 1 by name. bbox is [left, top, width,
+    height] in pixels of the upright picture. "Something", which is no category, is left out. Raises DataError
+    for a picture without a name, two of one name, and what the file system refuses.
     """
     detections = list(detections)
     files = _relative([found.source for found in detections])
-    kinds = sorted({_kind(one, names) for found in detections for one in found if one.path})
+    label = class_labels(detections, names)
+    kinds = sorted({label(one) for found in detections for one in found if one.path})
     number = {kind: k for k, kind in enumerate(kinds, 1)}
     images, annotations = [], []
     for place, (found, name) in enumerate(zip(detections, files, strict=True), 1):
@@ -36,7 +38,7 @@ def write_coco(path: Path | str, detections: Iterable[Any], names: bool = True) 
                 {
                     "id": len(annotations) + 1,
                     "image_id": place,
-                    "category_id": number[_kind(one, names)],
+                    "category_id": number[label(one)],
                     "bbox": [left, top, wide, high],
                     "area": round(wide * high, 2),
                     "iscrowd": 0,
@@ -49,10 +51,6 @@ def write_coco(path: Path | str, detections: Iterable[Any], names: bool = True) 
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         part.write_bytes(text.encode("utf-8", "backslashreplace"))
     return len(annotations)
-
-
-def _kind(one: Any, names: bool) -> str:
-    return one.name if names else one.path[-1]
 
 
 def _relative(sources: list[str | None]) -> list[str]:

@@ -25,7 +25,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Label Studio: what makes an address of a picture's name.",
 )
 @click.option("--least", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Least score.")
-@click.option("--ids", is_flag=True, help="Label boxes with ids of the tree, not with names.")
+@click.option(
+    "--ids",
+    is_flag=True,
+    help="Label boxes with ids of the tree, not with names; classes that share a name have theirs anyway.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     found: Path,
@@ -46,7 +50,7 @@ def command(
     from data_prep.errors import DataError
     from data_prep.fiftyone import write_fiftyone
     from data_prep.labelstudio import labelling_config, write_labelstudio
-    from data_prep.predictions import read_predictions
+    from data_prep.predictions import class_labels, read_predictions
     from data_prep.results import write_coco
     from wordtree.files import written_whole
 
@@ -60,7 +64,8 @@ def command(
     if labelstudio:
         write_labelstudio(labelstudio, pictures, prefix, names=not ids)
     if config:
-        labels = {one.path[-1] if ids and one.path else one.name for picture in pictures for one in picture}
+        label = class_labels(pictures, names=not ids)
+        labels = {label(one) for picture in pictures for one in picture}
         with written_whole(config, DataError) as part:
             part.write_text(labelling_config(sorted(labels)), encoding="utf-8")
     files = [str(path) for path in (coco, fiftyone, labelstudio, config) if path]
@@ -68,4 +73,4 @@ def command(
     if as_json:
         click.echo(json.dumps({"pictures": len(pictures), "boxes": boxes, "files": files}))
     else:
-        click.echo(f"{boxes:,} boxes of {len(pictures):,} pictures: {', '.join(files)}")
+        click.echo(f"boxes: {boxes:,}, pictures: {len(pictures):,}, written: {', '.join(files)}")

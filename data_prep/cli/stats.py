@@ -72,7 +72,7 @@ def command(stores: tuple[str, ...], depth: int, top: int, plot: str | None, as_
                 )
         own = [item for item in counts["nodes"].items() if item[1]["boxes"] + item[1]["image_labels"]]
         nodes = sorted(own, key=lambda item: -item[1]["boxes"] - item[1]["image_labels"])
-        click.echo(f"\n{len(nodes):,} nodes have examples; the most frequent:")
+        click.echo(f"\nnodes with examples: {len(nodes):,}; the most frequent:")
         for node, row in nodes[:top]:
             click.echo(
                 f"  {_code(node, wide)}{row['name'][:30]:30} {row['boxes']:9,} boxes "

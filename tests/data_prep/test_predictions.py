@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep import DataError, Store
 from data_prep.cli import cli
-from data_prep.predictions import read_predictions
+from data_prep.predictions import Prediction, class_labels, read_predictions
 from data_prep.results import write_coco
 
 
@@ -68,7 +70,9 @@ def _but(**changes) -> str:
         ("[]", "not what"),
         ('{"pictures": 5}', "not what"),
         ('{"pictures": [5]}', "picture 1"),
-        ('{"a": 1}\n{', ":2: not JSON"),
+        ('{"a": 1}\n{', ":2: not JSON .* cut off"),
+        (json.dumps({"pictures": [RECORD]}, indent=1)[:-40], r"p\.json: not JSON \(.*line 2[0-9] .* cut off"),
+        (json.dumps({"pictures": [RECORD]})[:-40], r"p\.json: not JSON \(.*line 1 .* cut off"),
         (json.dumps({**RECORD, "width": 0}), "size"),
         (json.dumps({**RECORD, "source": 5}), "source"),
         (_but(box_xyxy=[1, 2, 3]), "box 1"),
@@ -102,6 +106,39 @@ def test_the_whole_way_on_the_command_line(data, tree_file, tmp_path):
         np.testing.assert_allclose(sample.boxes_cxcywh, [[0.3625, 0.35, 0.525, 0.5]], atol=1e-6)
         assert sample.labels.tolist() == [2]
     assert CliRunner().invoke(cli, ["predictions", str(tmp_path / "found.json")]).exit_code == 2
+
+
+def test_classes_of_one_name_stay_apart_in_every_form(tmp_path):
+    """Two robins and a wren; the config lists what the tasks say."""
+    paths = [["bird", "turdus"], ["bird", "erithacus"], ["bird", "wren1"], []]
+    names = ["robin", "robin", "wren", "something"]
+    boxes = [
+        {"name": name, "path": path, "score": 0.5, "box_xyxy": [0, 0, k, k]}
+        for k, (name, path) in enumerate(zip(names, paths, strict=True), 1)
+    ]
+    found = written(tmp_path / "found.json", {"pictures": [{**RECORD, "detections": boxes}]})
+    files = {tool: tmp_path / tool for tool in ("coco", "fiftyone", "labelstudio", "config")}
+    words = [str(word) for tool, path in files.items() for word in (f"--{tool}", path)]
+    said = CliRunner().invoke(cli, ["predictions", str(found), *words], catch_exceptions=False).output
+    assert said.startswith("boxes: 4, pictures: 1, written: ")
+    wanted = ["turdus", "erithacus", "wren", "something"]
+    coco = json.loads(files["coco"].read_text())
+    called = {row["id"]: row["name"] for row in coco["categories"]}
+    assert [called[row["category_id"]] for row in coco["annotations"]] == wanted[:3]
+    assert [row["label"] for row in json.loads(files["fiftyone"].read_text())["labels"]["0"]] == wanted
+    (task,) = json.loads(files["labelstudio"].read_text())
+    rows = task["predictions"][0]["result"]
+    assert [row["value"]["rectanglelabels"] for row in rows] == [[label] for label in wanted]
+    assert all(f'"{label}"' in files["config"].read_text() for label in wanted)
+    assert '"robin"' not in files["config"].read_text()
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcd")), unique_by=lambda both: both[0]))
+def test_there_are_as_many_labels_as_classes(classes):
+    found = [[Prediction((0, 0, 1, 1), name, (one,), 0.5) for one, name in classes]]
+    label = class_labels(found)
+    assert len({label(one) for one in found[0]}) == len(classes)
+    assert [class_labels(found, names=False)(one) for one in found[0]] == [one for one, _ in classes]
 
 
 def test_what_was_found_is_a_data_set_in_cocos_json(tmp_path):
