@@ -29,4 +29,5 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console command."""
-    run(cli, DataError, TreeError)
+    # OSError: what a file system refuses somewhere unforeseen, such as results on a full disk.
+    run(cli, DataError, TreeError, OSError)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +98,22 @@ def test_names_that_are_no_text_are_reported_not_a_traceback(data, tree_file):
         assert done.returncode == 1
         assert "missing picture" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_results_that_find_no_room_are_one_line_not_a_traceback(data, tree_file):
+    run("pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5")
+    program = "from data_prep.cli import main; main()"
+    for arguments in (["stats"], ["stats", "--json"], ["check"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-c", program, *arguments, str(data / "o.h5")],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 1 and [line[:6] for line in done.stderr.splitlines()] == ["error:"]
 
 
 INTERRUPTED = """
