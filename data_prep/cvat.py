@@ -18,11 +18,11 @@ _LIMIT = 1 << 32  # bytes; read piece by piece, so only the records stay in memo
 def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     """Read one file of CVAT's format "for images".
 
-    <box> is a box (turned ones by the upright box about them), <polygon> the box about its corners, <tag> a
-    label of the picture. Where there is any shape, boxes were drawn; where there are tags alone, nobody drew
-    any; where there is neither, nothing is there, unless the whole file has tags alone. Attributes called
-    `difficult` and `iscrowd` are kept. Other shapes are faults: no box is meant by them. Categories are
-    named, their keys are the names, in the order of the file's labels.
+    <box> is a box (turned ones by the upright box about them), <polygon>, <ellipse> and <mask> are the box
+    about them, <tag> is a label of the picture. Where there is any shape, boxes were drawn; where there are
+    tags alone, nobody drew any; where there is neither, nothing is there, unless the whole file has tags
+    alone. Attributes called `difficult` and `iscrowd` are kept. Other shapes are faults: no box is meant by
+    them. Categories are named, their keys are the names, in the order of the file's labels.
 
     Raises:
         DataError: not such a file, or tracks of a video, whose pictures have no names.
@@ -68,7 +68,7 @@ def _record(name: str, image: Element, categories: dict[str, Category], faults: 
             labels.append(key)
             categories.setdefault(key, Category(key))
             continue
-        box = {"box": _box, "polygon": _around}.get(shape.tag, lambda _: None)(shape)
+        box = _SHAPES[shape.tag](shape) if shape.tag in _SHAPES else None
         if not key or box is None:
             detail = f"shape {position}: <{shape.tag}> without a label, or no box can be made of it"
             faults.append(Fault("malformed annotation", name, detail))
@@ -105,9 +105,30 @@ def _box(shape: Element) -> list[float] | None:
     return [x - across, y - down, x + across, y + down]
 
 
+def _about_ellipse(shape: Element) -> list[float] | None:
+    numbers = [number(shape.get(key, "")) for key in ("cx", "cy", "rx", "ry")]
+    turn = number(shape.get("rotation", "0"))
+    if None in numbers or turn is None:
+        return None
+    x, y, a, b = numbers
+    if turn and math.isfinite(turn):
+        c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        a, b = math.hypot(a * c, b * s), math.hypot(a * s, b * c)
+    return [x - a, y - b, x + a, y + b]
+
+
+def _about_mask(shape: Element) -> list[float] | None:
+    """A mask is stored as the pixels within a box."""
+    left, top, width, height = (number(shape.get(key, "")) for key in ("left", "top", "width", "height"))
+    return None if None in (left, top, width, height) else [left, top, left + width, top + height]
+
+
 def _around(shape: Element) -> list[float] | None:
     points = [[number(v) for v in point.split(",")] for point in shape.get("points", "").split(";")]
     if any(len(point) != 2 or None in point for point in points):
         return None
     (left, right), (top, bottom) = map(span, zip(*points, strict=True))
     return [left, top, right, bottom]
+
+
+_SHAPES = {"box": _box, "polygon": _around, "ellipse": _about_ellipse, "mask": _about_mask}

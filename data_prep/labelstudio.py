@@ -16,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.lookup import Lookup, tidy
+from data_prep.lookup import Lookup, span, tidy
 from data_prep.predictions import class_labels
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.textfile import read_json
@@ -24,7 +24,8 @@ from wordtree.files import written_whole
 
 _FROM, _TO = "label", "image"  # names of the tags in the labelling configuration
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what it puts before the names of uploaded files
-_BOXES = ("rectanglelabels", "labels")  # keys of a rectangle's labels; a polygon's are alike
+_LABELS = ("rectanglelabels", "labels", "polygonlabels", "ellipselabels")  # keys of a region's labels
+_SHAPE = ("x", "y", "width", "height", "rotation", "points", "radiusX", "radiusY")  # keys of where it lies
 _PICTURE_KEYS = ("image", "img", "image_url", "url", "picture")  # of a task's data, before any other
 _PLACES = frozenset({"x", "points", "rle"})  # keys of a value that lies somewhere in the picture
 # Keys of a value that says something of a region, or of the whole picture.
@@ -35,9 +36,9 @@ _OWN_KEYS = frozenset({"annotator", "annotation_id", "created_at", "updated_at",
 
 def read_labelstudio(path: Path | str, pictures: Lookup, field: str | None = None) -> Records:
     """Read one export. Boxes are in percent of the picture; a turned one counts as the upright box about it,
-    a polygon as the box about its corners; choices are labels of the whole picture, but those made for one
-    region are left aside. JSON-MIN does not tell choices from other text: strings of its controls are taken
-    for choices.
+    a polygon or ellipse as the box about it; choices are labels of the whole picture, as is the last part of
+    what was chosen in a taxonomy, but those made for one region are left aside, as are remarks beside regions
+    or choices. JSON-MIN does not tell choices from other text: strings of its controls are taken for choices.
 
     field: "annotations", or "predictions" where those are the truth; the default is annotations. Of several
         annotations of a task one marked as ground truth counts, else the last, cancelled ones never. A task
@@ -166,13 +167,26 @@ def _minimal(task: dict, lists: Container[str]) -> Iterator[dict]:
 def _is_choice(row: dict) -> bool:
     """Whether it is said of the whole picture."""
     value = _value(row)
-    return (row.get("type") == "choices" or "choices" in value) and not _PLACES & value.keys()
+    said = row.get("type") == "choices" or {"choices", "taxonomy"} & value.keys()
+    return bool(said) and not _PLACES & value.keys()
 
 
-def _is_remark(row: dict) -> bool:
-    """Whether it says more about a region that has its label in another row."""
-    value = _value(row)
-    return bool(_PLACES & value.keys() and _REMARKS & value.keys()) and not _labels(value)
+def _chosen(value: dict) -> Iterator[str]:
+    """The classes of a choice; of a taxonomy, whose choices are paths from its root, the ends of these."""
+    said = [value.get(key) for key in ("choices", "taxonomy")]
+    for one in [one for some in said if isinstance(some, list) for one in some]:
+        last = one[-1] if isinstance(one, list) and one else one
+        if isinstance(last, str) and last:
+            yield last
+
+
+def _is_remark(value: dict) -> bool:
+    """Whether it says more about a region that has its label in another row, or about the picture."""
+    return bool(_REMARKS & value.keys()) and not _labels(value)
+
+
+def _shape(value: dict) -> str:
+    return repr([value.get(key) for key in _SHAPE])
 
 
 def _value(row: dict) -> dict:
@@ -205,16 +219,22 @@ class _Reader:
 
     def _add(self, name: str, rows: list, only_choices: bool) -> None:
         boxes, keys, chosen, sizes = [], [], [], set()
-        drawn = any(_PLACES & _value(row).keys() for row in rows if isinstance(row, dict))
+        good = [row for row in rows if isinstance(row, dict)]
+        drawn = any(_PLACES & _value(row).keys() for row in good)
+        told = drawn or any(map(_is_choice, good))
+        labelled = {_shape(_value(row)) for row in good if _labels(_value(row))}
         for position, row in enumerate(rows):
             if not isinstance(row, dict):
                 self._malformed(name, position, "is no object")
                 continue
-            if row.get("type") == "relation" or _is_remark(row):
-                continue
             if _is_choice(row):
-                said = _value(row).get("choices")
-                chosen += [c for c in said if isinstance(c, str) and c] if isinstance(said, list) else []
+                chosen += _chosen(_value(row))
+                continue
+            if row.get("type") == "relation" or (told and _is_remark(_value(row))):
+                continue
+            # A <Rectangle> beside <Labels> is there twice: bare, and with its label.
+            keys_here = _value(row).keys()
+            if _PLACES & keys_here and keys_here.isdisjoint(_LABELS) and _shape(_value(row)) in labelled:
                 continue
             size = tuple(_side(row, _value(row), key) for key in ("original_width", "original_height"))
             sizes |= {size} if None not in size else set()
@@ -270,7 +290,7 @@ def _names(address: str) -> Iterator[str]:
 
 
 def _labels(value: dict) -> list[str]:
-    for key in (*_BOXES, "polygonlabels"):
+    for key in _LABELS:
         if isinstance(value.get(key), list):
             return [label for label in value[key] if isinstance(label, str) and label]
     return []
@@ -288,10 +308,12 @@ def _box(value: dict, size: tuple) -> list[float] | None:
         corners = [[_number(v) for v in p] if isinstance(p, list) and len(p) == 2 else [None] for p in points]
         if any(None in corner for corner in corners):
             return None
-        xs, ys = zip(*corners, strict=True)
-        return [min(xs) / 100, min(ys) / 100, max(xs) / 100, max(ys) / 100]
-    x, y, w, h = (_number(value.get(key)) for key in ("x", "y", "width", "height"))
+        (left, right), (top, bottom) = map(span, zip(*corners, strict=True))
+        return [left / 100, top / 100, right / 100, bottom / 100]
     turn = _number(value.get("rotation", 0))
+    if "radiusX" in value:
+        return _about_ellipse(value, turn, size)
+    x, y, w, h = (_number(value.get(key)) for key in ("x", "y", "width", "height"))
     if None in (x, y, w, h, turn):
         return None
     if turn and math.isfinite(turn):
@@ -310,6 +332,20 @@ def _box(value: dict, size: tuple) -> list[float] | None:
             (max(ys) - min(ys)) / high,
         )
     return [x / 100, y / 100, (x + w) / 100, (y + h) / 100]
+
+
+def _about_ellipse(value: dict, turn: float | None, size: tuple) -> list[float] | None:
+    x, y, a, b = (_number(value.get(key)) for key in ("x", "y", "radiusX", "radiusY"))
+    if None in (x, y, a, b, turn):
+        return None
+    if turn and math.isfinite(turn):
+        if None in size:  # as of a rectangle
+            return None
+        wide, high = size
+        c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        across, down = a * wide, b * high
+        a, b = math.hypot(across * c, down * s) / wide, math.hypot(across * s, down * c) / high
+    return [(x - a) / 100, (y - b) / 100, (x + a) / 100, (y + b) / 100]
 
 
 def _number(value: Any) -> float | None:

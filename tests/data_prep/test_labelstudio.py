@@ -160,6 +160,12 @@ def test_labelstudio_remarks_on_one_region_are_no_labels_of_the_picture(tmp_path
     assert not records.faults
 
 
+def test_labelstudio_corners_that_are_no_numbers_are_not_passed_over(tmp_path):
+    row = {"value": {"points": [[10, 20], [float("nan"), 5], [30, 60]], "polygonlabels": ["p"]}}
+    records = read_labelstudio(written(tmp_path / "n.json", [task("a.jpg", {"result": [row]})]), PICTURES)
+    assert np.isnan(boxes(records, "a.jpg")[0]).tolist() == [True, False, True, False]  # judged as not finite
+
+
 def test_labelstudio_turns_in_pixels(tmp_path):
     """Their issue 2293: 300 x 100 pixels at (200, 100) turned by 90 degrees, on 1000 x 500."""
     row = region(x=20, y=20, width=30, height=20, rotation=90, size=(1000, 500))
@@ -180,6 +186,56 @@ def test_labelstudio_turned_boxes(tmp_path_factory, turn, width, height):
     turned = [corner + side * np.exp(1j * np.radians(turn)) for side in sides]
     xs, ys = [z.real / width for z in turned], [z.imag / height for z in turned]
     np.testing.assert_allclose(found, [min(xs), min(ys), max(xs), max(ys)], atol=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-360, 360), st.integers(1, 400), st.integers(1, 400))
+def test_labelstudio_ellipses_are_boxed_as_polygons_are(tmp_path_factory, turn, width, height):
+    around = np.exp(2j * np.pi * np.arange(4096) / 4096)
+    turned = (0.1 * width * around.real + 0.2j * height * around.imag) * np.exp(1j * np.radians(turn))
+    points = [[40 + 100 * z.real / width, 50 + 100 * z.imag / height] for z in turned]
+    ellipse = {"x": 40, "y": 50, "radiusX": 10, "radiusY": 20, "rotation": turn, "ellipselabels": ["e"]}
+    own = {"original_width": width, "original_height": height}
+    rows = [{"value": ellipse, **own}, {"value": {"points": points, "polygonlabels": ["e"]}, **own}]
+    path = written(tmp_path_factory.mktemp("f") / "e.json", [task("a.jpg", {"result": rows})])
+    first, second = boxes(read_labelstudio(path, PICTURES), "a.jpg")
+    np.testing.assert_allclose(first, second, atol=1e-4 * max(1, width / height, height / width))
+
+
+def test_labelstudio_regions_with_their_labels_in_rows_of_their_own(tmp_path):
+    """As its template for OCR has them: <Rectangle>, <Labels> and <TextArea>."""
+    place = {key: region()["value"][key] for key in ("x", "y", "width", "height", "rotation")}
+    said = [{"labels": ["cat"]}, {}, {"text": ["AB 123"]}]
+    rows = [{"id": "r1", "value": {**place, **more}} for more in said]
+    alone = {"id": "r2", "value": {**place, "x": 50}}
+    content = [task("a.jpg", {"result": rows}), task("b.jpg", {"result": [*rows, alone]})]
+    records = read_labelstudio(written(tmp_path / "e.json", content), PICTURES)
+    assert [r.categories for r in records.records] == [("cat",)] * 2
+    assert [f.picture for f in records.faults] == ["b.jpg"]  # a region that nobody gave a label
+    content = [minimal("a.jpg", 1, bbox=[place], label=[place | {"labels": ["cat"]}], transcription="x")]
+    records = read_labelstudio(written(tmp_path / "min.json", content), PICTURES)
+    assert records.records[0].categories == ("cat",) and not records.faults
+
+
+def test_labelstudio_remarks_on_the_whole_picture(tmp_path):
+    """They cost nothing beside a region or a choice; alone they leave open what is there."""
+    remark, rating = {"type": "textarea", "value": {"text": ["night"]}}, {"value": {"rating": 3}}
+    rows = {"a.jpg": [remark, choice("cat"), rating], "b.jpg": [region(), remark], "c.png": [remark]}
+    content = [task(name, {"result": result}) for name, result in rows.items()]
+    records = read_labelstudio(written(tmp_path / "e.json", content), Lookup(list(rows)))
+    assert [(r.image_categories, r.categories) for r in records.records] == [
+        (("cat",), ()),
+        ((), ("cat",)),
+        ((), ()),
+    ]
+    assert [(f.kind, f.picture) for f in records.faults] == [("malformed annotation", "c.png")]
+
+
+def test_labelstudio_taxonomies_label_pictures_by_the_ends_of_paths(tmp_path):
+    chosen = {"type": "taxonomy", "value": {"taxonomy": [["animal", "dog", "husky"], ["thing"], [], 7]}}
+    records = read_labelstudio(written(tmp_path / "e.json", [task("a.jpg", {"result": [chosen]})]), PICTURES)
+    (found,) = records.records
+    assert found.image_categories == ("husky", "thing") and not found.boxed and not records.faults
 
 
 @pytest.mark.parametrize(

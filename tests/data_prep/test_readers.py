@@ -174,6 +174,25 @@ def test_cvat_tells_labelled_pictures_from_boxed_ones_one_by_one(tmp_path_factor
         assert record.boxed == (drawn > 0 or not (tagged or only_tags))
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-360, 360), st.floats(1, 50), st.floats(1, 50))
+def test_cvat_ellipses_and_masks_are_boxed_as_polygons_are(tmp_path_factory, turn, rx, ry):
+    path = tmp_path_factory.mktemp("f") / "a.xml"
+    around = np.exp(2j * np.pi * np.arange(4096) / 4096)
+    points = 60 + 70j + (rx * around.real + 1j * ry * around.imag) * np.exp(1j * np.radians(turn))
+    path.write_text(
+        f"""<annotations><image id="1" name="a.jpg">
+        <ellipse label="dog" cx="60" cy="70" rx="{rx}" ry="{ry}" rotation="{turn}"/>
+        <polygon label="dog" points="{";".join(f"{z.real},{z.imag}" for z in points)}"/>
+        <mask label="dog" rle="1, 2, 3" left="2" top="3" width="3" height="2"/>
+        <mask label="dog" rle="1"/><ellipse label="dog" cx="1" cy="1" rx="2"/></image></annotations>"""
+    )
+    found = read_cvat(path, PICTURES)
+    ellipse, polygon, mask = found.records[0].boxes_xyxy
+    np.testing.assert_allclose(ellipse, polygon, atol=1e-4)
+    assert mask.tolist() == [2, 3, 5, 5] and len(found.faults) == 2
+
+
 # Open Images
 
 
