@@ -34,7 +34,8 @@ def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     kinds: set[str] = set()  # of what lies in the pictures
 
     def label(element: Element) -> None:
-        if name := text_of(element.find("name")):
+        name = text_of(element.find("name"))
+        if name and element.find("parent") is None:  # a skeleton's joints are no classes
             categories.setdefault(name, Category(name))
 
     def image(element: Element) -> None:

@@ -139,7 +139,8 @@ def test_a_name_that_leads_to_a_folder_beside_is_not_found(tmp_path):
 
 def test_cvat_shapes(tmp_path):
     (tmp_path / "a.xml").write_text(
-        """<annotations><meta><task><labels><label><name>dog</name></label></labels></task></meta>
+        """<annotations><meta><task><labels><label><name>dog</name></label>
+          <label><name>nose</name><type>points</type><parent>dog</parent></label></labels></task></meta>
         <image id="1" name="x/a.jpg" width="20" height="10">
           <box label="dog" xtl="1" ytl="2" xbr="5" ybr="4"><attribute name="difficult">true</attribute></box>
           <box label="cat" xtl="1" ytl="2" xbr="5" ybr="4" rotation="90"/>
