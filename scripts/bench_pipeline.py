@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from wordtree import WordTree
 from yolo9000.detector import Detector
-from yolo9000.images import find_images
+from yolo9000.folders import find_images
 from yolo9000.network import Network
 from yolo9000.options import Options
 from yolo9000.presets import yolo9000

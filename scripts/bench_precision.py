@@ -27,8 +27,9 @@ from yolo9000.boxes import iou_xyxy
 from yolo9000.detections import Detections
 from yolo9000.detector import Detector
 from yolo9000.evaluate import EvalSettings, evaluate
+from yolo9000.folders import find_images
 from yolo9000.head import LazyOutput
-from yolo9000.images import find_images, read_image
+from yolo9000.images import read_image
 
 PRECISIONS = ("float32", "bfloat16")
 CAMERA = 4000  # pixels, the longer side of 12 megapixels

@@ -31,7 +31,7 @@ from bench_pipeline import make_folder
 
 from yolo9000.detections import Detections
 from yolo9000.detector import Detector
-from yolo9000.images import find_images
+from yolo9000.folders import find_images
 
 MADE = 100  # different pictures; the others are links to them
 LOOK = 0.01  # seconds between two looks at the folder of parts

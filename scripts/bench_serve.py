@@ -68,7 +68,7 @@ def synthetic(count: int, seed: int = 0) -> list[bytes]:
 def photographs(folder: Path | None, count: int) -> list[bytes]:
     if folder is None:
         return synthetic(count)
-    from yolo9000.images import find_images
+    from yolo9000.folders import find_images
 
     files, _ = find_images([folder])
     taken = [data for path in files[: 20 * count] if (data := path.read_bytes())[:2] == b"\xff\xd8"][:count]

@@ -1,13 +1,12 @@
-"""Pictures from outside: files, bytes, PIL images, arrays and tensors into upright 8-bit RGB, and the list of
-files behind what a user typed. Every failure is an ImageError that names the picture. Resizing for a network
-is letterbox.py."""
+"""Pictures from outside: files, bytes, PIL images, arrays and tensors into upright 8-bit RGB. Every failure
+is an ImageError that names the picture. Listing folders is folders.py, resizing for a network letterbox.py.
+"""
 
 import io
 import math
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,62 +133,6 @@ def as_it_is_now(picture: Any) -> Any:
     if isinstance(picture, np.ndarray):
         return picture.copy()
     return picture.clone() if type(picture).__module__.partition(".")[0] == "torch" else picture
-
-
-def find_images(arguments: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
-    """The picture files behind what a user typed: files as they are, folders (searched to the bottom, by
-    suffix), glob patterns.
-
-    Returns (files in the order given, those of a folder by name; complaints, one for each argument that led
-    to no picture). A file that is named twice is returned once.
-    """
-    files: dict[Path, None] = {}  # ordered, each once
-    complaints: list[str] = []
-    for argument in arguments:
-        found, complaint = _expand(Path(argument))
-        files.update(dict.fromkeys(found))
-        if complaint:
-            complaints.append(complaint)
-    return list(files), complaints
-
-
-@cache
-def suffixes() -> frozenset[str]:
-    """What names of picture files end in, lower case with the dot: looked for in folders only."""
-    known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, form in known if form in FORMATS)
-
-
-def _expand(path: Path) -> tuple[list[Path], str | None]:
-    typed = str(path)
-    shown = typed if typed.isprintable() else repr(typed)
-    try:
-        if path.is_dir():
-            found = _pictures_below(path)
-            return found, None if found else f"{shown}: no pictures in this folder"
-        if path.exists():
-            return [path], None
-    except (OSError, ValueError) as error:  # a name too long, a zero byte
-        return [], f"{shown}: {getattr(error, 'strerror', None) or error}"
-    if not any(sign in typed for sign in "*?["):
-        return [], f"{shown}: no such file or folder"
-    root = Path(path.anchor) if path.anchor else Path()
-    try:
-        matches = sorted(root.glob(str(path.relative_to(path.anchor)) if path.anchor else typed))
-    except (OSError, ValueError, NotImplementedError) as error:
-        return [], f"{shown}: not a pattern ({error})"
-    files = [file for match in matches for file in (_pictures_below(match) if match.is_dir() else [match])]
-    return files, None if files else f"{shown}: nothing matches this pattern"
-
-
-def _pictures_below(folder: Path) -> list[Path]:
-    def visible(path: Path) -> bool:
-        return not any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-    def wanted(path: Path) -> bool:  # a link to nothing, too: somebody misses that picture
-        return path.is_file() or (path.is_symlink() and not path.exists())
-
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes() and visible(p) and wanted(p))
 
 
 def _read(

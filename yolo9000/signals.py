@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM as something that a loop looks at between two steps. What it then does is the loop's."""
+"""Ctrl-C and SIGTERM as one: as something that a loop looks at between two steps, or as an exception. What is
+then done is the loop's, or the command's."""
 
 import signal
 import threading
@@ -30,3 +31,23 @@ def caught_signals() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt within, so that what Ctrl-C leaves whole is left whole.
+
+    Outside the main thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers can only be set there
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

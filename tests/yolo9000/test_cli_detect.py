@@ -15,6 +15,7 @@ from tests.yolo9000.test_images import bomb, encode
 from yolo9000 import Detector, decision, detector, options, suppression
 from yolo9000.cli import _pictures, detect
 from yolo9000.detections import Detections
+from yolo9000.folders import RESULTS_NAME
 from yolo9000.modelfile import save_model
 
 
@@ -87,7 +88,8 @@ def test_a_bad_picture_is_reported_and_the_others_done(name, run, model, tmp_pat
     result = json.loads((tmp_path / "out" / detect.JSON_NAME).read_text())
     assert [Path(p["source"]).name for p in result["pictures"]] == ["a.png", "z.png"]
     assert len(result["skipped"]) == 1 and name in result["skipped"][0]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", detect.JSON_NAME, "z.png"]
+    names = [RESULTS_NAME, "a.png", detect.JSON_NAME, "z.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
 
 
 def test_only_bad_pictures(run, model, tmp_path):

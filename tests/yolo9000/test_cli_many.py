@@ -12,7 +12,10 @@ from PIL import Image
 from tests.yolo9000.small import picture, small_detector
 from yolo9000.cli import detect
 from yolo9000.errors import ImageError
+from yolo9000.folders import RESULTS_NAME
 from yolo9000.modelfile import save_model
+
+no_windows = pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent to one process there")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +63,26 @@ def test_names_are_given_in_the_order_of_the_files(run, model, tmp_path):
     assert [row["picture"] for row in result["pictures"]] == ["x.png", "x-2.png"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
-def test_ctrl_c_leaves_whole_lines_and_whole_files(model, folder, tmp_path):
+def stopped(command: list, number: int) -> tuple[int, list[str], str]:
+    """(status, lines of stdout, stderr) of a command that gets a signal when it has said its first line."""
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a background job ignores it
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
+    try:
+        first = process.stdout.readline()
+        process.send_signal(number)
+        # Not communicate(), which knows nothing of what readline() has read beyond its line.
+        rest, err = process.stdout.read(), process.stderr.read()
+        process.wait(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, (first + rest).splitlines(), err
+
+
+@no_windows
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_whole_lines_and_whole_files(number, model, folder, tmp_path):
     many = tmp_path / "many"
     many.mkdir()
     for k in range(3000):
@@ -81,23 +102,12 @@ def test_ctrl_c_leaves_whole_lines_and_whole_files(model, folder, tmp_path):
         "--out",
         out,
     ]
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a background job ignores it
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
-    )
-    try:
-        first = process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        # Not communicate(), which knows nothing of what readline() has read beyond its line.
-        rest, err = process.stdout.read(), process.stderr.read()
-        process.wait(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130 and err.strip() == "interrupted"
-    rows = [json.loads(line) for line in (first + rest).splitlines()]
+    status, lines, err = stopped(command, number)
+    assert status == 130 and err.strip() == "interrupted"
+    rows = [json.loads(line) for line in lines]
     assert 0 < len(rows) < 3000
     assert (out / detect.JSON_NAME).read_text() == "older"
-    names = {file.name for file in out.iterdir()} - {detect.JSON_NAME}
+    names = {file.name for file in out.iterdir()} - {detect.JSON_NAME, RESULTS_NAME}
     assert not [name for name in names if name.startswith(".")]
     assert {row["picture"] for row in rows} <= names  # what was told of is there
     for name in names:
@@ -105,16 +115,37 @@ def test_ctrl_c_leaves_whole_lines_and_whole_files(model, folder, tmp_path):
             drawn.load()
 
 
+@no_windows
+def test_a_run_that_was_killed_leaves_no_result_that_is_taken_for_an_original(run, model, folder, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(300):
+        (photos / f"{k:03d}.png").hardlink_to(folder / f"{k % 9:02d}.png")
+    out = photos / "found"
+    words = ("detect", photos, "--model", model, "--json-lines")
+    command = [sys.executable, "-m", "yolo9000", *words, "--out", out]
+    assert stopped(command, signal.SIGKILL)[0] == -signal.SIGKILL
+    left = {file.name for file in out.glob("[0-9]*.png")}
+    assert 0 < len(left) < 300 and not (out / detect.JSON_NAME).exists()
+    status, lines, err = run(*words)
+    assert status == 0 and f"left out {len(left)} with boxes" in err
+    found = [Path(json.loads(line)["source"]) for line in lines.splitlines()]
+    assert found == sorted(photos.glob("*.png")) and len(found) == 300
+    run("detect", photos / "299.png", photos / "000.png", "--model", model, "--out", out)
+    names = {file.name for file in out.glob("[0-9]*.png")}
+    assert names == left | {"299.png", "000.png"}  # replaced, not numbered
+
+
 def test_a_folder_that_fills_up_ends_the_command_with_a_line(run, model, folder, tmp_path, monkeypatch):
     saved = []
 
-    def save(self, path):
+    def save(_, path):
         if len(saved) == 5:
             raise ImageError(f"{path}: cannot be written (No space left on device)")
         saved.append(path)
         return path
 
-    monkeypatch.setattr("yolo9000.detections.Detections.save", save)
+    monkeypatch.setattr("yolo9000.draw.save_picture", save)
     status, _, err = run("detect", folder, "--model", model, "--out", tmp_path)
     assert status == 1 and err.startswith("error: ") and "No space left" in err and err.count("\n") == 1
     assert not (tmp_path / detect.JSON_NAME).exists()

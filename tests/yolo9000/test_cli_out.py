@@ -15,6 +15,7 @@ from yolo9000 import Detector
 from yolo9000.cli import detect
 from yolo9000.cli._targets import LONGEST_JPEG
 from yolo9000.errors import ImageError, ModelError
+from yolo9000.folders import RESULTS_NAME
 from yolo9000.modelfile import read_info, save_model
 
 
@@ -55,7 +56,8 @@ def test_what_no_jpeg_holds_is_written_as_png(run, model, tmp_path):
     Image.new("RGB", (LONGEST_JPEG, 1)).save(tmp_path / "b.tif")
     status, _, err = run("detect", tmp_path, "--model", model, "--out", tmp_path / "out")
     assert (status, err) == (0, "")
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a.png", "b.jpg", detect.JSON_NAME}
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"a.png", "b.jpg", detect.JSON_NAME, RESULTS_NAME}
 
 
 @pytest.mark.parametrize(
@@ -102,12 +104,54 @@ def test_results_of_an_earlier_run_are_not_looked_at_again(run, model, tmp_path,
     assert err == "left out 4 with boxes that an earlier run wrote\n"
 
 
+def test_results_are_known_from_any_folder_and_after_any_number_of_runs(run, model, tmp_path, monkeypatch):
+    photos, out = tmp_path / "photos", tmp_path / "photos" / "found"
+    (photos / "below").mkdir(parents=True)
+    picture(1).save(photos / "a.png")
+    picture(2).save(photos / "below" / "b.png")
+    monkeypatch.chdir(photos)
+    for name in ("a.png", "below"):  # the second run's results are not the first's
+        assert run("detect", name, "--model", model, "--out", "found")[0] == 0
+        assert run("detect", name, "--model", model, "--out", ".")[0] == 0
+    assert sorted(file.name for file in out.glob("*.png")) == ["a.png", "b.png"]
+    assert sorted(file.name for file in photos.glob("*.png")) == ["a-2.png", "a.png", "b.png"]
+    for place in (photos, out, tmp_path):
+        monkeypatch.chdir(place)
+        assert sources(run("detect", photos, "--model", model, "--json")[1]) == ["a.png", "b.png"]
+    (out / RESULTS_NAME).unlink()  # copied without hidden files: what the last run wrote is known still
+    assert sources(run("detect", photos, "--model", model, "--json")[1]) == ["a.png", "b.png", "a.png"]
+    (photos / "a.png").rename(photos / "below" / "a.png")
+    words = ("--model", model, "--json")  # results beside nothing but folders of originals
+    assert sources(run("detect", photos, *words, "--out", photos)[1]) == ["a.png", "b.png", "a.png"]
+    assert sources(run("detect", photos, *words)[1]) == ["a.png", "b.png", "a.png"]
+
+
+def test_a_picture_that_vanishes_before_it_is_drawn_is_passed_over(run, model, tmp_path, monkeypatch):
+    for name in "abc":
+        picture(ord(name)).save(tmp_path / f"{name}.png")
+    fit = Detector.fit
+
+    def fit_and_lose(self, path, size):
+        fitted = fit(self, path, size)
+        if path.stem == "b":
+            path.unlink()
+        return fitted
+
+    monkeypatch.setattr(Detector, "fit", fit_and_lose)
+    words = ("detect", tmp_path, "--model", model, "--out", tmp_path / "out", "--json")
+    status, out, err = run(*words)
+    assert (status, sources(out)) == (1, ["a.png", "c.png"])
+    assert err == f"skipped: {tmp_path / 'b.png'}: no such file\n"
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.png")) == ["a.png", "c.png"]
+
+
 def test_nothing_but_an_earlier_runs_results_is_replaced(run, model, tmp_path):
     picture(1).save(tmp_path / "a.webp")
     (tmp_path / "a.jpg").write_bytes(b"the user's own")
     for _ in range(2):
         assert run("detect", tmp_path / "a.webp", "--model", model, "--out", tmp_path)[0] == 0
         assert sorted(file.name for file in tmp_path.iterdir()) == [
+            RESULTS_NAME,
             "a-2.jpg",
             "a.jpg",
             "a.webp",

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from yolo9000.errors import ImageError
-from yolo9000.images import MAX_SIDE, find_images, read_image
+from yolo9000.folders import find_images
+from yolo9000.images import MAX_SIDE, read_image
 
 RED_LEFT = np.zeros((20, 30, 3), np.uint8)
 RED_LEFT[:, :10, 0] = 255
@@ -281,6 +283,40 @@ def test_find_images(tmp_path):
     for bad in ("empty", "no.jpg", "*.gif", "x" * 300, "a\0b"):
         files, complaints = find_images([tmp_path / bad])
         assert files == [] and len(complaints) == 1 and "\0" not in complaints[0]
+
+
+def test_folders_behind_links_are_searched_once_whatever_goes_in_circles(tmp_path):
+    below = tmp_path / "photos" / "z" / "below"
+    below.mkdir(parents=True)
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in (below / "a.jpg", other / "b.jpg"):
+        file.write_bytes(b"")
+    photos = tmp_path / "photos"
+    (photos / "again").symlink_to(photos / "z")  # found where it lies
+    (below / "circle").symlink_to(photos)
+    (photos / "linked").symlink_to(other)
+    (other / "self").symlink_to(other / "self")
+    (photos / ".hidden").symlink_to(tmp_path)
+    assert find_images([photos]) == ([photos / "linked" / "b.jpg", below / "a.jpg"], [])
+    assert find_images([photos / "linked"]) == ([photos / "linked" / "b.jpg"], [])
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jpg").write_bytes(b"")
+    scandir = os.scandir
+
+    def refused(place):
+        if Path(place).name == "a":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refused)  # the owner of a machine may list everything
+    told = f"{tmp_path / 'a'}: a folder that cannot be listed (Permission denied)"
+    assert find_images([tmp_path]) == ([tmp_path / "b" / "x.jpg"], [told])
+    assert find_images([tmp_path / "a"]) == ([], [told])
 
 
 def test_find_images_with_brackets_in_a_name(tmp_path, monkeypatch):

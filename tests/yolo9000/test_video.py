@@ -1,25 +1,31 @@
 """Films frame by frame, cameras by their newest frame, and films written whole or not at all."""
 
 import json
+import os
 import queue
-import struct
+import signal
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.yolo9000.slowed import slowed
 from tests.yolo9000.small import small_detector
 from yolo9000 import Detector, video
 from yolo9000.cli import _films, detect
 from yolo9000.cli._answers import Answers
 from yolo9000.errors import ImageError
+from yolo9000.folders import RESULTS_NAME
+from yolo9000.images import MAX_SIDE
 from yolo9000.modelfile import save_model
+from yolo9000.signals import sigterm_as_ctrl_c
 from yolo9000.video import Camera, Film, Recorder
 
 cv2 = pytest.importorskip("cv2", reason="films need OpenCV (the extra `video`)")
 
 SIZE = (96, 64)  # width, height
+NAMES = [RESULTS_NAME, "detections.json"]  # what a folder of results has beside these
 
 
 def frame(k: int, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -52,31 +58,6 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("film") / "film.mp4", 12)
-
-
-def slowed(path: Path, first: int, factor: int) -> None:
-    """Shows all frames of an .mp4 but the first ones for so many times as long: another stts box, in which
-    pairs (frames, length) stand, and an edit list that is none any more."""
-    film = bytearray(path.read_bytes())
-
-    def box(names: list[bytes], start: int = 0, end: int | None = None) -> list[int]:
-        while start < (len(film) if end is None else end):
-            length, name = struct.unpack(">I4s", film[start : start + 8])
-            if name == names[0]:
-                return [start, *(box(names[1:], start + 8, start + length) if names[1:] else [])]
-            start += length
-        return []
-
-    edits = box([b"moov", b"trak", b"edts"])
-    film[edits[-1] + 4 : edits[-1] + 8] = b"free"
-    *above, place = box([b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"])
-    size, _, _, pairs, count, length = struct.unpack(">I4sIIII", film[place : place + 24])
-    assert (size, pairs) == (24, 1)
-    values = (32, b"stts", 0, 2, first, length, count - first, factor * length)
-    film[place : place + 24] = struct.pack(">I4sIIIIII", *values)
-    for where in above:  # every box around it is longer now
-        film[where : where + 4] = struct.pack(">I", struct.unpack(">I", film[where : where + 4])[0] + 8)
-    path.write_bytes(film)
 
 
 class Behind:
@@ -303,7 +284,7 @@ def test_a_film_into_a_folder_in_lines_and_cut_short(run, model, film, tmp_path)
     assert [json.loads(line)["frame"] for line in out.splitlines()] == list(range(5))
     status, out, err = run(*words, "--out", tmp_path / "found")
     assert (status, err) == (0, "") and "frame 4  0.40 s  96 x 64" in out and "5 frames in" in out
-    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["detections.json", "film.mp4"]
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == [*NAMES, "film.mp4"]
     assert len(json.loads((tmp_path / "found" / "detections.json").read_text())["pictures"]) == 5
 
 
@@ -357,7 +338,7 @@ def test_a_film_in_a_folder_replaces_an_earlier_runs_alone(run, model, film, tmp
         words = ("detect", film, "--model", model, "--frames", frames, "--out", tmp_path)
         assert run(*words)[0] == 0 and len(list(Film(tmp_path / "film-2.mp4"))) == frames
         assert sorted(path.name for path in tmp_path.iterdir()) == [
-            "detections.json",
+            *NAMES,
             "film-2.mp4",
             "film.mp4",
         ]
@@ -371,7 +352,8 @@ def test_an_interrupted_film_is_not_left_in_halves(run, model, film, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_camera_ends_by_ctrl_c_with_its_film(model, tmp_path, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_camera_ends_by_ctrl_c_with_its_film(number, model, tmp_path, capsys):
     """Frames come by hand, time from a list: what is dropped and how long frames last is certain."""
     hand, times = Hand(), iter((100.0, 100.0, 100.5, 101.2))
     hand.put(frame(0))
@@ -381,18 +363,29 @@ def test_a_camera_ends_by_ctrl_c_with_its_film(model, tmp_path, capsys):
         def add(self, record, text):
             super().add(record, text)
             if self.count == 3:
-                raise KeyboardInterrupt
+                os.kill(os.getpid(), number)
             for k in range(2):  # while this result was made two frames came
                 hand.show(frame(2 * self.count + k))
 
     answers = Interrupted("lines")
-    _films.detect(
-        detector, detector.options(), hand, answers, tmp_path / "live.avi", None, lambda: next(times)
-    )
+    with sigterm_as_ctrl_c():
+        _films.detect(
+            detector, detector.options(), hand, answers, tmp_path / "live.avi", None, lambda: next(times)
+        )
     out, err = capsys.readouterr()
     assert err == "3 frames, 2 dropped\n"
     assert [json.loads(line)["seconds"] for line in out.splitlines()] == [0.0, 0.5, 1.2]
     assert len(list(Film(tmp_path / "live.avi"))) == 13  # 1.2 s at 10 a second, both ends
+    assert hand.released
+
+
+def test_a_frame_that_cannot_be_looked_at_ends_a_film_with_its_reason(model, tmp_path):
+    hand = Hand()
+    hand.put(np.zeros((1, MAX_SIDE + 1, 3), np.uint8))
+    hand.put(None)
+    detector, answers = Detector.load(model), Answers("lines")
+    with pytest.raises(ImageError, match="of which a side has at most"):
+        _films.detect(detector, detector.options(), hand, answers, None, None)
     assert hand.released
 
 

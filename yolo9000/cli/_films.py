@@ -56,6 +56,8 @@ def detect(
             for k, outcome in enumerate(
                 tqdm(found, total=total, unit=" frames", delay=2, disable=None, leave=False)
             ):
+                if outcome.found is None:
+                    raise outcome.error
                 seconds = clock() - began if live else frames.seconds[k]
                 behind.put(_drawn, outcome.found, seconds, recorder is not None)
                 _take(behind.due(), answers, name, recorder, live)

@@ -221,7 +221,7 @@ class Skipped:
     def files(self, pictures: Sequence[Path], go_on: bool) -> list[Path]:
         """The files that the arguments name, complaints reported; without any the command ends, unless it is
         to go on."""
-        from yolo9000.images import find_images
+        from yolo9000.folders import find_images
 
         files, complaints = find_images(pictures)
         for complaint in complaints:

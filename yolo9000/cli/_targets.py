@@ -1,17 +1,13 @@
-"""Where `yolo9000 detect` writes: what --out names, names for the pictures in its folder, and what an earlier
-run left there, which is no picture to look at again. Writing is draw.py's and video.py's."""
+"""Where `yolo9000 detect` writes: what --out names, and names for the pictures in its folder, each noted
+there as a result. Which files are results is folders.py's, writing draw.py's and video.py's."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from yolo9000.cli import _pictures
 from yolo9000.errors import ImageError
-
-# What the folder of --out gets beside the pictures.
-JSON_NAME = "detections.json"
+from yolo9000.folders import JSON_NAME, note_results, noted_results, results_in
 
 # Pixels of a JPEG's longer side, at most: libjpeg's JPEG_MAX_DIMENSION.
 LONGEST_JPEG = 65_500
@@ -40,7 +36,7 @@ def single(out: Path, film: bool, count: int) -> bool:
     if suffix in _NOT_FOLDERS:
         way = _NOT_FOLDERS[suffix].format(out=out)
         raise click.UsageError(f"--out is a folder, not {out}; such a file is written by {way}")
-    from yolo9000.images import suffixes
+    from yolo9000.folders import suffixes
 
     if suffix not in suffixes():
         if suffix in FILMS and not film:
@@ -70,7 +66,8 @@ class Targets:
     def __init__(self, folder: Path, originals: list[Path]) -> None:
         self.folder = folder
         where = folder.resolve()
-        results, _ = _written(folder)
+        results, self._noted = results_in(folder), noted_results(folder)
+        self._note(results)  # the last run's detections.json is about to be replaced
         # Lower case: some file systems do not tell A.jpg from a.jpg.
         resolved = (file.resolve() for file in originals)
         self.taken = {file.name.lower() for file in resolved if file.parent == where} | {JSON_NAME}
@@ -92,6 +89,15 @@ class Targets:
         self.taken.add(name.lower())
         return self.folder / name
 
+    def note(self, target: Path) -> None:
+        """Make known that this one is a result, before it is written. Raises ImageError."""
+        self._note({target.name})
+
+    def _note(self, names: set[str]) -> None:
+        if names := names - self._noted:
+            note_results(self.folder, sorted(names))
+            self._noted |= names
+
 
 class Single:
     """The name of the one picture that is written."""
@@ -104,46 +110,5 @@ class Single:
             raise click.UsageError(f"{file}: would be replaced by itself with boxes; name another --out")
         return self.path
 
-
-def without_results(files: list[Path], typed: Sequence[Path], out: Path | None) -> tuple[list[Path], int]:
-    """The files but those with boxes that an earlier run wrote, and how many these are.
-
-    A folder's detections.json says which they are. Somebody who names such a file, or a folder of nothing
-    else, means it; unless the folder is --out itself, whose results are about to be replaced.
-    """
-    said = {path.resolve() for path in typed} | {path.parent.resolve() for path in typed if _pattern(path)}
-    written: dict[Path, set[str]] = {}
-    left = []
-    for file in files:
-        folder = file.parent
-        if folder not in written:
-            written[folder], mixed = _written(folder)
-            place = folder.resolve()
-            if place in said and not mixed and (out is None or out.resolve() != place):
-                written[folder] = set()
-        if file.name not in written[folder] or file.resolve() in said:
-            left.append(file)
-    return left, len(files) - len(left)
-
-
-def _pattern(path: Path) -> bool:
-    return any(sign in path.name for sign in "*?[")
-
-
-def _written(folder: Path) -> tuple[set[str], bool]:
-    """Names of the pictures, or of the film, that a run wrote into the folder, as far as its detections.json
-    tells, and whether originals lie among them."""
-    try:
-        with (folder / JSON_NAME).open(encoding="utf-8") as file:
-            said = json.load(file)
-        if "film" in said:
-            return {str(said["film"])}, False
-        records = said["pictures"]
-        names = [record["picture"] for record in records]
-        # A picture that was looked at in place is an original, whatever name it goes by.
-        seen = {Path(str(record["source"])).resolve() for record in records}
-        where = folder.resolve()
-        found = {str(name) for name in names if where / str(name) not in seen}
-        return found, any(source.parent == where for source in seen)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return set(), False  # none there, or somebody else's file of that name
+    def note(self, target: Path) -> None:
+        """Nothing: who names a picture knows it."""

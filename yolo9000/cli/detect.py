@@ -1,6 +1,7 @@
 """`yolo9000 detect`: arguments in, table, pictures and JSON out. Detecting is yolo9000.detector."""
 
 import re
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,10 @@ import click
 
 from yolo9000.cli import _bulk, _pictures
 from yolo9000.cli._answers import Answers, json_file, table
-from yolo9000.cli._targets import FILMS, JSON_NAME, Single, Targets, make_folder, single, without_results
+from yolo9000.cli._targets import FILMS, Single, Targets, make_folder, single
+from yolo9000.errors import ImageError
+from yolo9000.folders import JSON_NAME, note_results, without_results
+from yolo9000.signals import sigterm_as_ctrl_c
 
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
@@ -84,6 +88,7 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @_bulk.options
+@sigterm_as_ctrl_c()
 def command(
     pictures: tuple[Path, ...],
     source: str | None,
@@ -114,7 +119,7 @@ def command(
     pixels (left, top, right, bottom), and the path of names from the root of the tree.
 
     A picture that cannot be read is reported and passed over; the exit status is then 1. A camera's newest
-    frame is looked at whenever the last one is done, until Ctrl-C; the others are dropped.
+    frame is looked at whenever the last one is done, until Ctrl-C or SIGTERM; the others are dropped.
 
     With --engine a folder or Parquet of any size becomes a folder of Parquet parts, a row a picture; killed
     at any moment, the same command goes on where it was (docs/scale.md).
@@ -177,6 +182,8 @@ def command(
         else:
             targets = None if out is None else Single(out) if one else Targets(out, files)
             _photographs(detector, chosen, files, answers, targets, skipped)
+        if folder is not None and target is not None:
+            note_results(folder, [target.name])
         answers.finish(skipped.reasons, **({} if target is None else {"film": target.name}))
     if film is None and out is not None and form == "table":
         count = answers.count
@@ -193,28 +200,42 @@ def _photographs(
     skipped: _pictures.Skipped,
 ) -> None:
     """Detect on files; write them with their boxes where `targets` say, if they do."""
+    from yolo9000.draw import save_picture
     from yolo9000.pipeline import Behind, outcomes
 
-    def finished(found: "Detections", target: Path | None) -> tuple[dict[str, Any], str]:
+    def finished(found: "Detections", target: Path | None) -> tuple[dict[str, Any], str] | ImageError:
         record = found.to_dict()
-        if target is not None:
-            record["picture"] = found.save(target).name
+        if targets is not None and target is not None:
+            try:
+                drawn = found.draw()
+            except ImageError as error:  # it is read anew, and may be gone or another by now
+                return error
+            targets.note(target)
+            record["picture"] = save_picture(drawn, target).name
         return record, table(found) if answers.form == "table" else ""
+
+    def take(done: Iterable[tuple[dict[str, Any], str] | ImageError]) -> None:
+        for one in done:
+            if isinstance(one, ImageError):
+                skip(str(one))
+            else:
+                answers.add(*one)
+
+    def skip(reason: str) -> None:
+        skipped(reason)
+        answers.skip(reason)
 
     for reason in skipped.reasons:
         answers.skip(reason)
     with closing(outcomes(detector, files, options)) as found, Behind() as behind:
         for outcome in _pictures.progress(found, len(files)):
             if outcome.error is not None:
-                skipped(str(outcome.error))
-                answers.skip(str(outcome.error))
+                skip(str(outcome.error))
                 continue
             target = None if targets is None else targets.name(outcome.picture, outcome.found.image_size)
             behind.put(finished, outcome.found, target)
-            for record, text in behind.due():
-                answers.add(record, text)
-        for record, text in behind.due(rest=True):
-            answers.add(record, text)
+            take(behind.due())
+        take(behind.due(rest=True))
 
 
 def _film(pictures: tuple[Path, ...], source: str | None) -> Path | int | str | None:
