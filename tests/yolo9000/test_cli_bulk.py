@@ -1,6 +1,7 @@
 """Detection in parts: Parquet as input, and `yolo9000 detect --engine`. No Ray."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,38 @@ def test_the_command_does_the_job_and_goes_on(run, photos, tmp_path, model):
         assert [found["node"] for found in one["detections"]] == row["nodes"]
         boxes = np.array([found["box_xyxy"] for found in one["detections"]]).reshape(-1, 4)  # (0,) -> (0, 4)
         np.testing.assert_allclose(np.array(row["boxes_xyxy"]).reshape(-1, 4), boxes, atol=0.006)
+
+
+def test_the_command_looks_at_what_the_other_looks_at(run, photos, tmp_path, model, monkeypatch):
+    """Links and folders behind them, no results, and what cannot be read or listed is told."""
+    (photos / "sub" / "refused").mkdir()
+    (photos / "00.link.png").symlink_to("gone.png")
+    (photos / "linked").symlink_to(photos)
+    more = make_photos(tmp_path / "more")
+    (photos / "sub" / "more").symlink_to(more)
+    run("detect", photos / "00.png", more, "--out", photos / "found", "--model", model)
+    scandir = os.scandir
+
+    def refused(place="."):
+        if str(place).endswith("refused"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    status, text, err = run("detect", photos, "--model", model, "--json")
+    printed = json.loads(text)
+    out = tmp_path / "out"
+    words = ("detect", "--engine", "local", "--input", photos, "--output", out, "--model", model)
+    engine_status, _, engine_err = run(*words)
+    rows = rows_of(out)
+    good = [row["picture"] for row in rows if row["error"] is None]
+    assert good == [str(Path(one["source"]).relative_to(photos)) for one in printed["pictures"]]
+    assert len(good) == 2 * (PICTURES - 1) and status == engine_status == 1
+    assert {row["picture"] for row in rows if row["error"]} == {"00.link.png", "10.png", "sub/more/10.png"}
+    assert "left out 11 with boxes" in err and "left out 11 with boxes" in engine_err
+    told = f"skipped: {photos / 'sub' / 'refused'}: a folder that cannot be listed (Permission denied)\n"
+    assert told in err and told in engine_err
+    assert run(*words)[0] == 1  # and again, with nothing left to do
 
 
 def test_words_that_do_not_go_together(run, photos, tmp_path):

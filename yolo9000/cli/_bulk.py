@@ -57,8 +57,8 @@ def detect(
 ) -> None:
     """Do the job, or what is left of it. words: of DetectPictures; typed: the command's other options.
 
-    Ends the command with status 1 if a picture could not be read. Raises click.UsageError, ImageError,
-    ModelError.
+    Ends the command with status 1 if a picture could not be read or a folder not be listed. Raises
+    click.UsageError, ImageError, ModelError.
     """
     if engine is None:
         raise click.UsageError(f"--input, --output, --workers and --part-size go with --engine {ENGINES[-1]}")
@@ -78,6 +78,11 @@ def detect(
         from yolo9000.distributed.job import PART_SIZE, Job
 
         pictures = list_input(input_)
+        skipped = _pictures.Skipped()
+        for complaint in pictures.complaints:
+            skipped(complaint)
+        if pictures.results:
+            click.echo(f"left out {pictures.results} with boxes that an earlier run wrote", err=True)
         try:
             detector = DetectPictures(**_absolute(words), threads=None)
         except ValueError as error:
@@ -101,6 +106,7 @@ def detect(
             err=True,
         )
         raise click.exceptions.Exit(1)
+    skipped.finish()
 
 
 def _run(job: Any, engine: str, words: Mapping[str, Any], workers: int | None) -> dict[str, Any]:

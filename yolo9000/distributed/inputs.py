@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from yolo9000.errors import ImageError
-from yolo9000.images import find_images
+from yolo9000.folders import find_images, without_results
 
 # Columns of a table that hold the picture, the first that is there: encoded bytes, Hugging Face's struct of
 # bytes and path, the name of a file.
@@ -62,12 +62,16 @@ class Part:
 @dataclass(frozen=True)
 class Input:
     """An input that was listed. root: the folder; files: names below it, sorted; rows: how many each Parquet
-    file has, None for pictures; facts: size and time of change in nanoseconds of each file."""
+    file has, None for pictures; facts: size and time of change in nanoseconds of each file, -1 of what cannot
+    be read. results: how many pictures are left out because `detect --out` wrote them; complaints: of folders
+    that cannot be listed."""
 
     root: Path
     files: tuple[bytes, ...]
     facts: tuple[tuple[int, int], ...]
     rows: tuple[int, ...] | None = None
+    results: int = 0
+    complaints: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Pictures."""
@@ -107,8 +111,8 @@ def _parquet_part(number: int, size: int, pieces: Sequence[tuple[bytes, int, int
 
 
 def list_input(path: Path | str) -> Input:
-    """The pictures of a folder (searched to the bottom, by suffix), of a Parquet file, or of the Parquet
-    files that lie in a folder. Raises ImageError where there are none, or both kinds."""
+    """The pictures of a folder (searched to the bottom, by suffix, as by `detect`), of a Parquet file, or of
+    the Parquet files that lie in a folder. Raises ImageError where there are none, or both kinds."""
     path = Path(path).absolute()
     if path.is_file():
         if path.suffix.lower() != ".parquet":
@@ -117,7 +121,8 @@ def list_input(path: Path | str) -> Input:
     if not path.is_dir():
         raise ImageError(f"{path}: no such file or folder")
     tables = sorted(p for p in path.glob("*.parquet") if p.is_file() and p.name[0] not in "._")
-    files, complaints = find_images([path])
+    found, complaints = find_images([path])
+    files, results = without_results(found, [path])
     if tables and files:
         raise ImageError(
             f"{path}: holds pictures and Parquet files; which of them? Name a folder of one kind"
@@ -125,20 +130,24 @@ def list_input(path: Path | str) -> Input:
     if tables:
         return _list_parquet(path, tables)
     if not files:
+        if found:
+            raise ImageError(f"{path}: no pictures but {results} with boxes that an earlier run wrote")
         raise ImageError(f"{complaints[0]}, nor Parquet files")
-    return Input(path, *_described(path, files))
+    return Input(path, *_described(path, files), results=results, complaints=tuple(complaints))
 
 
 def _described(root: Path, files: Sequence[Path]) -> tuple[tuple[bytes, ...], tuple[tuple[int, int], ...]]:
-    """Names below root, and size and time of change of each."""
+    """Names below root, and size and time of change of each, -1 for a link to nothing and what vanishes: it
+    is told in its turn."""
     start, names, facts = len(os.fsencode(root)) + (root != root.parent), [], []
     for file in files:
+        names.append(os.fsencode(file)[start:])
         try:
             found = file.stat()
-        except OSError as error:
-            raise ImageError(f"{file}: vanished while the input was listed ({error.strerror})") from error
-        names.append(os.fsencode(file)[start:])
-        facts.append((found.st_size, found.st_mtime_ns))
+        except OSError:
+            facts.append((-1, -1))
+        else:
+            facts.append((found.st_size, found.st_mtime_ns))
     return tuple(names), tuple(facts)
 
 
