@@ -57,6 +57,23 @@ class Detection:
         }
 
 
+@dataclass(frozen=True)
+class _File:
+    """A picture's file, with its size in bytes and time of change in nanoseconds when it was looked at; None
+    where it was not there."""
+
+    path: str | Path
+    facts: tuple[int, int] | None
+
+    @classmethod
+    def now(cls, path: str | Path) -> "_File":
+        try:
+            found = Path(path).stat()
+        except (OSError, ValueError):  # ValueError: a zero byte
+            return cls(path, None)
+        return cls(path, (found.st_size, found.st_mtime_ns))
+
+
 @dataclass(frozen=True, eq=False)
 class Detections:
     """The objects on one picture, best score first.
@@ -69,6 +86,9 @@ class Detections:
     -1 for "something", whose path is empty. names: n display names. paths,
     path_names: n tuples of ids or names, root first; path_probabilities: the Pr of each node on the path.
     image_size: (width, height). source: where the picture came from, if it was a file.
+
+    Pickles have no pixels in them: what was found on a file still knows its file, to `draw` and `save`, what
+    was found on an array, image or bytes does not know its picture any more.
 
     len(), iteration (Detection objects), found[3] (a Detection), found[1:4], found[mask], found[indices]
     (Detections). Raises ValueError, naming the first bad entry, if the parts do not belong together.
@@ -85,7 +105,7 @@ class Detections:
     path_names: tuple[tuple[str, ...], ...]
     path_probabilities: tuple[tuple[float, ...], ...]
     source: str | None = None
-    _picture: Any = field(default=None, repr=False)  # what read_image takes, so that `save` can draw on it
+    _picture: Any = field(default=None, repr=False)  # what read_image takes, or a _File; `save` draws on it
     conditionals: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +124,8 @@ class Detections:
         if self.conditionals is None:
             put("conditionals", [_last_step(path) for path in self.path_probabilities])
         put("conditionals", np.array(self.conditionals, dtype=np.float32))
+        if isinstance(self._picture, str | Path):
+            put("_picture", _File.now(self._picture))
         put("image_size", (int(self.image_size[0]), int(self.image_size[1])))
         self._check()
         for name in ("boxes_xyxy", "objectness", "scores", "nodes", "probabilities", "conditionals"):
@@ -153,6 +175,18 @@ class Detections:
         """Nothing found on a picture of this (width, height)."""
         none = np.zeros(0)
         return cls(none, none, none, none, (), (), image_size, none, (), (), source, picture)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        if not isinstance(self._picture, _File):
+            parts["_picture"] = None
+        return type(self), tuple(parts.values())
+
+    def __copy__(self) -> "Detections":
+        return self  # nothing about it changes
+
+    def __deepcopy__(self, memo: Any) -> "Detections":
+        return self
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
@@ -254,7 +288,7 @@ class Detections:
 
     def draw(self) -> "Image.Image":
         """The picture with boxes and labels on it; draw.py. Raises ImageError if the picture is not at hand
-        any more."""
+        any more, or its file has changed."""
         return self.plot()
 
     def plot(self, scores: bool = True) -> "Image.Image":
@@ -264,15 +298,25 @@ class Detections:
         return draw(self.picture(), self, scores)
 
     def picture(self) -> np.ndarray:
-        """The picture itself, uint8 (H, W, 3), RGB. Raises ImageError if it is not at hand any more."""
+        """The picture itself, uint8 (H, W, 3), RGB. Raises ImageError if it is not at hand any more, or
+        its file has changed since."""
         from yolo9000.errors import ImageError
         from yolo9000.images import read_image
 
         picture = self._picture if self._picture is not None else self.source
         if picture is None:
             raise ImageError(
-                "these detections do not know their picture; use yolo9000.draw.draw(picture, detections)"
+                "these detections do not know their picture (pixels are not pickled);"
+                " use yolo9000.draw.draw(picture, detections)"
             )
+        if isinstance(picture, _File):
+            now = _File.now(picture.path)
+            if None not in (now.facts, picture.facts) and now != picture:
+                raise ImageError(
+                    f"{picture.path}: has changed since these detections were made; detect again, or use"
+                    " yolo9000.draw.draw(picture, detections)"
+                )
+            picture = picture.path
         return read_image(picture)
 
     def crop(self, margin: float = 0.0) -> "list[Image.Image]":

@@ -285,7 +285,7 @@ class Detector(Pretrained):
         image, box = self.letterboxed(array, image_size, size)
         source = str(picture) if isinstance(picture, str | Path) else None
         if source is not None:  # a file is read again to draw on; others may not come again
-            return Fitted(image, box, source, None)
+            return Fitted(image, box, source, source)
         encoded = isinstance(picture, bytes | bytearray | memoryview)
         return Fitted(image, box, None, bytes(picture) if encoded else array)
 

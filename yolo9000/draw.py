@@ -1,8 +1,10 @@
-"""Boxes and labels on a picture, legible on any ground, with Pillow and its built-in font only; and writing
-pictures whole."""
+"""Boxes and labels on a picture, legible on any ground, with Pillow alone: its built-in font, or one of the
+system's for letters that it lacks. And writing pictures whole."""
 
 import colorsys
 import hashlib
+import unicodedata
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,23 @@ Box = tuple[float, float, float, float]
 # Label height as a share of the picture's shorter side, and the limits between which text is legible and not
 # in the way.
 _TEXT_SHARE, _TEXT_LEAST, _TEXT_MOST = 0.03, 11, 40
+
+# Fonts with letters beyond ASCII, which is about all that Pillow's own has, by the names under which Pillow
+# finds them wherever a system keeps its fonts.
+_FONTS = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "arial.ttf",
+    "Arial Unicode.ttf",
+    "msyh.ttc",
+    "malgun.ttf",
+)
+
+# Pixels of the longer side at most, of formats that have less room than a picture may take: of a JPEG,
+# libjpeg's JPEG_MAX_DIMENSION.
+LONGEST_JPEG = 65_500
+_LONGEST = {"JPEG": LONGEST_JPEG, "WEBP": 16_383, "GIF": 65_535, "TGA": 65_535}
 
 # JPEG quality of annotated pictures: text stays sharp.
 _JPEG_QUALITY = 92
@@ -41,7 +60,6 @@ def draw(picture: "np.ndarray | Image.Image", detections: "Detections", scores: 
         )
     shorter = min(canvas.size)
     size = int(min(max(shorter * _TEXT_SHARE, _TEXT_LEAST), _TEXT_MOST))
-    font = ImageFont.load_default(size)
     line = max(1, size // 6)
     pen = ImageDraw.Draw(canvas)
     items = list(detections)
@@ -50,7 +68,8 @@ def draw(picture: "np.ndarray | Image.Image", detections: "Detections", scores: 
         _frame(pen, one.box_xyxy, canvas.size, colour, line)
     taken: list[Box] = []
     for one in items:  # the best label gets the best place
-        text = f"{one.name} {one.score:.2f}" if scores else f"{one.name} "
+        name, font = legible(one.name, one.path[-1] if one.path else "", size)
+        text = f"{name} {one.score:.2f}" if scores else f"{name} "
         _label(pen, text, one.box_xyxy, canvas.size, font, colour_of(one.path), taken, size // 4)
     return canvas
 
@@ -92,16 +111,60 @@ def colour_of(path: tuple[str, ...]) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+@lru_cache(4096)
+def legible(text: str, otherwise: str, size: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """A text and a font of this size in pixels that has its letters.
+
+    Where no font has them the text is written without accents, or `otherwise` in its place if that is ASCII,
+    or with question marks.
+    """
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    own = ImageFont.load_default(size)
+    if text.isascii():
+        return text, own
+    for name in _FONTS:
+        font = _font(name)
+        if font is not None and _has(font, text):
+            return text, font.font_variant(size=size)
+    parts = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in parts if not unicodedata.combining(letter))
+    if not plain.isascii() and otherwise.isascii() and otherwise:
+        return otherwise, own
+    return "".join(letter if letter.isascii() else "?" for letter in plain), own
+
+
+@cache
+def _font(name: str) -> ImageFont.FreeTypeFont | None:
+    """One of the system's fonts; None where it has none of this name."""
+    try:
+        return ImageFont.truetype(name, _TEXT_MOST)
+    except (OSError, ImportError):  # Pillow was built without FreeType
+        return None
+
+
+def _has(font: ImageFont.FreeTypeFont, text: str) -> bool:
+    """Whether a font has all letters of a text, none of which it draws as what is in no font."""
+    missing = bytes(font.getmask("\uffff"))
+    return all(letter == " " or bytes(font.getmask(letter)) != missing for letter in text)
+
+
 def save_picture(picture: Image.Image, path: str | Path) -> Path:
     """Write a picture in the format of the path's suffix, making the folder; an older file is replaced whole
     or not at all.
 
-    Raises ImageError for a suffix that names no format, and for what the file system refuses.
+    Raises ImageError for a suffix that names no format, for a picture that is too large for the format, and
+    for what the file system refuses.
     """
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or kind not in Image.SAVE:
         raise ImageError(f"{path}: the suffix {path.suffix!r} names no picture format; use .jpg or .png")
+    most = _LONGEST.get(kind, max(picture.size))
+    if max(picture.size) > most:
+        raise ImageError(
+            f"{path}: {picture.width} x {picture.height} pixels, and no {kind} has more than {most:,} a side;"
+            " write a .png"
+        )
     options = {"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
     with written_whole(path, ImageError) as part:
         picture.save(part, format=kind, **options)
@@ -156,7 +219,6 @@ def _fitting(
     pen: ImageDraw.ImageDraw, text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: float
 ) -> str:
     """The text, shortened in its middle until it is no wider; empty if not even three letters fit."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
     if pen.textlength(text, font=font) <= width:
         return text
     name, _, score = text.rpartition(" ")

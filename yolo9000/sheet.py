@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from yolo9000.detections import SOMETHING, Detections
-from yolo9000.draw import draw, save_picture
+from yolo9000.draw import draw, legible, save_picture
 from yolo9000.errors import ImageError, TrainingError
 from yolo9000.report import display_names
 
@@ -120,8 +120,8 @@ def _tile(sides: Sequence[Image.Image], words: Sequence[str]) -> Image.Image:
 
 def _write(image: Image.Image, at: tuple[int, int], text: str, width: int) -> None:
     """A line of words, cut where there is no room for more."""
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(12)
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    pen = ImageDraw.Draw(image)
+    text, font = legible(text, "", 12)
     while text and pen.textlength(text, font=font) > width:
         text = text[:-1]
     pen.text(at, text, fill=_INK, font=font)

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.yolo9000.small import picture, small_detector
 from yolo9000 import Detector
 from yolo9000.cli import detect
-from yolo9000.cli._targets import LONGEST_JPEG
+from yolo9000.draw import LONGEST_JPEG
 from yolo9000.errors import ImageError, ModelError
 from yolo9000.folders import RESULTS_NAME
 from yolo9000.modelfile import read_info, save_model
@@ -58,6 +58,9 @@ def test_what_no_jpeg_holds_is_written_as_png(run, model, tmp_path):
     assert (status, err) == (0, "")
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"a.png", "b.jpg", detect.JSON_NAME, RESULTS_NAME}
+    status, out, err = run("detect", tmp_path / "a.tif", "--model", model, "--out", tmp_path / "a.jpg")
+    assert (status, out) == (1, "") and "no JPEG has more than 65,500 a side; write a .png" in err
+    assert not (tmp_path / "a.jpg").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The container of results: what it accepts, how it is taken apart, and its conversions there and back."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -8,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.yolo9000.small import small_detector
+from yolo9000 import Detector
+from yolo9000 import draw as draw_module
 from yolo9000.detections import Detection, Detections
-from yolo9000.draw import colour_of, draw, save_picture
+from yolo9000.draw import colour_of, draw, legible, save_picture
 from yolo9000.errors import ImageError
 
 
@@ -125,6 +130,73 @@ def test_labels_that_are_long_or_not_printable():
     names = ["a" * 300, "tab\there\n", "Ærøskøbing 北京"]
     picture = draw(Image.new("RGB", (100, 80)), make(3, names=names))
     assert picture.size == (100, 80)
+
+
+def test_names_in_letters_that_a_font_lacks(monkeypatch):
+    assert legible("dog\n", "n1", 20)[0] == "dog "
+    fonts = [font for font in map(draw_module._font, draw_module._FONTS) if font is not None]
+    for text in ("собака", "Ærøskøbing", "κύων"):
+        if any(draw_module._has(font, text) for font in fonts):
+            written, font = legible(text, "n1", 20)
+            assert written == text and font.size == 20 and draw_module._has(font, text)
+    monkeypatch.setattr(draw_module, "_FONTS", ("no font is called so.ttf",))
+    legible.cache_clear()
+    for text, otherwise, wanted in (
+        ("собака", "n02084071", "n02084071"),
+        ("café", "n1", "cafe"),
+        ("犬 2", "犬", "? 2"),
+        ("犬", "", "?"),
+    ):
+        written, font = legible(text, otherwise, 20)
+        assert written == wanted and draw_module._has(font, written)
+    one = {"names": ["собака"], "paths": [("n1", "n2")], "path_names": [("a", "собака")]}
+    drawn = [
+        draw(Image.new("RGB", (100, 80)), make(1, **{**one, **more})) for more in ({}, {"names": ["n2"]})
+    ]
+    assert drawn[0] == drawn[1]
+    legible.cache_clear()
+
+
+def test_pixels_stay_out_of_pickles_and_files_are_known_still(tmp_path):
+    ground = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    found = make(2, _picture=ground)
+    again = pickle.loads(pickle.dumps(found))
+    assert len(pickle.dumps(found)) < 2000 and again.to_dict() == found.to_dict()
+    assert draw(ground, again) == found.draw()
+    with pytest.raises(ImageError, match=r"do not know their picture .*draw\.draw"):
+        again.save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="read-only"):
+        again.scores[0] = 1
+    assert copy.copy(found).draw() == copy.deepcopy([found])[0].draw() == found.draw()
+    Image.fromarray(ground).save(tmp_path / "a.png")
+    of_file = make(2, _picture=tmp_path / "a.png", source=str(tmp_path / "a.png"))
+    assert pickle.loads(pickle.dumps(of_file))[:1].draw() == found[:1].draw()
+
+
+def test_a_file_that_has_changed_is_not_drawn_on(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (100, 80)).save(path)
+    found = Detector(small_detector("stored"))(path)
+    pickled = pickle.dumps(found)
+    found.save(path)  # what it holds now is the picture with boxes
+    for one in (found, found[:1], pickle.loads(pickled)):
+        with pytest.raises(ImageError, match=r"a\.png: has changed since"):
+            one.draw()
+    path.unlink()
+    with pytest.raises(ImageError, match="no such file"):
+        found.draw()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "most"), [("jpg", 65_500), ("webp", 16_383), ("gif", 65_535), ("tga", 65_535)]
+)
+def test_what_no_such_picture_holds(suffix, most, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    save_picture(Image.new("RGB", (1, most)), path)
+    before = path.read_bytes()
+    with pytest.raises(ImageError, match=rf"x\.{suffix}: 1 x {most + 1} pixels, and no .*; write a \.png"):
+        save_picture(Image.new("RGB", (1, most + 1)), path)
+    assert path.read_bytes() == before
 
 
 def test_sizes_must_agree():

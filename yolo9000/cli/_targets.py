@@ -9,9 +9,6 @@ from yolo9000.cli import _pictures
 from yolo9000.errors import ImageError
 from yolo9000.folders import JSON_NAME, note_results, noted_results, results_in
 
-# Pixels of a JPEG's longer side, at most: libjpeg's JPEG_MAX_DIMENSION.
-LONGEST_JPEG = 65_500
-
 # Names of films end in these: yolo9000.video's, held equal by a test.
 FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 
@@ -75,6 +72,8 @@ class Targets:
 
     def name(self, file: Path, size: tuple[int, int]) -> Path:
         """For a picture of (width, height) `size`: a JPEG, or a PNG for a PNG and for what no JPEG holds."""
+        from yolo9000.draw import LONGEST_JPEG
+
         png = file.suffix.lower() == ".png" or max(size) > LONGEST_JPEG
         return self.free(file.stem, ".png" if png else ".jpg")
 
