@@ -51,15 +51,16 @@ def without_results(
     else, means it; unless the folder is `out`, whose results are about to be replaced.
     """
     said = {path.resolve() for path in typed} | {path.parent.resolve() for path in typed if _pattern(path)}
-    written = {folder: results_in(folder) for folder in {file.parent for file in files}}
-    of_originals = {file.parent for file in files if file.name not in written[file.parent]}
+    placed = [(file.parent, file) for file in files]
+    written = {folder: results_in(folder) for folder in {folder for folder, _ in placed}}
+    of_originals = {folder for folder, file in placed if file.name not in written[folder]}
     mixed = {above for folder in of_originals for above in (folder, *folder.parents)}
     for folder, names in written.items():
         if names and folder not in mixed and not _others(folder, names):
             place = folder.resolve()
             if place in said and (out is None or out.resolve() != place):
                 written[folder] = set()
-    left = [file for file in files if file.name not in written[file.parent] or file.resolve() in said]
+    left = [file for folder, file in placed if file.name not in written[folder] or file.resolve() in said]
     return left, len(files) - len(left)
 
 
