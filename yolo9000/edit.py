@@ -1,8 +1,14 @@
 """A trained model carried to an edited tree: which class rows stay, which go, and how new ones begin.
 
 A class that stays keeps its rows bit for bit; a class that is gone takes them along; every other tensor stays
-as it is, log-sum-exp layers among them, because they are features that rows are applied to. A new class
-begins where its parent's evidence says:
+as it is, log-sum-exp layers among them, because they are features that rows are applied to.
+
+The row of a class that had no siblings says nothing: its softmax was 1 whatever the row, which never learnt.
+Where such a class gets siblings it takes the row of the first class above it that had some, for all that was
+known of it was known of that one. So a chain of only children that becomes one node (wordtree.tidy) is as
+probable as the chain was.
+
+A new class begins where its parent's evidence says:
 
   * beside siblings that keep their rows, with the mean of those rows, which is what the children of that
     parent have in common. Its logit is the mean of its siblings', whose exponential is at most the mean of
@@ -46,8 +52,9 @@ class Edit:
 
     source, target: fingerprints of the old and the new tree. removed: nodes of the old tree that are gone.
     added: nodes that only the new tree has. moved: nodes of both under another parent: their rows are the
-    same, but are now compared with other siblings'. renamed: (old id, new id). begun: nodes whose rows are
-    new. kept: the number of rows that stayed. dropped: settings of the model that hold no more.
+    same, but are now compared with other siblings'. renamed: (old id, new id). lifted: nodes that had no
+    siblings, have some now and took the row of one above. begun: nodes whose rows are new. kept: the number
+    of rows that stayed. dropped: settings of the model that hold no more.
     """
 
     source: str
@@ -56,6 +63,7 @@ class Edit:
     added: tuple[str, ...]
     moved: tuple[str, ...]
     renamed: tuple[tuple[str, str], ...]
+    lifted: tuple[str, ...]
     begun: tuple[str, ...]
     kept: int
     dropped: tuple[str, ...]
@@ -105,11 +113,11 @@ def edit_model(
     wanted = {tree.index(node) for node in rows} | (carried & set(moved))
     nodes = _nodes_with_rows(net.spec, tree, map, carried, wanted)
     place = {node: k for k, node in enumerate(nodes)}
-    kept_rows, kept_places = [], []
-    for row, node in enumerate(map[had].tolist()):
-        if node >= 0:
-            kept_rows.append(row)
-            kept_places.append(place[node])
+    donors = _donors(old, had, tree, np.asarray(nodes), map)
+    row_of = {node: row for row, node in enumerate(had.tolist())}
+    kept_rows = [row_of[donor] for donor in donors.values()]
+    kept_places = [place[int(map[node])] for node in donors]
+    lifted = sorted(int(map[node]) for node, donor in donors.items() if node != donor)
     spec = _over(net.spec, tree, nodes)
     edited = Network(spec, tree, external=net.external, init=False)
     begun = sorted(set(range(len(nodes))) - set(kept_places))
@@ -130,8 +138,9 @@ def edit_model(
             for node, k in zip(old.ids, map.tolist(), strict=True)
             if k >= 0 and tree.ids[k] != node
         ),
+        lifted=tuple(tree.ids[k] for k in lifted),
         begun=tuple(tree.ids[nodes[k]] for k in begun),
-        kept=len(kept_rows),
+        kept=len(kept_rows) - len(lifted),
         dropped=dropped,
     )
     before = net.record.get("edits")
@@ -175,6 +184,31 @@ def _nodes_with_rows(
             nodes.add(node)
             node = int(tree.parents[node])
     return sorted(nodes)
+
+
+def _donors(
+    old: WordTree, had: np.ndarray, tree: WordTree, nodes: np.ndarray, map: np.ndarray
+) -> dict[int, int]:
+    """Old node that stays -> the old node whose row it gets, itself but for those that are lifted.
+
+    had, nodes: nodes of the old and of the new tree that have a row; siblings without one do not compete.
+    """
+    learnt, rivals = _with_siblings(old, had), _with_siblings(tree, nodes)
+    donors = {}
+    for node in had[map[had] >= 0].tolist():
+        donor = node
+        while rivals[map[node]] and donor >= 0 and not learnt[donor]:
+            donor = int(old.parents[donor])
+        donors[node] = node if donor < 0 else donor  # nothing that is known tells it from its new siblings
+    return donors
+
+
+def _with_siblings(tree: WordTree, nodes: np.ndarray) -> np.ndarray:
+    """(n,) bool: which nodes of the tree are among `nodes` together with a sibling."""
+    group = tree.group_of[nodes]
+    found = np.zeros(len(tree), dtype=bool)
+    found[nodes] = np.bincount(group)[group] > 1
+    return found
 
 
 def _over(spec: NetworkSpec, tree: WordTree, nodes: Sequence[int]) -> NetworkSpec:

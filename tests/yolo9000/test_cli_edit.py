@@ -32,7 +32,8 @@ def test_all_edits_in_order(model, run, tmp_path):
     assert net.tree.path("pug") == ("n1", "n4", "pug") and net.tree.names[net.tree.index("n4")] == "hound"
     assert net.tree.names[net.tree.index("pug")] == "pug dog"
     assert net.tree.glosses[net.tree.index("pug")] == "A small dog."
-    assert net.record["licence"] == "MIT" and net.record["edits"][0]["kept"] == 7
+    assert net.record["licence"] == "MIT" and net.record["edits"][0]["kept"] == 6
+    assert done["lifted"] == ["n6"]  # the car had no rival, and has the bicycle now
 
 
 def test_a_new_tree_of_any_form_and_the_type_of_the_file(model, run, tmp_path):

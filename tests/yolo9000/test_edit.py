@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.wordtree.forests import trees
 from tests.yolo9000.small import ANCHORS, STORED, TREE, randomise, small_classifier, small_detector
-from wordtree import WordTree, graft, merge, prune, rename, subtree
+from wordtree import WordTree, graft, merge, prune, rename, subtree, tidy
 from yolo9000.classrows import row_nodes, row_parameters, view_rows
 from yolo9000.cuts import resolve
 from yolo9000.detector import Detector
@@ -236,15 +237,15 @@ def test_a_rule_goes_with_what_it_needs(defaults, kept, dropped):
     Detector(edited).options()
 
 
-def over_the_default_tree() -> Network:
-    tree = WordTree.default()
+def over(tree: WordTree, stored: list[int] | None = None) -> Network:
+    """A detector over a tree with random rows, for some nodes or all."""
     spec = small_detector("shared").spec.to_dict()
-    spec["layers"][-1] |= {"classes": len(tree), "stored": [0, 1]}
+    spec["layers"][-1] |= {"classes": len(tree), "stored": stored}
     return randomise(Network(NetworkSpec.from_dict(spec), tree), 0)
 
 
 def test_a_vocabulary_by_its_name_keeps_what_is_left():
-    net = over_the_default_tree()
+    net = over(WordTree.default(), [0, 1])
     net.defaults = {"vocabulary": "coco"}
     coco = [net.tree.ids[node] for node in resolve(net.tree, "coco")]
     edited, done = edit_model(net, *prune(net.tree, coco[:1]))
@@ -253,7 +254,7 @@ def test_a_vocabulary_by_its_name_keeps_what_is_left():
 
 
 def test_display_names_alone_are_kept_by_a_file_over_the_default_tree(tmp_path):
-    net = over_the_default_tree()
+    net = over(WordTree.default(), [0, 1])
     tree = net.tree
     edited, _ = edit_model(net, rename(tree, {0: "my matter"}).tree)
     save_model(edited, tmp_path / "x.safetensors")
@@ -286,6 +287,50 @@ def test_models_without_a_tree_or_rows():
         edit_model(Network(NetworkSpec.from_dict(spec), TREE), TREE)
 
 
+@given(trees(most=15), st.data())
+@settings(max_examples=40, deadline=None)
+def test_contracted_chains_are_as_probable_as_they_were(tree, data):
+    labels = data.draw(st.none() | st.sets(st.integers(0, len(tree) - 1), min_size=1))
+    new, map = tidy(tree, labels, promotion=labels is None)  # leaves as labels: then none is promoted
+    net = over(tree)
+    edited, _ = edit_model(net, new, map)
+    stays = np.flatnonzero(map >= 0)
+    assert same(log_probabilities(edited)[1][:, map[stays]], log_probabilities(net)[1][:, stays])
+
+
+def test_a_promoted_class_is_as_probable_as_its_parent():
+    tree = WordTree(["a", "b", "c"], [-1, -1, 0])
+    net = over(tree)
+    edited, done = edit_model(net, *tidy(tree, range(3)))
+    assert edited.tree.parents.tolist() == [-1, -1, -1] and (done.lifted, done.kept) == (("c",), 2)
+    before, after = log_probabilities(net)[1].exp(), log_probabilities(edited)[1].exp()
+    assert torch.allclose(after, before[:, [0, 1, 0]] / (1 + before[:, :1]), rtol=1e-5)
+    # of a chain only the lowest is promoted: d and e below c, and nothing tells them apart
+    tree = WordTree(["a", "b", "c", "d", "e"], [-1, -1, 0, 2, 3])
+    net = over(tree)
+    edited, done = edit_model(net, *tidy(tree, range(5)))
+    assert edited.tree.parents.tolist() == [-1, -1, 0, 2, 2] and (done.lifted, done.kept) == (("d", "e"), 3)
+    before, after = log_probabilities(net)[1], log_probabilities(edited)[1]
+    assert same(after[:, :3], before[:, :3]) and same(after[:, 3:], before[:, 3:] - np.log(2))
+
+
+def test_only_children_that_move_bring_the_row_of_what_they_were_seen_as():
+    net = make("rows")
+    new, map = prune(TREE, ["car"], keep_children=True)  # the taxi beside bicycle
+    edited, done = edit_model(net, new, map)
+    assert done.lifted == done.moved == ("n10",)
+    assert torch.equal(rows_by_id(net)["n6"][0], rows_by_id(edited)["n10"][0])
+    # a new class beside an only child: both are what their parent is, and none is better known
+    edited, done = edit_model(net, *graft(TREE, "car", "van"))
+    assert done.lifted == ("n10",) and done.begun == ("van",)
+    both = [edited.tree.index(node) for node in ("taxi", "van")]
+    assert torch.allclose(log_probabilities(edited)[0][:, both].exp(), torch.tensor(1 / 2).double())
+    # a root of its own has nothing above it to go by
+    alone = over(WordTree(["a"], [-1]))
+    edited, done = edit_model(alone, WordTree(["a", "b"], [-1, -1]))
+    assert done.lifted == () and done.kept == 1
+
+
 def random_edit(tree: WordTree, draw) -> WordTree:
     """One change of a tree: a leaf, a branch or a node less."""
     node = draw(st.integers(0, len(tree) - 1))
@@ -314,10 +359,12 @@ def test_any_edits(data, form):
         return
     before, after = rows_by_id(net), rows_by_id(edited)
     assert set(after) - set(before) == set(done.begun)
-    assert {n for n in before if n in tree} <= set(after) and done.kept == len(after) - len(done.begun)
-    assert all(
-        torch.equal(p, q) for n in set(after) & set(before) for p, q in zip(before[n], after[n], strict=True)
-    )
+    stayed = set(after) & set(before) - set(done.lifted)
+    assert {n for n in before if n in tree} <= set(after) and done.kept == len(stayed)
+    assert all(torch.equal(p, q) for n in stayed for p, q in zip(before[n], after[n], strict=True))
+    for node in done.lifted:  # it had no siblings with a row, and has the bits of one above it
+        assert not before.keys() & {TREE.ids[k] for k in TREE.siblings(node)}
+        assert any(torch.equal(before[TREE.ids[k]][0], after[node][0]) for k in TREE.ancestors(node))
     logs = log_probabilities(edited)[0]
     assert not logs.isnan().any()
     # new nodes can be reached: no step of their path is impossible

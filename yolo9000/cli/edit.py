@@ -72,9 +72,10 @@ def command(
     the package. The new tree is --tree, or the model's own after --subtree, --prune, --rename, --graft and
     --add, in this order.
 
-    Classes that stay keep their rows bit for bit. A new class begins with the mean of its siblings' rows, or
-    with its parent's row where it has no siblings, so that no probability outside its group of siblings moves
-    (docs/hierarchy.md). What it looks like is then taught with `yolo9000 train one-class`.
+    Classes that stay keep their rows bit for bit; one that had no siblings and gets some takes the row of the
+    first class above it that had, as its own never learnt. A new class begins with the mean of its siblings'
+    rows, or with its parent's row where it has no siblings, so that no probability outside its group of
+    siblings moves (docs/hierarchy.md). What it looks like is then taught with `yolo9000 train one-class`.
     """
     edits = bool(subtree or prune or renames or graft_path or add)
     if new_tree and edits:
@@ -176,6 +177,7 @@ def report(done: "Edit") -> list[str]:
         ("nodes removed", done.removed),
         ("nodes added", done.added),
         ("nodes moved; compared with other siblings now", done.moved),
+        ("class rows taken from above: had no siblings to learn to be told from", done.lifted),
         ("class rows begun, not taught yet", done.begun),
     ):
         if nodes:
