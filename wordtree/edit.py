@@ -151,12 +151,17 @@ def rename(
 ) -> Edited:
     """With other display names, or other ids, for some nodes; order and indices stay as they are.
 
-    Other ids make another fingerprint: models made for the old tree have to be carried over.
+    A node that was shown by its id is shown by the new one, unless `names` says otherwise. Other ids make
+    another fingerprint: models made for the old tree have to be carried over, with the map that this gives.
     """
     new = {name: list(getattr(tree, name)) for name in ("ids", "names")}
-    for column, changes in (("names", names), ("ids", ids)):
-        for node, text in (changes or {}).items():
-            new[column][tree.index(node)] = text
+    for node, text in (ids or {}).items():
+        k = tree.index(node)
+        new["ids"][k] = text
+        if tree.names[k] == tree.ids[k]:
+            new["names"][k] = text
+    for node, text in (names or {}).items():
+        new["names"][tree.index(node)] = text
     hypernyms = tree.hypernyms
     if ids and hypernyms:
         called = dict(zip(tree.ids, new["ids"], strict=True))

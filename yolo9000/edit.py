@@ -276,7 +276,8 @@ def _describe(
         else:
             edited.class_map = torch.from_numpy(to)
     stays = map >= 0
-    untrue = [] if old.fingerprint == tree.fingerprint else ["lambdas"]  # rewards depend on all leaves
+    same = np.array_equal(map, np.arange(len(tree))) and np.array_equal(old.parents, tree.parents)
+    untrue = [] if same else ["lambdas"]  # rewards depend on all leaves
     # A vocabulary is as true without a node; at a cut, what lay below that node would count as another's.
     spoilt = {"level": any, "vocabulary": all}
     if (old.depths[stays] != tree.depths[map[stays]]).any():

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from tests.yolo9000.small import TREE, small_detector
-from wordtree import WordTree, graft
+from wordtree import WordTree, graft, rename
 from yolo9000.modelfile import DEFAULT_PATH, load_model, save_model
 
 
@@ -53,6 +53,34 @@ def test_a_new_tree_of_any_form_and_the_type_of_the_file(model, run, tmp_path):
         assert torch.equal(ours[:, tree.index(node)], theirs[:, stored.index(TREE.index(node))])
 
 
+def test_another_id_keeps_its_row_in_both_ways(run, tmp_path):
+    net = small_detector("rows")
+    net.tree, net.defaults = WordTree(TREE.ids, TREE.parents), {"lambdas": {"0.9": 1.0}}
+    save_model(net, tmp_path / "model.safetensors")
+    revised = rename(net.tree, ids={"n8": "m8"}).tree
+    assert revised.names[7] == "m8" and rename(TREE, ids={"n8": "m8"}).tree.names[7] == "husky"
+    assert rename(net.tree, {"n8": "husky"}, ids={"n8": "m8"}).tree.names[7] == "husky"
+    revised.save(tmp_path / "revised.json")
+    words = [
+        "edit",
+        tmp_path / "model.safetensors",
+        "--rename-id",
+        "n8=m8",
+        "--out",
+        tmp_path / "x.safetensors",
+    ]
+    for more in [], ["--tree", tmp_path / "revised.json"]:
+        status, text, _ = run(*words, *more)
+        found = load_model(tmp_path / "x.safetensors")
+        assert status == 0 and "n8 -> m8" in text and found.tree == revised and found.tree.names[7] == "m8"
+        assert all(torch.equal(v, found.state_dict()[k]) for k, v in net.state_dict().items())
+        assert found.defaults == net.defaults  # the tree has the same form: what was calibrated still holds
+    status, _, errors = run(*words, "--rename", "n8=husky")
+    assert status == 0 and load_model(tmp_path / "x.safetensors").tree.names[7] == "husky"
+    status, _, errors = run(*words, "--rename-id", "n9=m9", "--tree", tmp_path / "revised.json")
+    assert status == 1 and "the new tree has no id 'm9'" in errors
+
+
 def test_a_file_of_mixed_types_keeps_every_bit(run, tmp_path):
     net = small_detector("stored")
     with torch.no_grad():
@@ -79,6 +107,8 @@ def test_the_packaged_model(run, tmp_path):
         (["--tree", "t.json", "--prune", "cat"], 2, "no other edit"),
         (["--keep-children", "--row", "cat"], 2, "--prune"),
         (["--rename", "dog"], 2, "NODE=NAME"),
+        (["--rename-id", "dog"], 2, "NODE=ID"),
+        (["--rename-id", "dog=n5"], 1, "'n5' was already given"),
         (["--prune", "unicorn"], 1, "no node is called 'unicorn'"),
         (["--add", "n8", "cat"], 1, "already"),
         (["--add", "x", "unicorn"], 1, "unicorn"),

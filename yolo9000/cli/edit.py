@@ -9,6 +9,8 @@ import click
 from yolo9000.errors import ModelError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from wordtree import WordTree
     from wordtree.edit import Edited
     from yolo9000.edit import Edit
@@ -33,6 +35,13 @@ _SHOWN = 8  # nodes listed in one line
 @click.option("--keep-children", is_flag=True, help="Of --prune: what is below takes the node's place.")
 @click.option(
     "--rename", "renames", multiple=True, metavar="NODE=NAME", help="Another display name; repeatable."
+)
+@click.option(
+    "--rename-id",
+    "new_ids",
+    multiple=True,
+    metavar="NODE=ID",
+    help="Another id, as Latin names get; the class keeps its row, also beside --tree; repeatable.",
 )
 @click.option(
     "--graft",
@@ -60,6 +69,7 @@ def command(
     prune: tuple[str, ...],
     keep_children: bool,
     renames: tuple[str, ...],
+    new_ids: tuple[str, ...],
     graft_path: Path | None,
     add: tuple[tuple[str, str], ...],
     rows: tuple[str, ...],
@@ -69,8 +79,8 @@ def command(
     """Carry a trained model over to an edited tree.
 
     MODEL is a model file, the folder of a run or a checkpoint; left out, or the word "model": the model in
-    the package. The new tree is --tree, or the model's own after --subtree, --prune, --rename, --graft and
-    --add, in this order.
+    the package. The new tree is --tree, or the model's own after --subtree, --prune, --rename and
+    --rename-id together, --graft and --add, in this order.
 
     Classes that stay keep their rows bit for bit; one that had no siblings and gets some takes the row of the
     first class above it that had, as its own never learnt. A new class begins with the mean of its siblings'
@@ -79,10 +89,10 @@ def command(
     """
     edits = bool(subtree or prune or renames or graft_path or add)
     if new_tree and edits:
-        raise click.UsageError("--tree is the new tree; it goes with no other edit but --row")
-    if not (new_tree or edits or rows):
+        raise click.UsageError("--tree is the new tree; it goes with no other edit but --rename-id and --row")
+    if not (new_tree or edits or new_ids or rows):
         raise click.UsageError(
-            "nothing to do: name --tree, --subtree, --prune, --rename, --graft, --add or --row"
+            "nothing to do: name --tree, --subtree, --prune, --rename, --rename-id, --graft, --add or --row"
         )
     if keep_children and not prune:
         raise click.UsageError("--keep-children says what becomes of the children of --prune")
@@ -104,9 +114,10 @@ def command(
     if net.tree is None:
         raise ModelError("this model has no tree to edit, only a flat list of classes")
     if new_tree:
-        tree, map = WordTree.load(new_tree), None
+        tree = WordTree.load(new_tree)
+        map = _carried(net.tree, tree, _pairs("--rename-id", new_ids))
     else:
-        tree, map = edited_tree(net.tree, subtree, prune, keep_children, renames, graft_path, add)
+        tree, map = edited_tree(net.tree, subtree, prune, keep_children, renames, new_ids, graft_path, add)
     edited, done = edit_model(net, tree, map, rows)
     save_model(edited, out, edited.record, dtype=_stored_type(None if packaged else Path(model)))
     if tree_out:
@@ -125,6 +136,7 @@ def edited_tree(
     prune: tuple[str, ...],
     keep_children: bool,
     renames: tuple[str, ...],
+    new_ids: tuple[str, ...],
     graft_path: Path | None,
     add: tuple[tuple[str, str], ...],
 ) -> "Edited":
@@ -133,19 +145,14 @@ def edited_tree(
 
     from wordtree import edit
 
-    names = {}
-    for text in renames:
-        node, equals, name = text.rpartition("=")
-        if not equals:
-            raise click.UsageError(f"--rename {text}: wanted NODE=NAME")
-        names[node] = name
+    names, ids = _pairs("--rename", renames), _pairs("--rename-id", new_ids)
     steps = []
     if subtree:
         steps.append(lambda tree: edit.subtree(tree, subtree))
     if prune:
         steps.append(lambda tree: edit.prune(tree, prune, keep_children=keep_children))
-    if names:
-        steps.append(lambda tree: edit.rename(tree, names))
+    if names or ids:
+        steps.append(lambda tree: edit.rename(tree, names, ids=ids))
     if graft_path:
         steps.append(lambda tree: edit.graft_file(tree, graft_path))
     for node, parent in add:
@@ -155,6 +162,28 @@ def edited_tree(
         tree, then = step(tree)
         map = np.where(map < 0, -1, then[map])
     return edit.Edited(tree, map)
+
+
+def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
+    """What options NODE=TEXT say: node -> text."""
+    pairs = {}
+    for said in given:
+        node, equals, text = said.rpartition("=")
+        if not equals:
+            raise click.UsageError(f"{option} {said}: wanted NODE={'NAME' if option == '--rename' else 'ID'}")
+        pairs[node] = text
+    return pairs
+
+
+def _carried(old: "WordTree", tree: "WordTree", ids: dict[str, str]) -> "np.ndarray":
+    """The new index of each node of the old tree, by id after some ids have changed."""
+    from wordtree import edit
+    from wordtree.difference import carry
+
+    lost = [text for text in ids.values() if text not in tree]
+    if lost:
+        raise ModelError(f"--rename-id: the new tree has no id {lost[0]!r}")
+    return carry(edit.rename(old, ids=ids).tree, tree)
 
 
 def _stored_type(path: Path | None) -> str:
@@ -174,6 +203,7 @@ def report(done: "Edit") -> list[str]:
 
     lines = [f"{done.kept:,} class rows kept"]
     for what, nodes in (
+        ("ids changed", [f"{old} -> {new}" for old, new in done.renamed]),
         ("nodes removed", done.removed),
         ("nodes added", done.added),
         ("nodes moved; compared with other siblings now", done.moved),
