@@ -1,6 +1,6 @@
-"""Finding a node by what people call it: synset name, display name, synonym, and a guess where nothing fits.
+"""Finding a node by what people call it: id, synset name, display name, synonym; a guess where nothing fits.
 
-Not here: ids and indices, which `WordTree.index` answers by itself.
+Not here: indices, which `WordTree.index` answers by itself.
 """
 
 from __future__ import annotations
@@ -102,6 +102,13 @@ class Lookup:
         return _places(enumerate(self._plain_names))
 
     @cached_property
+    def _plain_codes(self) -> dict[str, list[int]]:
+        """Nodes by id and synset name, as they are compared."""
+        tree = self._tree
+        columns = [_all_plain(tree.ids), map(plain, tree.synsets or ())]
+        return _places((i, code) for codes in columns for i, code in enumerate(codes) if code)
+
+    @cached_property
     def _synonyms(self) -> dict[str, list[int]]:
         return _places(self._plain_synonyms)
 
@@ -127,13 +134,11 @@ class Lookup:
         return tuple(_Texts([c.casefold() for c in codes]) for codes in (tree.ids, tree.synsets) if codes)
 
     def find(self, text: str) -> int:
-        """The one node that goes by `text`: names come before synonyms, exact spelling before any other.
+        """The one node that goes by `text`, as `called` has it.
 
         Raises:
             LookupTreeError: none or several; lists candidates with ids and glosses.
         """
-        if text in self._synsets:
-            return self._synsets[text]
         word = plain(text)
         found = self.called(text)
         if len(found) == 1:
@@ -150,10 +155,16 @@ class Lookup:
         raise LookupTreeError(f"no node is called {text!r}")
 
     def called(self, text: str) -> tuple[int, ...]:
-        """The nodes of exactly that name; if none, in another spelling; if none, with it as a synonym."""
+        """The nodes that go by `text`: the one of exactly that id, or else synset name; if none, those of
+        exactly that name; if none, of that name in another spelling, or else of that id or synset name in
+        another spelling; if none, with it as a synonym."""
+        if text in self._tree:
+            return (self._tree.index(text),)
+        if text in self._synsets:
+            return (self._synsets[text],)
         word = plain(text)
-        found = self._exact.get(text) or self._names.get(word) or self._synonyms.get(word) or ()
-        return tuple(found)
+        found = self._exact.get(text) or self._names.get(word) or self._plain_codes.get(word)
+        return tuple(dict.fromkeys(found or self._synonyms.get(word, ())))
 
     def similar(self, word: str) -> tuple[int, ...]:
         """Nodes whose names contain the word or are spelt like it."""

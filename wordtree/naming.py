@@ -112,8 +112,8 @@ def map_names(
     3. synset: the name, or what comes with it, is a synset name ("dog.n.01"). A noun that rule 2 or 3 asks
        for and the tree lacks goes nowhere else but by rule 7. Only a tree that has no ids of WordNet (2), or
        no synset names (3), cannot say that it lacks the noun: there the rules for names follow;
-    4. name: one node alone is called so, or else has it as a synonym; capitals, underscores, hyphens and
-       commas with further words (ImageNet's "tench, Tinca tinca") do not matter;
+    4. name: one node alone has it as its id or is called so, or else has it as a synonym; capitals,
+       underscores, hyphens and commas with further words (ImageNet's "tench, Tinca tinca") do not matter;
     5. qualifier: of the nodes that go by "Bat" in "Bat (Animal)", one alone has the word in the names of what
        is above it or in its gloss;
     6. singular: of all that the name may be the plural of ("Doughnuts"), one node by rules 4 and 5;
@@ -168,6 +168,9 @@ def _one(
                 return Named(name, node, "wider", f"{code} -> {tree.ids[node]} {tree.names[node]}")
         if rule in judged:
             return Named(name, None, "", why)
+    whole = tree.lookup.called(words)  # commas and brackets may belong to it
+    if len(whole) == 1:
+        return Named(name, whole[0], "name")
     base = words.split(",")[0]
     qualified = _QUALIFIED.fullmatch(base.replace("_", " "))
     word = qualified[1] if qualified else base

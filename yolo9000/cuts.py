@@ -130,15 +130,18 @@ def resolve(tree: "WordTree", listed: str | Iterable[str | int]) -> tuple[int, .
         wanted: list[str | int] = [wnid for _, wnid in wordtree.class_map(listed)]
     else:
         wanted = list(listed)
-    nodes, unknown = [], []
+    nodes, first, more = [], "", 0
     for node in wanted:
+        if first and isinstance(node, str):  # to look for what was meant takes time, and one is shown
+            more += len(tree.lookup.called(node)) != 1
+            continue
         try:
             nodes.append(int(tree.index(node)))
         except wordtree.TreeError as error:
-            unknown.append(str(error))
-    if unknown:
-        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-        raise ValueError(f"not in the model's tree: {unknown[0]}{more}")
+            more += bool(first)
+            first = first or str(error)
+    if first:
+        raise ValueError(f"not in the model's tree: {first}{f' (and {more} more)' if more else ''}")
     if not nodes:
         raise ValueError("the list of nodes that may be answered is empty")
     return tuple(nodes)

@@ -7,8 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.wordtree.forests import trees
-from wordtree import LookupTreeError, WordTree
+from wordtree import LookupTreeError, WordTree, map_names
 from wordtree.lookup import _all_plain, _rank, _slips, plain
+from wordtree.naming import exact
 
 
 @pytest.fixture
@@ -36,6 +37,9 @@ def tree() -> WordTree:
         ("  beast ", 0),
         ("canis familiaris", 2),
         ("domestic_dog", 2),
+        ("N3", 2),
+        ("Dog.N.01", 2),
+        ("Siberian Husky.n.01", 4),
     ],
 )
 def test_one_node(tree, text, node):
@@ -84,6 +88,23 @@ def test_same_spelling_beats_other_case():
     assert (tree.index("Turkey"), tree.index("turkey")) == (0, 1)
     with pytest.raises(LookupTreeError, match="may be any of"):
         tree.index("TURKEY")
+
+
+def test_every_question_finds_a_node_by_all_that_it_is_called():
+    ids = ["Felis_catus", "Puma (puma)", "x,y"]
+    tree = WordTree(ids, [-1, -1, -1], ["cat", "cougar", "z"], synsets=["cat.n.01", "cougar.n.01", ""])
+    for node, words in enumerate(zip(ids, tree.names, tree.synsets, strict=True)):
+        for text in filter(None, (*words, *map(str.upper, words))):
+            assert tree.index(text) == node and tree.lookup.called(text) == (node,)
+            assert exact(text, tree, by_name=True) == node
+            assert map_names([text], tree)[0].node == node
+    # an id that is another node's name is the id; capitals tell two ids apart, and neither is guessed
+    tree = WordTree(["a", "A", "b"], [-1, -1, -1], ["b", "x", "y"])
+    assert tree.index("b") == 2 and tree.lookup.called("b") == (2,)
+    tree = WordTree(["ab", "AB"], [-1, -1], ["x", "y"])
+    assert (tree.index("ab"), tree.index("AB")) == (0, 1)
+    with pytest.raises(LookupTreeError, match="may be any of"):
+        tree.index("Ab")
 
 
 def test_search_puts_the_closest_first(tree):

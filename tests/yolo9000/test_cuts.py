@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.yolo9000.trees import absolute, random_conditionals, random_tree
 from wordtree import WordTree
+from wordtree.lookup import Lookup
 from yolo9000.cuts import Cut, at_cut, at_depth, in_vocabulary, resolve
 from yolo9000.hierarchy import Hierarchy
 
@@ -102,6 +103,8 @@ def test_names_are_not_guessed():
     assert resolve(FOOD, ("apple", 1)) == (6, 1)
     with pytest.raises(ValueError, match=r"not in the model's tree: .*spoon.*\(and 1 more\)"):
         resolve(FOOD, ["apple", "spoon", "fork"])
+    with pytest.raises(ValueError, match=r"\(and 2 more\)"):
+        resolve(FOOD, ["spoon", "apple", "fork", 99, 1])
     with pytest.raises(ValueError, match="coco, voc, det"):
         resolve(FOOD, "lvis")
     with pytest.raises(ValueError, match="empty"):
@@ -111,6 +114,14 @@ def test_names_are_not_guessed():
             Cut.of(Hierarchy(FOOD), bad)
     with pytest.raises(ValueError, match="depth"):
         at_depth(Hierarchy(FOOD), torch.zeros(1, 8), -1)
+
+
+def test_only_what_is_told_is_looked_for(monkeypatch):
+    asked, similar = [], Lookup.similar
+    monkeypatch.setattr(Lookup, "similar", lambda self, word: asked.append(word) or similar(self, word))
+    with pytest.raises(ValueError, match="and 499 more"):
+        resolve(FOOD, [f"spoon{k}" for k in range(500)])
+    assert asked == ["spoon0"]
 
 
 @pytest.mark.parametrize("name", ["coco", "voc", "det"])
