@@ -3,12 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from yolo9000.cuts import resolve
 from yolo9000.decision import RULES
 from yolo9000.errors import ModelError
 from yolo9000.hedging import LARGEST_LAMBDA
 from yolo9000.suppression import MODES
+
+if TYPE_CHECKING:
+    from wordtree import WordTree
 
 # Where neither the caller nor the model's own defaults say otherwise.
 THRESHOLD = 0.2  # on objectness; the reference program's customary value lies between .2 and .25
@@ -175,3 +179,14 @@ def check_defaults(defaults: Mapping[str, Any]) -> None:
         Options(**defaults)
     except (TypeError, ValueError) as error:
         raise ModelError(f"the model's defaults: {error}") from error
+
+
+def check_listed(defaults: Mapping[str, Any], tree: "WordTree") -> None:
+    """Raises ModelError unless the tree has all nodes that `level` and `vocabulary` of defaults list."""
+    for name in ("level", "vocabulary"):
+        listed = defaults.get(name)
+        if listed is not None and not isinstance(listed, Integral):
+            try:
+                resolve(tree, listed)
+            except ValueError as error:
+                raise ModelError(f"the model's default {name}: {error}") from error

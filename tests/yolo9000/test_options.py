@@ -7,6 +7,7 @@ from yolo9000.classifier import Classifier
 from yolo9000.detector import Detector
 from yolo9000.errors import TrainingError
 from yolo9000.heldout import EvalSettings
+from yolo9000.modelfile import load_model, save_model
 from yolo9000.options import asked_rule
 
 CONTRADICTIONS = [
@@ -47,3 +48,21 @@ def test_the_rule_asked_for():
     assert asked_rule({"rule": None, "level": None, "threshold": 0.3}) is None
     assert asked_rule({"accuracy": 0.9, "hedge_lambda": 1.0}) == "hedge"
     assert asked_rule({"rule": "level", "level": 0}) == "level"
+
+
+@pytest.mark.parametrize("name", ["level", "vocabulary"])
+def test_a_default_lists_nodes_of_the_models_tree(name, run, tmp_path):
+    source, target = tmp_path / "m.safetensors", tmp_path / "o.safetensors"
+    save_model(small_detector(), source)
+    for value, said in (
+        ("cocoo", "'cocoo' is no list of nodes; coco, voc, det are"),
+        ('["cat", "unicorn"]', "not in the model's tree: no node is called 'unicorn'"),
+        ("[77]", "there is no node 77: the tree has the nodes 0 to 9"),
+        ("coco", "not in the model's tree"),
+        ("[]", "empty"),
+        ("-1", "not -1"),
+    ):
+        status, _, errors = run("convert", source, target, "--default", f"{name}={value}")
+        assert status == 1 and said in errors and not target.exists()
+    assert run("convert", source, target, "--default", f'{name}=["cat", 3, "n6"]')[0] == 0
+    assert load_model(target).defaults == {name: ["cat", 3, "n6"]}

@@ -122,13 +122,15 @@ def _again(
 ) -> list[Path]:
     from yolo9000.detector import Detector
     from yolo9000.modelfile import save_model
+    from yolo9000.options import check_listed
     from yolo9000.start import load_any
 
     given = dict(_default(item) for item in defaults)
     net = load_any(str(source))
     net.defaults = {**net.defaults, **given}
     if given:
-        Detector(net, precision="float32")  # refuses what is no detector or no possible default
+        detector = Detector(net, precision="float32")  # refuses what is no detector or no possible default
+        check_listed(given, detector.tree)
     about = {**net.record, **(_read_record(record) if record else {})}
     save_model(net, target, about, dtype="float16" if half else "float32")
     return [target]
