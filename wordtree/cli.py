@@ -56,8 +56,8 @@ _SMALL = 60
 def cli() -> None:
     """A tree of things one can photograph: look into it, check one, build one.
 
-    NODE is an index, a WordNet id (n02084071), a synset name (dog.n.01), or a name or synonym if only one
-    node has it.
+    NODE is an index (unless ids of the tree are numbers), an id (n02084071), a synset name (dog.n.01), or a
+    name or synonym if only one node has it.
     """
 
 
@@ -316,8 +316,17 @@ def export(out: Path, form: str | None, html: bool, path: Path | None, as_json: 
 
 
 def find(tree: WordTree, text: str) -> int:
-    """A node as people type it: digits are an index."""
-    return tree.index(int(text) if _INDEX.fullmatch(text) and text not in tree else text)
+    """A node as people type it: digits are an index, but never in a tree with such ids."""
+    if not _INDEX.fullmatch(text) or text in tree:
+        return tree.index(text)
+    number = next(filter(_INDEX.fullmatch, tree.ids), None)
+    if number is None:
+        return tree.index(int(text))
+    if not tree.lookup.called(text):
+        raise LookupTreeError(
+            f"no node has the id {text}; as this tree has ids like {number}, none is an index"
+        )
+    return tree.index(text)
 
 
 def main() -> None:

@@ -58,7 +58,8 @@ def run(
         errors: exceptions raised on purpose: exit status 1.
         usage: those of them that say what was typed means nothing: exit status 2, as click's own.
 
-    Ctrl-C is status 130; anything else is a bug and keeps its traceback.
+    Ctrl-C is status 130. What a system refuses where nobody foresaw it (a full disk behind `>`) is a message
+    and status 1, too; anything else is a bug and keeps its traceback.
     """
     # A file name or class name may hold bytes that are no text: print them escaped rather than fail.
     for stream in (sys.stdout, sys.stderr):
@@ -75,7 +76,7 @@ def run(
     except BrokenPipeError:  # who reads the results has gone, as in `| head`: nothing is left to say or flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except errors as error:
+    except (*errors, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, usage) else 1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from wordtree import TreeError, WordTree, wordnet
+from wordtree import LookupTreeError, TreeError, WordTree, wordnet
 from wordtree.cli import cli, find
 
 
@@ -134,10 +135,15 @@ def test_check_darknet_files(tmp_path):
     assert run("show", "y", "--tree", paths[0]).returncode == 0  # the .names beside it is found
 
 
-def test_digits_are_an_index_unless_they_are_an_id():
-    tree = WordTree(["5", "b"], [-1, 0])
+def test_digits_are_an_index_unless_ids_are_numbers():
+    assert find(WordTree(["a", "b"], [-1, 0]), "1") == 1
+    tree = WordTree(["5", "b", "c"], [-1, 0, 0], ["five", "six", "747"])
     assert find(tree, "5") == 0
-    assert find(tree, "1") == 1
+    assert find(tree, "747") == 2
+    with pytest.raises(
+        LookupTreeError, match="no node has the id 1; as this tree has ids like 5, none is an"
+    ):
+        find(tree, "1")
     with pytest.raises(TreeError):
         find(tree, "9" * 5000)
 
@@ -204,6 +210,25 @@ def test_diff(tmp_path):
     facts = json.loads(CliRunner().invoke(cli, ["diff", str(old), str(new), "--json"]).output)
     assert (facts["removed"], facts["added"], facts["moved"]) == (["d"], ["e"], [["b", "a", "c"]])
     assert CliRunner().invoke(cli, ["diff", str(old), str(old)]).exit_code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("wordtree", ["path", "husky"]), ("wordtree", ["show", "--depth", "3"]), ("data_prep", ["--help"])],
+)
+def test_a_full_disk_behind_the_output_is_one_line(module, arguments):
+    program = f"from {module}.cli import main; main()"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "No space left on device" in done.stderr, done.stderr
 
 
 def test_names_that_no_terminal_shows_are_escaped(tmp_path):
