@@ -15,6 +15,7 @@ import click
 from wordtree.errors import TreeError
 from wordtree.files import check_target, read_lines
 from wordtree.printing import json_option, print_branch, print_json, summary
+from wordtree.words import counted
 
 
 @click.command(epilog="Example: wordtree build dog.n.01 wolf.n.01 n02121620 --out pets.json")
@@ -98,7 +99,9 @@ def build(
     if as_json:
         print_json({**summary(tree), "files": [str(path) for path in (out, darknet) if path]})
     elif out or darknet:
-        click.echo(f"{len(tree):,} nodes -> {', '.join(str(path) for path in (out, darknet) if path)}")
+        click.echo(
+            f"{counted(len(tree), 'node')} -> {', '.join(str(path) for path in (out, darknet) if path)}"
+        )
     else:
         for root_node in tree.roots:
             print_branch(tree, root_node, len(tree))

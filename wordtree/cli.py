@@ -17,6 +17,7 @@ from wordtree.console import HELP, run
 from wordtree.errors import LookupTreeError, TreeError
 from wordtree.printing import json_option, print_branch, print_json, record, summary
 from wordtree.tree import WordTree
+from wordtree.words import counted
 
 # More digits than any tree has nodes are a name; int() itself fails on thousands of digits.
 _INDEX = re.compile(r"-?[0-9]{1,18}")
@@ -311,7 +312,7 @@ def export(out: Path, form: str | None, html: bool, path: Path | None, as_json: 
         }[form](out)
     if as_json:
         return print_json({"file": str(out), "form": form, **summary(tree)})
-    click.echo(f"{len(tree):,} nodes -> {out} ({form})")
+    click.echo(f"{counted(len(tree), 'node')} -> {out} ({form})")
     return None
 
 

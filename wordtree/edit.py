@@ -16,6 +16,7 @@ from wordtree.difference import carry
 from wordtree.errors import TreeError
 from wordtree.layout import preorder
 from wordtree.tree import COLUMNS, Node, WordTree
+from wordtree.words import counted
 
 # Facts about the tree as a whole that another layout makes untrue.
 _OF_THE_LAYOUT = ("title", "ranks", "rank columns")
@@ -189,7 +190,7 @@ def merge(tree: WordTree, other: WordTree, *, conflicts: str = "refuse") -> Merg
     torn = [node for node, parent in second.items() if node in first and first[node] != parent]
     if torn and conflicts == "refuse":
         shown = "; ".join(f"{n!r} is below {first[n]!r} and below {second[n]!r}" for n in torn[:3])
-        raise TreeError(f"{len(torn)} nodes have two places: {shown}; or let the first tree decide")
+        raise TreeError(f"two places for {counted(len(torn), 'node')}: {shown}; or let the first tree decide")
     merged = _tree({**second, **first}, tree, other, order=[*first, *second])
     return Merged(merged, carry(tree, merged), carry(other, merged))
 

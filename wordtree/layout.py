@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 
 from wordtree.errors import TreeError
+from wordtree.words import counted
 
 _BREAK = re.compile(r"[\n\r]")  # a name has a line of its own in Darknet's files
 
@@ -189,7 +190,9 @@ def rows(
 def _as_many(what: str, values: Iterable, n: int) -> tuple:
     values = tuple(values)
     if len(values) != n:
-        raise TreeError(f"{n} nodes but {len(values)} {what}: every node needs one, if only an empty one")
+        raise TreeError(
+            f"{counted(n, 'node')} but {len(values)} {what}: every node needs one, if only an empty one"
+        )
     return values
 
 

@@ -21,6 +21,7 @@ from wordtree.errors import TreeError
 from wordtree.files import read_lines, read_whole
 from wordtree.lookup import plain
 from wordtree.tree import WordTree
+from wordtree.words import counted
 
 _ID = re.compile(r"(n[0-9]{8})\b")
 _SYNSET = re.compile(r".+\.n\.[0-9]+")
@@ -215,7 +216,10 @@ def report(named: Iterable[Named]) -> str:
     counts: dict[str, int] = {}
     for found in named:
         counts[found.rule or "not found"] = counts.get(found.rule or "not found", 0) + 1
-    lines = [f"{len(named)} classes: " + ", ".join(f"{n} {rule}" for rule, n in sorted(counts.items()))]
+    lines = [
+        f"{counted(len(named), 'class', 'classes')}: "
+        + ", ".join(f"{n} {rule}" for rule, n in sorted(counts.items()))
+    ]
     lines += [f"- {f.name}: {f.note}" for f in named if f.node is None]
     lines += [f"~ {f.name}: {f.note}" for f in named if f.node is not None and f.note]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from wordtree.errors import TreeError
 from wordtree.grafts import Graft, as_grafts, default_grafts
 from wordtree.growth import PHYSICAL_ENTITY, Choice, Paths, grow
 from wordtree.tree import Node, WordTree
+from wordtree.words import counted
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def lines(tree: WordTree, found: Why) -> list[str]:
     if found.sources:
         said.append(f"label of {', '.join(found.sources)}")
     else:
-        said.append(f"no label: it holds {len(tree.children(found.node))} others together")
+        said.append(f"no label: it holds {counted(len(tree.children(found.node)), 'other')} together")
     if found.graft:
         said.append(f"grafted below {_name(tree, found.graft)} by hand")
     said.append(f"path: {say(found.path)}")
@@ -136,9 +137,11 @@ def lines(tree: WordTree, found: Why) -> list[str]:
         if choice.label != found.node:
             said.append(f"came with the label {_name(tree, choice.label)}, by {say(choice.path)}")
         said.append(
-            f"that path added {choice.cost} nodes" if choice.passed_over else "there is no other path"
+            f"that path added {counted(choice.cost, 'node')}"
+            if choice.passed_over
+            else "there is no other path"
         )
-        said += [f"passed over, {cost} nodes: {say(path)}" for cost, path in choice.passed_over]
+        said += [f"passed over, {counted(cost, 'node')}: {say(path)}" for cost, path in choice.passed_over]
     if found.contracted_above:
         said.append(f"contracted above it: {say(found.contracted_above)}")
     for child, steps in found.contracted_below.items():

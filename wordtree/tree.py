@@ -17,6 +17,7 @@ import numpy as np
 
 from wordtree.errors import TreeError
 from wordtree.layout import arrays, check_ids, check_parents, rows, texts
+from wordtree.words import counted
 
 if TYPE_CHECKING:
     import networkx
@@ -201,7 +202,8 @@ class WordTree:
         return hash(self.fingerprint)
 
     def __repr__(self) -> str:
-        return f"WordTree({len(self):,} nodes, {len(self.group_parent):,} groups, {self.fingerprint[:12]})"
+        nodes, groups = counted(len(self), "node"), counted(len(self.group_parent), "group")
+        return f"WordTree({nodes}, {groups}, {self.fingerprint[:12]})"
 
     def __reduce__(self):
         return type(self).from_dict, (self.to_dict(),)

@@ -115,7 +115,7 @@ def test_the_parts_of_a_tree_merge_into_it(tree, data):
 
 def test_merge_with_a_conflict():
     a, b = WordTree(["x", "y", "z"], [-1, -1, 0]), WordTree(["y", "z", "w"], [-1, 0, 1])
-    with pytest.raises(TreeError, match="1 nodes have two places: 'z' is below 'x' and below 'y'"):
+    with pytest.raises(TreeError, match="two places for 1 node: 'z' is below 'x' and below 'y'"):
         wordtree.merge(a, b)
     assert parents_of(wordtree.merge(a, b, conflicts="first").tree) == {
         "x": None,

@@ -1,12 +1,15 @@
 """The reasons of nodes: held against WordNet and against the tree."""
 
+from dataclasses import replace
+
 import pytest
 
 from wordtree import TreeError, WordTree, wordnet
 from wordtree.cli import cli
 from wordtree.grafts import default_grafts
-from wordtree.growth import PHYSICAL_ENTITY, Paths
-from wordtree.reasons import why
+from wordtree.growth import PHYSICAL_ENTITY, Choice, Paths
+from wordtree.reasons import lines, why
+from wordtree.words import counted
 
 
 def test_nodes_of_the_default_tree_know(needs_wordnet):
@@ -58,3 +61,15 @@ def test_without_wordnet_the_tree_tells_what_it_has(monkeypatch):
 def test_of_another_tree():
     with pytest.raises(TreeError, match="does not say how it was grown"):
         why(WordTree(["a"], [-1]), "a")
+
+
+def test_one_is_one():
+    columns = {"sources": [(), ("mine",)], "hypernyms": [(), ()]}
+    tree = WordTree(["a", "b"], [-1, 0], **columns)
+    choice = Choice("b", ("a", "b"), 1, ((2, ("x", "b")), (1, ("y", "b"))))
+    said = lines(tree, replace(why(tree, "a", {}), choice=choice))
+    assert "no label: it holds 1 other together" in said and "that path added 1 node" in said
+    assert any(line.startswith("passed over, 2 nodes") for line in said)
+    assert any(line.startswith("passed over, 1 node:") for line in said)
+    assert repr(tree).startswith("WordTree(2 nodes, 2 groups") and counted(1, "class", "classes") == "1 class"
+    assert counted(0, "class", "classes") == "0 classes" and counted(9418, "node") == "9,418 nodes"

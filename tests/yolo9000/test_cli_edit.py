@@ -41,7 +41,7 @@ def test_a_new_tree_of_any_form_and_the_type_of_the_file(model, run, tmp_path):
     out = tmp_path / "out.safetensors"
     words = ["--tree", tmp_path / "new.csv", "--tree-out", tmp_path / "new.json"]
     status, text, _ = run("edit", model, *words, "--out", out)
-    assert status == 0 and "5 class rows kept" in text and "1 nodes added: pug" in text
+    assert status == 0 and "5 class rows kept" in text and "1 node added: pug" in text
     with safe_open(out, "pt") as new, safe_open(model, "pt") as old:
         name = next(n for n in new.keys() if n.endswith("rows.weight"))  # noqa: SIM118
         ours, theirs = new.get_tensor(name), old.get_tensor(name)

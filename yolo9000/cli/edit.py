@@ -199,20 +199,21 @@ def _stored_type(path: Path | None) -> str:
 
 def report(done: "Edit") -> list[str]:
     """What was done, in lines."""
+    from wordtree.words import counted
     from yolo9000.options import told_dropped
 
-    lines = [f"{done.kept:,} class rows kept"]
-    for what, nodes in (
-        ("ids changed", [f"{old} -> {new}" for old, new in done.renamed]),
-        ("nodes removed", done.removed),
-        ("nodes added", done.added),
-        ("nodes moved; compared with other siblings now", done.moved),
-        ("class rows taken from above: had no siblings to learn to be told from", done.lifted),
-        ("class rows begun, not taught yet", done.begun),
+    lines = [f"{counted(done.kept, 'class row')} kept"]
+    for what, became, nodes in (
+        ("id", "changed", [f"{old} -> {new}" for old, new in done.renamed]),
+        ("node", "removed", done.removed),
+        ("node", "added", done.added),
+        ("node", "moved; compared with other siblings now", done.moved),
+        ("class row", "taken from above: had no siblings to learn to be told from", done.lifted),
+        ("class row", "begun, not taught yet", done.begun),
     ):
         if nodes:
             more = f" and {len(nodes) - _SHOWN:,} more" if len(nodes) > _SHOWN else ""
-            lines.append(f"{len(nodes):,} {what}: {', '.join(nodes[:_SHOWN])}{more}")
+            lines.append(f"{counted(len(nodes), what)} {became}: {', '.join(nodes[:_SHOWN])}{more}")
     if done.dropped:
         lines.append(told_dropped(done.dropped))
     return lines
