@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from yolo9000.asked import asked_for
 from yolo9000.augment import in_picture
@@ -25,6 +26,7 @@ from yolo9000.network import Network
 from yolo9000.node_pairs import NodePairs, node_shares
 from yolo9000.parts import Samples
 from yolo9000.scoring import Boxes, average_precision, suppress
+from yolo9000.temperature import by_depth
 from yolo9000.witness import Witness
 
 
@@ -53,7 +55,8 @@ def evaluate(
     except ValueError as error:  # nodes that the tree has not
         raise TrainingError(str(error)) from error
     naming = Naming(decision, settings, held.detector)
-    boxes = _Pairs(held) if held.detector and truth.kinds else None
+    temperatures = by_depth(decision.options.temperatures or (), held.hierarchy.depths)
+    boxes = _Pairs(held, temperatures) if held.detector and truth.kinds else None
     if witness is not None:
         witness.begin(held, decision)
     with torch.inference_mode():
@@ -89,11 +92,15 @@ class _Pairs:
     truth.
     """
 
-    def __init__(self, held: HeldOut):
+    def __init__(self, held: HeldOut, temperatures: Tensor):
+        """temperatures: (n,) of every node, as answers are softened."""
         self.truth, self.pictures, self.settings = held.truth, held.pictures, held.settings
+        self.temperatures = temperatures
         truth, hierarchy, settings = held.truth, held.hierarchy, held.settings
         self.hierarchy = hierarchy
-        self.nodes = NodePairs(truth.kinds, hierarchy, settings, truth.asked) if settings.nodes else None
+        self.nodes: NodePairs | None = None
+        if settings.nodes:
+            self.nodes = NodePairs(truth.kinds, hierarchy, settings, truth.asked, temperatures)
         device = hierarchy.parents.device
         self.known = [k for k, node in enumerate(truth.kinds) if node >= 0]
         nodes = torch.tensor([truth.kinds[k] for k in self.known], dtype=torch.long, device=device)
@@ -105,7 +112,7 @@ class _Pairs:
 
     def add(self, said: Output) -> None:
         at = (said.objectness >= self.settings.objectness).nonzero(as_tuple=True)
-        probability = node_shares(self.few, said.lazy, at)  # (M, known kinds)
+        probability = node_shares(self.few, said.lazy, at, self.temperatures)  # (M, known kinds)
         score = said.objectness[at]
         pairs = (score[:, None] * probability).cpu().numpy()
         boxes = cxcywh_to_xyxy(said.boxes_cxcywh[at]).cpu().numpy()

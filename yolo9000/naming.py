@@ -66,7 +66,8 @@ class Naming:
             if not len(self.columns):
                 found = {n for of in truth.labels for n in of} | {n for n in truth.kinds if n >= 0}
                 self.columns = torch.tensor(sorted(found), device=logits.device)
-            self.log_pr.append((self.hierarchy.log_probabilities(logs)[0, self.columns], labels))
+            softened = self.decision.conditionals(logs).all(self.hierarchy)
+            self.log_pr.append((self.hierarchy.log_probabilities(softened)[0, self.columns], labels))
 
     def _walk(self, conditionals: Any) -> tuple[list[int], list[int]]:
         greedy = descent.descend(self.hierarchy, conditionals, "greedy").nodes

@@ -27,10 +27,15 @@ class NodePairs:
     """
 
     def __init__(
-        self, kinds: Sequence[int], hierarchy: Hierarchy, settings: "EvalSettings", asked: Asked
+        self,
+        kinds: Sequence[int],
+        hierarchy: Hierarchy,
+        settings: "EvalSettings",
+        asked: Asked,
+        temperatures: Tensor | None = None,
     ) -> None:
-        """kinds: nodes that have boxes."""
-        self.asked = asked
+        """kinds: nodes that have boxes. temperatures: as node_shares takes them."""
+        self.asked, self.temperatures = asked, temperatures
         self.hierarchy, self.settings = hierarchy, settings
         given = torch.tensor([k for k in kinds if k >= 0], dtype=torch.long, device=hierarchy.parents.device)
         self.nodes = hierarchy.paths(given)[0].unique()  # and all above
@@ -43,7 +48,7 @@ class NodePairs:
 
     def shares(self, out: LazyOutput, at: tuple[Tensor, ...]) -> np.ndarray:
         """Pr(node) of the nodes looked at, (M, K), at M boxes: image, anchor, row, column."""
-        return node_shares(self.few, out, at).cpu().numpy()
+        return node_shares(self.few, out, at, self.temperatures).cpu().numpy()
 
     def add(
         self,
@@ -90,17 +95,27 @@ class NodePairs:
         return {**result.means(), "leaves": leaves, "levels": levels, "partial": self.partial}
 
 
-def node_shares(few: Restriction, lazy: LazyOutput, at: tuple[Tensor, ...]) -> Tensor:
+def node_shares(
+    few: Restriction, lazy: LazyOutput, at: tuple[Tensor, ...], temperatures: Tensor | None = None
+) -> Tensor:
     """Pr(node) of the K nodes of `few`, (M, K), at M boxes: image, anchor, row, column. Where the anchors
-    share their class rows, computed once for each cell.
+    share their class rows, computed once for each cell. temperatures: (n,) of every node of the tree, by
+    which its logit is divided (temperature.by_depth); None: by nothing.
     """
+
+    def shares(*where: Tensor) -> Tensor:
+        logits = lazy.logits(*where, few.columns).T  # (M, U) -> (U, M)
+        if temperatures is not None:
+            logits = logits.float() / temperatures[few.columns, None]
+        return few.log_probabilities(logits).exp().T
+
     if len(lazy.weight) > 1:
-        return few.log_probabilities(lazy.logits(*at, few.columns).T).exp().T
+        return shares(*at)
     image, _, row, column = at
     H, W = lazy.features.shape[2:]
     cells, cell = ((image * H + row) * W + column).unique(return_inverse=True)
     where = cells // (H * W), torch.zeros_like(cells), cells // W % H, cells % W
-    return few.log_probabilities(lazy.logits(*where, few.columns).T).exp().T[cell]
+    return shares(*where)[cell]
 
 
 def _whole(boxes: Boxes) -> Boxes:

@@ -18,8 +18,10 @@ from yolo9000 import augment
 from yolo9000.boxes import cxcywh_to_xyxy, decode
 from yolo9000.canvas import as_input, placed
 from yolo9000.errors import ImageError, TrainingError
+from yolo9000.node_pairs import node_shares
 from yolo9000.parts import Samples, label_map
 from yolo9000.tasks import full_precision
+from yolo9000.temperature import by_depth
 from yolo9000.voting import vote
 
 if TYPE_CHECKING:
@@ -102,12 +104,14 @@ def best_boxes(
     the detector's tree: boxes_xyxy (labels, 4) in 0..1 of the input; None where one label has none.
     """
     out = full_precision(detector.run(images))
-    decoded, objectness = vote(*decode(out.boxes, detector.anchors), detector.options().vote_iou)
+    options = detector.options()
+    decoded, objectness = vote(*decode(out.boxes, detector.anchors), options.vote_iou)
     image, anchor, row, column = (objectness >= threshold).nonzero(as_tuple=True)
     asked = torch.tensor(sorted({node for some in labels for node in some}))
     few = detector.hierarchy.restrict(asked)  # only the sibling groups on the paths of these labels
-    logits = out.logits(image, anchor, row, column, few.columns)  # (M, U)
-    probability = few.log_probabilities(logits.T).exp().T  # (M, labels asked)
+    temperatures = by_depth(options.temperatures or (), detector.hierarchy.depths)
+    at = image, anchor, row, column
+    probability = node_shares(few, out, at, temperatures)  # (M, labels asked)
     score = objectness[image, anchor, row, column][:, None] * probability
     boxes_xyxy = cxcywh_to_xyxy(decoded[image, anchor, row, column])
     result: list[Tensor | None] = []

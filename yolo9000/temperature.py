@@ -28,7 +28,7 @@ _SIGMAS, _FEWEST = 2.0, 50
 def temper(hierarchy: "Hierarchy", log_conditionals: Tensor, temperatures: Sequence[float]) -> Tensor:
     """Log conditionals (..., C) with those of depth d divided by temperatures[d] and normalised again; depths
     beyond the list stay as they are. -inf stays -inf."""
-    divisor = _by_depth(temperatures, hierarchy.depths).to(log_conditionals)
+    divisor = by_depth(temperatures, hierarchy.depths).to(log_conditionals)
     return hierarchy.log_conditionals(log_conditionals / divisor)
 
 
@@ -55,7 +55,7 @@ class TemperedConditionals:
 
     def some(self, few: "Restriction") -> Tensor:
         values = self._inner.some(few).float()
-        divisor = _by_depth(self._temperatures, self._depths)[few.columns]
+        divisor = by_depth(self._temperatures, self._depths)[few.columns]
         return log_softmax_segments(values / divisor[:, None], few.segment_of, few.segments)
 
     def all(self, hierarchy: "Hierarchy") -> Tensor:
@@ -129,8 +129,8 @@ def _fit(depth: int, values: Tensor, which: Tensor, target: Tensor) -> Fit:
     return Fit(depth, count, round(1 / best, 4), float(before.mean()), float(after.mean()), kept)
 
 
-def _by_depth(temperatures: Sequence[float], depths: Tensor) -> Tensor:
-    """Each node's temperature (n,) float32."""
+def by_depth(temperatures: Sequence[float], depths: Tensor) -> Tensor:
+    """Each node's temperature (n,) float32: temperatures[d] at depth d of depths (n,), 1 beyond the list."""
     deepest = int(depths.max()) if len(depths) else 0
     values = torch.ones(deepest + 1, device=depths.device)
     given = torch.tensor([float(t) for t in temperatures][: deepest + 1], device=depths.device)

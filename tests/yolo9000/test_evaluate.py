@@ -237,7 +237,7 @@ def test_pairs_equal_the_dense_way(store: Store) -> None:
     """Scores of (box, node) pairs from a few groups equal objectness x Pr(node) over the whole tree."""
     torch.manual_seed(0)
     held = HeldOut(Oracle([]), [store], QUICK)
-    pairs = _Pairs(held)
+    pairs = _Pairs(held, torch.ones(len(toys.TREE)))
     logits = torch.randn(7, len(toys.TREE))
     few = pairs.few.log_probabilities(logits[:, pairs.few.columns].T).exp().T
     dense = held.hierarchy.log_probabilities(held.hierarchy.log_conditionals(logits)).exp()
