@@ -37,13 +37,15 @@ _THRESHOLDS = (*(round(0.02 * k, 2) for k in range(50)), 0.99, 0.999)
 @dataclass(frozen=True)
 class Evidence:
     """What a model says of objects whose class is known. log_conditionals: (M, C) float32; truths: (M,) the
-    network's nodes; picture: (M,) the number of the picture; missed: how many objects had no box above the
-    threshold at the right place, or a class that the tree has not."""
+    network's nodes, or the nearest above where its tree has none; picture: (M,) the number of the picture;
+    missed: how many objects had no box above the threshold at the right place, or were left out; left_out:
+    how many are of a class that the tree has not, nor any node above it."""
 
     log_conditionals: Tensor
     truths: Tensor
     picture: Tensor
     missed: int
+    left_out: int = 0
 
     def where(self, rows: Tensor) -> "Evidence":
         return Evidence(self.log_conditionals[rows], self.truths[rows], self.picture[rows], 0)
@@ -55,8 +57,8 @@ def gather(
     """Run a detector or classifier over packed data and keep what it says of each labelled object.
 
     In pictures with boxes, the surest box that overlaps a true one by half; in pictures with one label, the
-    surest box at all, or the picture. Boxes not above the objectness threshold are not looked at. Raises
-    TrainingError where nothing is left.
+    surest box at all, or the picture. Boxes not above the objectness threshold are not looked at. A class
+    that the tree has not is the nearest node above it. Raises TrainingError where nothing is left.
     """
     held = HeldOut(net, stores, settings or EvalSettings())
     logs, truths, picture, missed = [], [], [], 0
@@ -79,9 +81,11 @@ def gather(
             logs.append(conditionals.float().cpu())
             truths.append(nodes.cpu())
             picture.append(torch.from_numpy(said.places)[image.cpu()])
+    left_out = sum(held.truth.left_out)
     if not logs:
-        raise TrainingError("the model finds none of the labelled objects in this data")
-    return Evidence(torch.cat(logs), torch.cat(truths), torch.cat(picture), missed)
+        more = f" ({held.truth.complaint})" if left_out else ""
+        raise TrainingError(f"the model finds none of the labelled objects in this data{more}")
+    return Evidence(torch.cat(logs), torch.cat(truths), torch.cat(picture), missed, left_out)
 
 
 def calibrate(
@@ -119,6 +123,7 @@ def calibrate(
         "learnt_from": len(learn.truths),
         "tested_on": len(test.truths),
         "missed": evidence.missed,
+        "left_out": evidence.left_out,
         "temperatures": list(temperatures),
         "levels": [asdict(fit) for fit in fits],
         "lambdas": lambdas,
@@ -141,7 +146,8 @@ def format_report(result: dict[str, Any]) -> str:
     """The result of `calibrate` as lines of text."""
     lines = [
         f"{result['learnt_from']} objects to learn from, {result['tested_on']} to test on, "
-        f"{result['missed']} not found",
+        f"{result['missed']} not found"
+        + (f", {result['left_out']} of them of classes that the tree has not" if result["left_out"] else ""),
         "temperatures by depth: " + (", ".join(f"{t:.2f}" for t in result["temperatures"]) or "none helps"),
         "asked for     lambda   right  bits told   paper's rule, as often right: threshold  right  bits told",
     ]
@@ -162,9 +168,9 @@ def format_report(result: dict[str, Any]) -> str:
 def _label_of(held: HeldOut, said: Output, row: int) -> tuple[list[tuple[int, int]], int]:
     """(0, node) of a picture that has one label, and how many have none or several, for a classifier."""
     truth, place = held.truth, said.places[row]
-    labels = {*truth.labels[place], *(truth.kinds[column] for column in truth.columns[place])}
+    labels = {*truth.labels_along[place], *(truth.kinds_along[column] for column in truth.columns[place])}
     nodes = [node for node in labels if node >= 0]
-    return ([(0, nodes[0])], 0) if len(nodes) == 1 else ([], 1)
+    return ([(0, nodes[0])], 0) if len(nodes) == 1 and not truth.left_out[place] else ([], 1)
 
 
 def _boxes_of(held: HeldOut, said: Output, row: int) -> tuple[list[tuple[int, int]], int]:
@@ -173,10 +179,10 @@ def _boxes_of(held: HeldOut, said: Output, row: int) -> tuple[list[tuple[int, in
     sample = truth.samples[place]
     sure = said.objectness[row].flatten()  # (A, H, W) -> (A*H*W,)
     if not sample.boxed:
-        labels = sorted(set(truth.labels[place]))
+        labels, left_out = sorted(set(truth.labels_along[place])), truth.left_out[place]
         best = int(sure.argmax())
-        good = len(labels) == 1 and bool(sure[best] > threshold)
-        return ([(best, labels[0])], 0) if good else ([], len(labels))
+        good = len(labels) == 1 and not left_out and bool(sure[best] > threshold)
+        return ([(best, labels[0])], 0) if good else ([], len(labels) + left_out)
     centre, half = sample.boxes_cxcywh[:, :2], sample.boxes_cxcywh[:, 2:] / 2
     left, top, right, bottom = said.placements[row].source  # of the input, in shares of the picture
     share = np.concatenate([centre - half, centre + half], axis=1) - np.array([left, top] * 2)
@@ -187,7 +193,7 @@ def _boxes_of(held: HeldOut, said: Output, row: int) -> tuple[list[tuple[int, in
     for k, column in enumerate(truth.columns[place].tolist()):
         if sample.crowd[k] or sample.difficult[k]:
             continue
-        node = truth.kinds[column]
+        node = truth.kinds_along[column]
         if node < 0 or not bool(usable[k].any()):
             lost += 1
             continue

@@ -45,8 +45,10 @@ def evaluate(
     AR100 over the nodes present in the truth, score = objectness x Pr(node) for each (box, node) pair, and
     "any_class": the same with all boxes one class, score = objectness; "nodes", if the settings ask for it:
     the same at every node of the truths' paths, see NodePairs. In pictures that were annotated for some
-    classes only ("partial" of them) only those count, see asked.py. "labels": see `Naming`. witness: keeps
-    what is answered. Raises TrainingError where nothing can be scored.
+    classes only ("partial" of them) only those count, see asked.py. "labels": see `Naming`. "raised": how
+    many boxes and labels are of nodes that the model's tree has not and count along the tree as the nearest
+    node above; "left_out": for how many it has none. witness: keeps what is answered. Raises TrainingError
+    where nothing can be scored.
     """
     held = HeldOut(net, stores, settings or EvalSettings())
     settings, truth, images = held.settings, held.truth, len(held.pictures.where)
@@ -70,7 +72,7 @@ def evaluate(
                 witness.add(said)
             naming.add_boxes(said.lazy, said.objectness, truth, said.places)
     result: dict[str, Any] = {"pictures": images, "size": settings.size_said, "rect": settings.rect}
-    result["bfloat16"] = held.bfloat16
+    result |= {"bfloat16": held.bfloat16, "raised": sum(truth.raised), "left_out": sum(truth.left_out)}
     facts = len(result)
     if boxes is not None:
         result["boxes"] = boxes.scores(images, groups or {})
@@ -83,7 +85,8 @@ def evaluate(
             witness.truth, witness.found, witness.blind = boxes.joined()
             witness.nodes = boxes.nodes.result if boxes.nodes else None
     if len(result) == facts:
-        raise TrainingError("the data has neither boxes nor labels that this model could be scored on")
+        why = truth.complaint or "the data has neither boxes nor labels that this model could be scored on"
+        raise TrainingError(why)
     return result
 
 
@@ -100,7 +103,8 @@ class _Pairs:
         self.hierarchy = hierarchy
         self.nodes: NodePairs | None = None
         if settings.nodes:
-            self.nodes = NodePairs(truth.kinds, hierarchy, settings, truth.asked, temperatures)
+            kinds, asked = truth.kinds_along, truth.asked_along
+            self.nodes = NodePairs(kinds, hierarchy, settings, asked, temperatures)
         device = hierarchy.parents.device
         self.known = [k for k, node in enumerate(truth.kinds) if node >= 0]
         nodes = torch.tensor([truth.kinds[k] for k in self.known], dtype=torch.long, device=device)
@@ -128,12 +132,8 @@ class _Pairs:
             found = in_picture(boxes[mine], said.placements[k]) * np.array([*size, *size])
             self._add_found(found, score[mine], pairs[mine], place)
             if self.nodes:
-                truth = self._in_nodes(self.truths[-1])
+                truth = _in_nodes(self.truths[-1], self.truth.kinds_along)
                 self.nodes.add(place, truth, found, score[mine], shares[mine])
-
-    def _in_nodes(self, truth: Boxes) -> Boxes:
-        """With the network's nodes in place of columns."""
-        return replace(truth, kind=np.array(self.truth.kinds, np.int64)[truth.kind])
 
     def _add_truth(self, sample: Any, place: int, size: tuple[int, int]) -> None:
         centre, half = sample.boxes_cxcywh[:, :2], sample.boxes_cxcywh[:, 2:] / 2
@@ -155,10 +155,11 @@ class _Pairs:
         truth, found, blind = (_whole(Boxes.join(parts)) for parts in (self.truths, self.found, self.blind))
         asked = self.truth.asked
         if not asked.is_everything:
-            drawn = self._in_nodes(truth)
+            kinds = self.truth.kinds
+            drawn = _in_nodes(truth, kinds)
             drawn = drawn.rows(drawn.kind >= 0)
             found = found.where_asked(
-                *asked_for(self.hierarchy, asked, drawn, self._in_nodes(found), exact=True)
+                *asked_for(self.hierarchy, asked, drawn, _in_nodes(found, kinds), exact=True)
             )
             # Nobody drew everything: what matches no box may be something all the same.
             blind = replace(blind, ignored=~asked.exhaustive[blind.image])
@@ -197,6 +198,11 @@ def best_pairs(place: int, boxes_xyxy: np.ndarray, scores: np.ndarray, settings:
     box, column = np.divmod(best, max(1, scores.shape[1]))
     kept = suppress(boxes_xyxy[box], column, settings.nms)
     return _detections(place, column[kept], boxes_xyxy[box[kept]], flat[best[kept]])
+
+
+def _in_nodes(boxes: Boxes, kinds: Sequence[int]) -> Boxes:
+    """With nodes in place of columns; kinds: the node of each column."""
+    return replace(boxes, kind=np.array(kinds, np.int64)[boxes.kind])
 
 
 def _whole(boxes: Boxes) -> Boxes:

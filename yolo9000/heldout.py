@@ -150,40 +150,82 @@ class Pictures(Dataset):
 class Truth:
     """What is true of each picture, in the network's nodes. `kinds`: the nodes that truth has boxes of, as
     columns; -1 for one that the network's tree has not; it counts as a class of which nothing is found.
-    `absent`: of each picture the nodes verified not to be there; `asked`: what was looked for in it. Not
-    everything was in pictures of a source that has, for any picture here, a list of absent or of not
-    exhaustive nodes.
+    `labels`: those of pictures without boxes, as far as the tree has them. `absent`: of each picture the
+    nodes verified not to be there; `asked`: what was looked for in it. Not everything was in pictures of a
+    source that has, for any picture here, a list of absent or of not exhaustive nodes.
+
+    Scores along the tree go by `kinds_along`, `labels_along` and `asked_along`. There the nearest node above,
+    by the data's own tree, that the network's has too stands for one that it lacks: a husky is a dog.
+    `raised`: of each picture how many boxes that count, or labels, another node stands for; `left_out`: how
+    many none does; `strange`: the ids of these.
     """
 
     def __init__(self, stores: Sequence[Samples], where: np.ndarray, net: Network, tree: WordTree):
         if net.tree is None:
             self.maps = [by_name(net.names, net.classes, store.tree.ids) for store in stores]
+            self.maps_along = self.maps
         else:
             self.maps = [label_map(store.tree.ids, tree.ids) for store in stores]
+            pairs = zip(self.maps, stores, strict=True)
+            self.maps_along = [_or_above(mapping, store.tree.parents) for mapping, store in pairs]
         self.samples = [self._sample(stores, *map(int, pair)) for pair in where]
-        ids = {}
+        ids: dict[str, int] = {}
+        along: dict[str, int] = {}
         for sample, (store, _) in zip(self.samples, where, strict=True):
             for node in sample.labels:
                 wnid = stores[store].tree.ids[int(node)]
-                ids.setdefault(wnid, self._node(int(store), int(node)))
+                ids.setdefault(wnid, _mapped(self.maps[store], node))
+                # Of two trees with this node one may know a node above it that the other does not.
+                along[wnid] = max(along.get(wnid, -1), _mapped(self.maps_along[store], node))
         self.ids = tuple(sorted(ids))
         self.kinds = tuple(ids[i] for i in self.ids)  # node of the network for each column, -1 = unknown
+        self.kinds_along = tuple(along[i] for i in self.ids)
         column = {wnid: k for k, wnid in enumerate(self.ids)}
-        self.columns, self.labels = [], []
+        self.columns, self.labels, self.labels_along = [], [], []
+        self.raised, self.left_out = [], []
+        strange = set()
         for sample, (store, _) in zip(self.samples, where, strict=True):
             names = stores[store].tree.ids
-            self.columns.append(np.array([column[names[int(n)]] for n in sample.labels], np.int64))
-            # For pictures without boxes: the network's nodes, where it has them.
-            nodes = [] if sample.boxed else [self._node(int(store), int(n)) for n in sample.image_labels]
-            self.labels.append([n for n in nodes if n >= 0])
-        lists = {what: self._lists(what, where) for what in _LISTS}
+            columns = [column[names[int(n)]] for n in sample.labels]
+            self.columns.append(np.array(columns, np.int64))
+            # (id, the network's node, that which stands for it) of what is to be found or named
+            if sample.boxed:
+                given = [
+                    (self.ids[k], self.kinds[k], self.kinds_along[k])
+                    for k, ignored in zip(columns, sample.crowd | sample.difficult, strict=True)
+                    if not ignored
+                ]
+            else:
+                maps = self.maps[store], self.maps_along[store]
+                given = [(names[int(n)], *(_mapped(m, n) for m in maps)) for n in sample.image_labels]
+            self.labels.append([] if sample.boxed else [own for _, own, _ in given if own >= 0])
+            self.labels_along.append([] if sample.boxed else [node for *_, node in given if node >= 0])
+            self.raised.append(sum(own < 0 <= node for _, own, node in given))
+            self.left_out.append(sum(node < 0 for *_, node in given))
+            strange |= {wnid for wnid, _, node in given if node < 0}
+        self.strange = tuple(sorted(strange))
+        lists = {what: self._lists(what, where, self.maps) for what in _LISTS}
         self.absent = lists["negative_labels"]
         self.asked = self._asked(lists, where)
+        # What is said to be there is so above, too; what is said to be absent need not be.
+        lists |= {what: self._lists(what, where, self.maps_along) for what in _LISTS[1:]}
+        self.asked_along = self._asked(lists, where)
 
-    def _lists(self, what: str, where: np.ndarray) -> list[list[int]]:
+    @property
+    def complaint(self) -> str:
+        """Which of the data's classes the model can't be asked for, or ""."""
+        if not self.strange:
+            return ""
+        some = ", ".join(self.strange[:6]) + ", ..." * (len(self.strange) > 6)
+        return (
+            f"of {sum(self.left_out)} boxes and labels the model's tree has neither the class nor any node "
+            f"above it: {some}; pack the data by the model's tree, or with --map"
+        )
+
+    def _lists(self, what: str, where: np.ndarray, maps: Sequence[np.ndarray | None]) -> list[list[int]]:
         """Nodes of each picture, -1 where the network's tree has none."""
         return [
-            [self._node(int(store), int(n)) for n in getattr(sample, what)]
+            [_mapped(maps[store], n) for n in getattr(sample, what)]
             for sample, (store, _) in zip(self.samples, where, strict=True)
         ]
 
@@ -205,9 +247,22 @@ class Truth:
         of = stores[store]
         return of.annotation(index) if hasattr(of, "annotation") else of[index]
 
-    def _node(self, store: int, node: int) -> int:
-        mapping = self.maps[store]
-        return node if mapping is None else int(mapping[node])
+
+def _mapped(mapping: np.ndarray | None, node: int) -> int:
+    """The network's node for one of the data's tree; None: both trees are the same."""
+    return int(node) if mapping is None else int(mapping[node])
+
+
+def _or_above(mapping: np.ndarray | None, parents: np.ndarray) -> np.ndarray | None:
+    """A label_map (n,) in which nodes that the network's tree has not go where their parents go, if anywhere;
+    parents: (n,) of the data's tree, -1 for roots."""
+    if mapping is None:
+        return None
+    found = mapping.copy()
+    for node in np.flatnonzero(mapping < 0):  # parents come before their children
+        if parents[node] >= 0:
+            found[node] = found[parents[node]]
+    return found
 
 
 @dataclass(frozen=True)

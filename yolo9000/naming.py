@@ -2,6 +2,7 @@
 
 Running the model is heldout.py's, choosing a node decision.py's, scores along the tree hierarchical.py's."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,9 @@ class Naming:
     the answer, where a box was found. A classifier: "top1" and "top5" by Pr(node) over the nodes that occur
     as truth, and the two. In a picture in which not everything was looked for (asked.py) a node that is no
     truth, and was not verified to be absent either, counts neither way: "unasked" answers are left out.
+
+    Where the tree lacks a truth the nearest node above is the truth, but for top1 and top5: every node would
+    come after it that lies below it. Those leave such pictures out.
     """
 
     def __init__(self, decision: Decision, settings: "EvalSettings", detector: bool):
@@ -41,7 +45,7 @@ class Naming:
         self.path = _paths_by_node(self.hierarchy)
 
     def add_boxes(self, out: LazyOutput, objectness: Tensor, truth: Any, places: np.ndarray) -> None:
-        chosen = [k for k, place in enumerate(places) if truth.labels[place]]
+        chosen = [k for k, place in enumerate(places) if truth.labels_along[place]]
         if not chosen:
             return
         image = torch.tensor(chosen, device=objectness.device)
@@ -52,22 +56,24 @@ class Naming:
         greedy, answer = self._walk(conditionals)
         for k, row in enumerate(chosen):
             seen = bool(best[k] > self.settings.threshold)
-            self._add(truth, int(places[row]), greedy[k], answer[k], truth.labels[places[row]], seen)
+            self._add(truth, int(places[row]), greedy[k], answer[k], truth.labels_along[places[row]], seen)
 
     def add_logits(self, logits: Tensor, truth: Any, places: np.ndarray) -> None:
         for k, place in enumerate(places):
-            boxed = [truth.kinds[c] for c in truth.columns[place] if truth.kinds[c] >= 0]
-            labels = truth.labels[place] or boxed
+            labels = truth.labels_along[place] or _known(truth.kinds_along, truth.columns[place])
             if not labels:
                 continue
             logs = self.hierarchy.log_conditionals(logits[k : k + 1])
             greedy, answer = self._walk(logs)
             self._add(truth, int(place), greedy[0], answer[0], labels, True)
+            own = truth.labels[place] or _known(truth.kinds, truth.columns[place])
+            if not own:
+                continue
             if not len(self.columns):
                 found = {n for of in truth.labels for n in of} | {n for n in truth.kinds if n >= 0}
                 self.columns = torch.tensor(sorted(found), device=logits.device)
             softened = self.decision.conditionals(logs).all(self.hierarchy)
-            self.log_pr.append((self.hierarchy.log_probabilities(softened)[0, self.columns], labels))
+            self.log_pr.append((self.hierarchy.log_probabilities(softened)[0, self.columns], own))
 
     def _walk(self, conditionals: Any) -> tuple[list[int], list[int]]:
         greedy = descent.descend(self.hierarchy, conditionals, "greedy").nodes
@@ -133,6 +139,11 @@ class Naming:
             first.append(float(min(ranks) < 1))
             five.append(float(min(ranks) < 5))
         return {"top1": np.array(first), "top5": np.array(five)}
+
+
+def _known(kinds: Sequence[int], columns: np.ndarray) -> list[int]:
+    """The nodes of these columns, but for unknown ones."""
+    return [kinds[c] for c in columns if kinds[c] >= 0]
 
 
 def _paths_by_node(hierarchy: Hierarchy) -> Any:

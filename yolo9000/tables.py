@@ -26,6 +26,11 @@ def format_table(result: dict[str, Any]) -> str:
             )
         if boxes["unknown"]:
             lines.append(f"{len(boxes['unknown'])} classes are not in the model's tree and count as 0")
+    if strange := result.get("raised", 0) + result.get("left_out", 0):
+        lines.append(
+            f"{strange} boxes and labels are of nodes that the model's tree has not: along the tree "
+            f"{result['raised']} count as the nearest node above, {result['left_out']} are left out"
+        )
     if "labels" in result:
         labels = result["labels"]
         titles = {
