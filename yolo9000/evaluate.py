@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wordtree import TreeError, WordTree
 from yolo9000.asked import asked_for
 from yolo9000.augment import in_picture
 from yolo9000.boxes import cxcywh_to_xyxy
@@ -41,14 +42,15 @@ def evaluate(
     """All scores that the data allows, as JSON-able data: "boxes" where pictures have boxes, "labels" where
     they have labels only.
 
-    groups: name -> ids of nodes; AP50 and the rest are then given for each too. "boxes": AP, AP50, AP75,
+    groups: name -> ids of nodes, or their names; AP50 and the rest are then given for each too, over those
+    that occur in the truth. "boxes": AP, AP50, AP75,
     AR100 over the nodes present in the truth, score = objectness x Pr(node) for each (box, node) pair, and
     "any_class": the same with all boxes one class, score = objectness; "nodes", if the settings ask for it:
     the same at every node of the truths' paths, see NodePairs. In pictures that were annotated for some
     classes only ("partial" of them) only those count, see asked.py. "labels": see `Naming`. "raised": how
     many boxes and labels are of nodes that the model's tree has not and count along the tree as the nearest
     node above; "left_out": for how many it has none. witness: keeps what is answered. Raises TrainingError
-    where nothing can be scored.
+    where nothing can be scored, and for groups of nodes that neither the data's trees nor the model's have.
     """
     held = HeldOut(net, stores, settings or EvalSettings())
     settings, truth, images = held.settings, held.truth, len(held.pictures.where)
@@ -56,6 +58,7 @@ def evaluate(
         decision = Decision(held.tree, held.hierarchy, settings.options(net))
     except ValueError as error:  # nodes that the tree has not
         raise TrainingError(str(error)) from error
+    groups = _group_ids(groups or {}, [store.tree for store in stores] + [net.tree] * (net.tree is not None))
     naming = Naming(decision, settings, held.detector)
     temperatures = by_depth(decision.options.temperatures or (), held.hierarchy.depths)
     boxes = _Pairs(held, temperatures) if held.detector and truth.kinds else None
@@ -75,7 +78,7 @@ def evaluate(
     result |= {"bfloat16": held.bfloat16, "raised": sum(truth.raised), "left_out": sum(truth.left_out)}
     facts = len(result)
     if boxes is not None:
-        result["boxes"] = boxes.scores(images, groups or {})
+        result["boxes"] = boxes.scores(images, groups)
     labels = naming.scores()
     if labels:
         result["labels"] = labels
@@ -88,6 +91,22 @@ def evaluate(
         why = truth.complaint or "the data has neither boxes nor labels that this model could be scored on"
         raise TrainingError(why)
     return result
+
+
+def _group_ids(groups: Mapping[str, Sequence[str]], trees: Sequence[WordTree]) -> dict[str, list[str]]:
+    """The ids of each group's members, by the first of the trees that knows the member. Raises TrainingError
+    for one that none does, with what it may have been meant for."""
+
+    def found(name: str, member: str) -> str:
+        faults = []
+        for tree in trees:
+            try:
+                return tree.ids[tree.index(str(member))]
+            except TreeError as error:
+                faults.append(error)
+        raise TrainingError(f"group {name!r} of classes: {faults[0]}") from faults[0]
+
+    return {name: list(dict.fromkeys(found(name, one) for one in some)) for name, some in groups.items()}
 
 
 class _Pairs:

@@ -76,7 +76,7 @@ def samples(store: Store) -> list[Sample]:
 
 
 def test_the_truth_scores_one(store: Store) -> None:
-    result = evaluate(Oracle(samples(store)), [store], QUICK, {"warm": ["red", "yellow"], "x": ["nothing"]})
+    result = evaluate(Oracle(samples(store)), [store], QUICK, {"warm": ["red", "yellow"], "x": ["cold"]})
     boxes, labels = result["boxes"], result["labels"]
     assert boxes["AP50"] == pytest.approx(1.0) and boxes["any_class"]["AP50"] == pytest.approx(1.0)
     assert boxes["AP"] > 0.95 and boxes["classes"] == 4 and boxes["truths"] == 20

@@ -137,3 +137,15 @@ def test_data_of_which_the_tree_has_nothing(store: Store) -> None:
         evaluate(net, [store], NODES)
     with pytest.raises(TrainingError, match=r"none of the labelled objects .*\(of .*: blue, green, red"):
         gather(net, [store], NODES)
+
+
+def test_groups_of_classes_are_found_by_id_and_name_or_refused(store: Store) -> None:
+    names = ["Warm", "Cold", "rouge", "jaune", "vert", "bleu"]
+    tree = WordTree(toys.TREE.ids, toys.TREE.parents, names)
+    net = Oracle(samples(store), tree=tree)  # its names; the data's tree has none
+    groups = {"ids": ["red", "yellow"], "names": ["Rouge", "jaune", "red"]}
+    found = evaluate(net, [store], NODES, groups)["boxes"]["groups"]
+    assert found["ids"] == found["names"] and found["ids"]["classes"] == 2
+    for wrong, words in (("gren", r"'b'.*gren.*did you mean\n  green"), ("xyzzy", "'b'.*no node is called")):
+        with pytest.raises(TrainingError, match=words):
+            evaluate(Oracle([]), [store], NODES, {"a": ["red"], "b": ["blue", wrong]})
