@@ -206,13 +206,16 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class SizeConfig:
-    """Input sizes in pixels, square. One size, or several: a new one is drawn every `every` batches."""
+    """Input sizes in pixels, square. One size, or several: a new one is drawn every `every` batches.
+    None, for the task rows only: sizes about the model's own.
+    """
 
     sizes: tuple[int, ...] = (416,)
     every: int = 10  # paper, section 2
 
     def __post_init__(self) -> None:
-        _pixels("input.sizes", self.sizes)
+        if self.sizes:
+            _pixels("input.sizes", self.sizes)
         if self.every < 1:
             raise TrainingError(f"input.every is a number of batches, 1 or more; it is {self.every}")
 
@@ -278,6 +281,8 @@ class TrainConfig:
             raise TrainingError("exactly one of images and epochs is set, to a positive number")
         if not self.data:
             raise TrainingError("no data: at least one [[data]] part is needed")
+        if not self.input.sizes and self.task != "rows":
+            raise TrainingError("input.sizes is empty; only the task rows then takes the model's own size")
         within("batch", self.batch, 1, 1_000_000)
         within("seed", self.seed, 0, 2**63 - 1)
         within("ema", self.ema, 0, 0.999999)

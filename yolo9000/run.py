@@ -160,6 +160,10 @@ class Run:
             f"schedule.burn_in = {burn_in} batches of a run of {self.total}: the learning rate stays below "
             f"optimiser.lr, and little is learnt; try --set schedule.burn_in={self.total // 10}"
         )
+        self.warn(reason, progress)
+
+    def warn(self, reason: str, progress: bool) -> None:
+        """Says it in the log and, with `progress`, to whoever watches."""
         self.log({"event": "warning", "reason": reason})
         if progress:
             print(f"warning: {reason}", file=sys.stderr)

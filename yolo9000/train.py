@@ -5,7 +5,7 @@ run.py's, losses are tasks.py's, networks from configurations start.py's.
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,8 @@ def _train(
     net, tree, label_maps = build_network(config.model, stores)
     before = net.seen
     dropped = drop_fitted(net)
-    _fit_input(config, net)
+    config = _sized(config, net)
+    resized = _fit_input(config, net)
     batches = Batches(config, stores, label_maps, world.rank, world.ranks, before)
     net.to(device, memory_format=torch.channels_last)
     net.freeze(config.model.freeze)
@@ -120,6 +121,8 @@ def _train(
     run.open_log()
     try:
         _describe(run, stores, held_out, batches, resuming, dropped)
+        if resized:
+            run.warn(resized, progress)
         with caught_signals() as caught:
             run.loop(load_batches(batches, run.done, config.workers, device), caught, progress)
         model = None
@@ -207,12 +210,29 @@ def _save(run: Run, path: Path, record: dict[str, Any], before: int) -> None:
     run.log({"event": "model", "file": path.name, "time": timestamp()})
 
 
-def _fit_input(config: TrainConfig, net: Network) -> None:
+def _sized(config: TrainConfig, net: Network) -> TrainConfig:
+    """The configuration with input sizes; where it has none, the network's own, a seventh less and more."""
+    if config.input.sizes:
+        return config
+    cells = max(net.own_size) / net.stride
+    sizes = dict.fromkeys(round(cells * part / 7) * net.stride for part in (6, 7, 8))
+    return replace(config, input=replace(config.input, sizes=tuple(sizes)))
+
+
+def _fit_input(config: TrainConfig, net: Network) -> str:
     """What the network takes by itself becomes what it is trained on: pictures scaled smoothly, whoever
-    trained it first, and where its size is beyond all in training the nearest of these."""
+    trained it first, and where its size is beyond all in training the nearest of these. Returns what is to be
+    said of a trained network that changes its size so."""
     net.defaults = {key: value for key, value in net.defaults.items() if key != "resize"}
     if not min(config.sizes) <= max(net.own_size) <= max(config.sizes):
-        net.defaults = {**net.defaults, "size": nearest_size(config, net)}
+        old, new = max(net.own_size), nearest_size(config, net)
+        net.defaults = {**net.defaults, "size": new}
+        if config.model.start or config.model.weights:
+            return (
+                f"the model runs at {new} px from now on, no longer at {old}: of input.sizes the nearest; "
+                f"to keep its size train at it, as with --set 'input.sizes=[{old}]'"
+            )
+    return ""
 
 
 def _check_batches(batches: Batches) -> None:

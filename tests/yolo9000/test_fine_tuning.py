@@ -82,6 +82,9 @@ def test_a_model_runs_at_a_size_that_it_was_trained_at(folder, own, sizes, wante
     made = run(folder, settings(folder, input={"sizes": sizes}))
     assert Detector(made).size == (wanted, wanted)
     assert ("size" in made.defaults) == bool(own or wanted != 64)
+    lines = map(json.loads, (folder / "run" / "log.jsonl").read_text().splitlines())
+    said = [line["reason"] for line in lines if line["event"] == "warning"]
+    assert len(said) == (wanted != (own or 64)) and all(f"runs at {wanted} px" in reason for reason in said)
 
 
 def flat(folder: Path, names: list[str]) -> Path:

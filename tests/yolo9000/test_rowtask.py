@@ -122,6 +122,21 @@ def test_the_margin_is_that_of_the_dense_conditionals():
     assert torch.allclose(probability, whole, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("own", "settings", "sizes"),
+    [(96, (), [80, 96, 112]), (224, (), [192, 224, 256]), (96, ("input.sizes=[64]",), [64])],
+)
+def test_it_trains_at_the_model_s_own_size_and_keeps_it(own, settings, sizes, tmp_path):
+    edited, _ = edit_model(make("stored"), *graft(TREE, "dog", "pug"))
+    save_model(edited, tmp_path / "e.safetensors", defaults={"size": own})
+    data = pack(tmp_path / "one.h5", edited.tree, edited.tree.index("pug"))
+    quick = [word for word in QUICK if not word.startswith("input")]
+    words = (f"model.start={tmp_path / 'e.safetensors'}", *quick, "images=6", *settings)
+    made = load_model(train(load_config("one-class", words), [data], tmp_path / "run", progress=False).model)
+    assert made.own_size == ((64, 64) if settings else (own, own))
+    assert made.record["config"]["input"]["sizes"] == sizes
+
+
 def test_crops_that_lost_their_boxes_teach_nothing():
     net, _ = edit_model(small_detector("rows"), *graft(TREE, "dog", "pug"))
     task = RowTask(net, net.tree)
