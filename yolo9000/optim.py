@@ -13,7 +13,7 @@ from yolo9000.errors import TrainingError
 
 def make_optimiser(net: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over the parameters that learn; weight decay on weights of convolutions, class rows
-    and sums of evidence only (SPEC 3.3).
+    and sums of evidence only (SPEC 3.3). Parameters whose scale is 0 stop learning: see `training_mode`.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     used = set()
@@ -25,7 +25,10 @@ def make_optimiser(net: nn.Module, config: OptimiserConfig) -> torch.optim.Optim
         for prefix, factor in config.scales.items():
             if fnmatchcase(name, prefix + "*"):
                 scale, _ = factor, used.add(prefix)
-        groups.setdefault((decay, scale), []).append(parameter)
+        if scale:
+            groups.setdefault((decay, scale), []).append(parameter)
+        else:
+            parameter.requires_grad_(False)
     if not groups:
         raise TrainingError("nothing is left to train: every parameter is frozen")
     if unused := set(config.scales) - used:
@@ -42,6 +45,21 @@ def make_optimiser(net: nn.Module, config: OptimiserConfig) -> torch.optim.Optim
         )
     # fused: one pass over memory for all of its steps, several times as fast as one operation after another
     return torch.optim.AdamW(lists, lr=config.lr, betas=(config.momentum, config.beta2), fused=True)
+
+
+def training_mode(net: nn.Module) -> None:
+    """`net.train()`, but for modules that have parameters of which none learns: their batch norms' statistics
+    stand still, too, so that what depends on nothing else stays to the bit.
+    """
+    net.train()
+    for module in net.modules():
+        if _stands_still(module):
+            module.eval()
+
+
+def _stands_still(module: nn.Module) -> bool:
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(p.requires_grad for p in own)
 
 
 def rate_factor(config: ScheduleConfig, batch: int, total: int) -> float:
@@ -111,13 +129,12 @@ class Average:
 
 
 def _learning(net: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters with gradients, and the saved buffers of modules in training mode, by name."""
+    """Parameters with gradients, and the saved buffers of modules that do not stand still, by name."""
     found = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
     saved = set(net.state_dict(keep_vars=True))
     for prefix, module in net.named_modules():
-        own = list(module.parameters(recurse=False))
-        if own and not any(p.requires_grad for p in own):
-            continue  # a frozen batch norm: its statistics stand still
+        if _stands_still(module):
+            continue
         for name, buffer in module.named_buffers(recurse=False):
             full = f"{prefix}.{name}" if prefix else name
             if full in saved:

@@ -21,7 +21,7 @@ from yolo9000.device import wants_bfloat16
 from yolo9000.distributed import World, running_buffers
 from yolo9000.errors import TrainingError
 from yolo9000.network import Network
-from yolo9000.optim import Average, rate_factor, set_rate
+from yolo9000.optim import Average, rate_factor, set_rate, training_mode
 from yolo9000.runlog import Meter, RunLog, rounded, timestamp
 from yolo9000.sheet import sheet_name, write_sheet
 from yolo9000.spec import NetworkSpec
@@ -321,7 +321,7 @@ class Run:
                     bad = False
             if bad:
                 blamed.append(name)
-        self.net.train()
+        training_mode(self.net)
         # With several processes the fault may lie in another's pictures, which that one names.
         names = blamed or (batch.names if self.world.ranks == 1 else ["those of another process"])
         self.log({"event": "not finite", "what": what, "batch": batch.number, "pictures": names})

@@ -21,7 +21,7 @@ from yolo9000.errors import TrainingError
 from yolo9000.history import CURVES_NAME, draw_curves
 from yolo9000.modelfile import MODEL_NAME
 from yolo9000.network import Network
-from yolo9000.optim import Average, make_optimiser
+from yolo9000.optim import Average, make_optimiser, training_mode
 from yolo9000.record import about, going_on, known_nodes, without_folders
 from yolo9000.run import Run
 from yolo9000.runlog import read_log, rounded, timestamp
@@ -107,10 +107,10 @@ def _train(
         hold_first_expert(net)
     if config.model.hold_second:
         hold_second_expert(net)
-    net.train()
     _check_sizes(config, net)
     _check_batches(batches)
     optimiser = make_optimiser(net, config.optimiser)
+    training_mode(net)
     average = Average(net, config.ema) if config.ema else None
     judge = Judge(config, net, held_out, len(batches))
     task = task or make_task(config, net, tree)

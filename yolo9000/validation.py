@@ -15,7 +15,7 @@ from yolo9000.errors import ImageError, ModelError, TrainingError
 from yolo9000.evaluate import EvalSettings, evaluate
 from yolo9000.heldout import HeldOut
 from yolo9000.network import Network
-from yolo9000.optim import Average
+from yolo9000.optim import Average, training_mode
 from yolo9000.parts import Samples, describe
 from yolo9000.sheet import sample_places
 from yolo9000.witness import Witness
@@ -67,7 +67,7 @@ class Judge:
         self.best_by = ""
         if self.stores:
             HeldOut(net, self.stores, self.settings)  # what does not fit is said now, not after hours
-            net.train()
+            training_mode(net)
             if all((describe(store)[1] == "unlabelled").all() for store in self.stores):
                 raise TrainingError("the validation data has neither boxes nor labels")
 
@@ -118,7 +118,7 @@ class Judge:
         finally:
             if own is not None:
                 net.load_state_dict(own)
-            net.train()
+            training_mode(net)
             torch.set_rng_state(random)
         scores = {
             f"{kind} {name}": float(value)

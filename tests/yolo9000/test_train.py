@@ -263,6 +263,26 @@ def test_frozen_layers_stay_as_they_are(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(before[key], after[key]) == (int(key.split(".")[1]) < 4), key
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_what_has_a_rate_of_zero_stays_to_the_bit(folder: Path, tmp_path: Path, ema: float) -> None:
+    """Weights and batch norm's statistics, also where the run is judged on the way."""
+    data, validation = [folder / "train.h5"], [folder / "val.h5"]
+    train(settings(folder, images=64), data, tmp_path / "a", progress=False)
+    model = {"start": str(tmp_path / "a")}
+    optimiser = {"lr": 0.01, "scales": {"layers.[0-6].": 0.0, "layers.7.conv": 0.0, "layers.4.": 1.0}}
+    config = settings(folder, model=model, ema=ema, optimiser=optimiser, validation={"every": 5})
+    train(config, data, tmp_path / "b", progress=False, validation=validation)
+    before, after = (load_any(str(tmp_path / name)).eval() for name in "ab")
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        same = [torch.equal(before.features(images, k), after.features(images, k)) for k in (3, 4)]
+    assert same == [True, False]
+    states = before.state_dict(), after.state_dict()
+    moved = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
+    assert all(key.startswith(("layers.4.", "layers.7.norm", "layers.8.")) for key in moved), moved
+    assert {"layers.4.norm.running_mean", "layers.7.norm.running_var", "layers.8.conv.weight"} <= moved
+
+
 def test_training_in_another_thread_works_without_signals(folder: Path, tmp_path: Path) -> None:
     failures: list[BaseException] = []
 
