@@ -59,6 +59,18 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if value is not None}
 
 
+def models_left(lines: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Names of the model files that a run has left since its last batch."""
+    found: set[str] = set()
+    for line in lines:
+        match line.get("event"):
+            case "start" | "resume" | "batch":
+                found = set()
+            case "model":
+                found.add(str(line.get("file")))
+    return found
+
+
 def differences(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a configuration that differ from the defaults, by dotted key; all of them where it is not
     of this version."""

@@ -220,6 +220,7 @@ class Run:
             "average": self.average.state_dict() if self.average else None,
             "judge": self.judge.state_dict(),
             "best": self.best,
+            "losses": self.losses,
             "random": torch.get_rng_state(),
             "seen": self.net.seen + self.images,  # the network's own is of before the run
             "names": self.net.names,
@@ -246,6 +247,7 @@ class Run:
             if "judge" in state:  # not in checkpoints of versions that judged nothing
                 self.judge.load_state_dict(state["judge"])
                 self.best = state["best"]
+            self.losses = state.get("losses", {})
             torch.set_rng_state(state["random"])
             self.done = self.saved = int(state["batch"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -18,7 +18,7 @@ from yolo9000.config import TrainConfig, to_dict
 from yolo9000.device import find_device
 from yolo9000.distributed import World, join_world
 from yolo9000.errors import TrainingError
-from yolo9000.history import CURVES_NAME, draw_curves
+from yolo9000.history import CURVES_NAME, draw_curves, models_left
 from yolo9000.modelfile import MODEL_NAME
 from yolo9000.network import Network
 from yolo9000.optim import Average, make_optimiser, training_mode
@@ -37,7 +37,8 @@ BEST_MODEL_NAME = "best.safetensors"  # only where validation data says which is
 @dataclass
 class Result:
     """What a run came to. stopped: the signal that ended it early, or None. skipped: pictures that could not
-    be read. best: the best moment, {"by": "loss" or a score's name, "value", "batch", "images"}.
+    be read. best: the best moment, {"by": "loss" or a score's name, "value", "batch", "images"}. already:
+    the run had finished before, and nothing was done.
     """
 
     batches: int
@@ -48,6 +49,7 @@ class Result:
     stopped: str | None = None
     skipped: int = 0
     best: dict[str, Any] | None = None
+    already: bool = False
 
 
 def train(
@@ -62,7 +64,8 @@ def train(
     """Trains as the configuration says on packed files and writes checkpoints, log, curves and model into the
     folder `out`.
 
-    resume: go on from the newest sound checkpoint in `out`, if there is one. task: in place of the one the
+    resume: go on from the newest sound checkpoint in `out`, if there is one; a run that has finished is left
+    as it is. task: in place of the one the
     configuration names. validation: packed files whose scores say which moment of the run is the best; none:
     the loss says it. Ctrl-C and SIGTERM end the run after the batch, with a checkpoint. Raises TrainingError.
     """
@@ -117,6 +120,8 @@ def _train(
     run = Run(config, net, task, optimiser, average, judge, out, len(batches), world)
     if resuming:
         run.restore(load_checkpoint(out))
+        if _finished(run):
+            return Result(run.done, run.images, 0.0, run.losses, out / MODEL_NAME, None, 0, run.best, True)
     out.mkdir(parents=True, exist_ok=True)
     run.open_log()
     try:
@@ -135,6 +140,26 @@ def _train(
         run.board.close()
     world.wait()
     return Result(run.done, run.images, run.seconds, run.losses, model, run.stopped, run.skipped, run.best)
+
+
+def _finished(run: Run) -> bool:
+    """Whether a run that is to go on has left all its files already. TrainingError where it was trained for
+    longer than it is to be now."""
+    if run.done > run.total:
+        wanted = run.total * run.config.batch
+        raise TrainingError(
+            f"{run.out}: trained on {run.images:,} pictures already, more than the {wanted:,} of this "
+            "configuration (images, epochs); ask for more, or start another run in another folder"
+        )
+    files = {MODEL_NAME, BEST_MODEL_NAME} if _has_best(run) else {MODEL_NAME}
+    left = {name for name in models_left(read_log(run.out)) if (run.out / name).exists()}
+    run.world.wait()  # until all have looked: the leading one may write to the log from here on
+    return run.done == run.total and left >= files
+
+
+def _has_best(run: Run) -> bool:
+    """Whether scores chose a best moment, whose weights are there."""
+    return bool(run.judge.stores and run.best and (run.out / BEST_NAME).exists())
 
 
 def _describe(
@@ -187,10 +212,10 @@ def _export(run: Run, record: dict[str, Any], stores: Sequence[Samples], before:
         "data": [about(store) for store in stores],
         "made": timestamp(),
     }
-    net, best = run.net, run.out / BEST_NAME
+    net = run.net
     _save(run, path, record | {"images": run.images, "losses": rounded(run.losses)}, before)
-    if run.judge.stores and run.best and best.exists():
-        state = load_checkpoint(best)
+    if _has_best(run):
+        state = load_checkpoint(run.out / BEST_NAME)
         net.load_state_dict(state["net"])
         if run.average:
             run.average.load_state_dict(state["average"])

@@ -331,6 +331,9 @@ def test_the_command_trains_and_reports(folder: Path, tmp_path: Path) -> None:
     assert found.exit_code == 0 and json.loads(found.output)["images"] == 32
     with pytest.raises(TrainingError, match="holds another run"):
         CliRunner().invoke(command, arguments, catch_exceptions=False)
+    arguments[-1] = "--resume"
+    found = CliRunner().invoke(command, [*arguments, "--set", "threads=1"], catch_exceptions=False)
+    assert found.output.startswith("finished already: 32 images; model: ")
     with pytest.raises(TrainingError, match="unknown key batchs; did you mean batch"):
         CliRunner().invoke(command, [*arguments, "--set", "batchs=3"], catch_exceptions=False)
 

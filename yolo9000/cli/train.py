@@ -66,6 +66,8 @@ def command(
     elif result.stopped:
         done = f"stopped by {result.stopped} after {result.images:,} images"
         click.echo(f"{done}; go on with --resume", err=True)
+    elif result.already:
+        click.echo(f"finished already: {result.images:,} images; model: {result.model}{_best(result)}")
     else:
         click.echo(
             f"{result.images:,} images in {result.seconds:.0f} s; model: {result.model}{_best(result)}"
