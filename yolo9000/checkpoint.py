@@ -46,6 +46,17 @@ def save_best(folder: Path, state: dict[str, Any]) -> Path:
     return path
 
 
+def set_best_aside(folder: Path, batch: int) -> Path | None:
+    """Gives the best one, which was judged otherwise before batch `batch`, a name that no later one takes.
+    None where there is none."""
+    best, aside = folder / BEST_NAME, folder / f"best-before-{batch:08d}.pt"
+    if not best.exists():
+        return None
+    if not aside.exists():  # else a run that was killed here has been judged anew
+        best.rename(aside)
+    return aside
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     return sorted(folder.glob(_PATTERN))

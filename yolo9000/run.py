@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from wordtree import WordTree
 from yolo9000.batches import Batch
-from yolo9000.checkpoint import list_checkpoints, save_best, save_checkpoint
+from yolo9000.checkpoint import list_checkpoints, save_best, save_checkpoint, set_best_aside
 from yolo9000.config import TrainConfig, from_dict, to_dict
 from yolo9000.device import wants_bfloat16
 from yolo9000.distributed import World, running_buffers
@@ -246,13 +246,22 @@ class Run:
                 self.average.load_state_dict(state["average"])
             if "judge" in state:  # not in checkpoints of versions that judged nothing
                 self.judge.load_state_dict(state["judge"])
-                self.best = state["best"]
+                self.best = None if self.judge.forgot else state["best"]
             self.losses = state.get("losses", {})
             torch.set_rng_state(state["random"])
             self.done = self.saved = int(state["batch"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             message = str(error).splitlines()[0]
             raise TrainingError(f"the checkpoint does not fit this network: {message}") from None
+
+    def forget_best(self, progress: bool) -> None:
+        """Says so, and keeps its file, where the best moment of before was judged on something else."""
+        if not (self.judge.forgot and self.world.leads):
+            return
+        aside = set_best_aside(self.out, self.done)
+        kept = f"; it is kept as {aside.name}" if aside else ""
+        reason = "other validation data or another size than before: the best moment until now does not count"
+        self.warn(reason + kept, progress)
 
     def _check_same(self, state: dict[str, Any]) -> None:
         """Raises TrainingError where a checkpoint is of other layers or another tree, whose weights may have

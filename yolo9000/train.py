@@ -128,6 +128,7 @@ def _train(
         _describe(run, stores, held_out, batches, resuming, dropped)
         if resized:
             run.warn(resized, progress)
+        run.forget_best(progress)
         with caught_signals() as caught:
             run.loop(load_batches(batches, run.done, config.workers, device), caught, progress)
         model = None

@@ -2,6 +2,7 @@
 the scores are is evaluate.py's, where the best is kept checkpoint.py's.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class Judge:
         self.shown = sample_places(pictures, config.validation.sheet)
         self.best: float | None = None
         self.best_by = ""
+        self.data = _fingerprint(self.stores, self.settings)
+        self.forgot = False  # a best moment of before, which was judged on something else
         if self.stores:
             HeldOut(net, self.stores, self.settings)  # what does not fit is said now, not after hours
             training_mode(net)
@@ -98,11 +101,16 @@ class Judge:
         return Verdict(by, value, better, scores)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sum": self.sum, "count": self.count, "best": self.best, "best_by": self.best_by}
+        best = {"best": self.best, "best_by": self.best_by, "data": self.data}
+        return {"sum": self.sum, "count": self.count} | best
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """A best moment that was judged on other data, or at another size, is forgotten."""
         self.sum, self.count = state["sum"], state["count"]
-        self.best, self.best_by = state["best"], state["best_by"]
+        if state.get("data", self.data) == self.data:  # versions that did not say it judged on the same
+            self.best, self.best_by = state["best"], state["best_by"]
+        else:
+            self.forgot = state["best"] is not None
 
     def _score(self, net: Network, average: Average | None) -> tuple[str, float, dict[str, float]]:
         """The score's name, its value, and all scores."""
@@ -130,3 +138,20 @@ class Judge:
             if by in scores:
                 return by, scores[by], scores
         raise TrainingError(f"the validation data gives no score to go by; it gives {', '.join(scores)}")
+
+
+def _fingerprint(stores: Sequence[Samples], settings: EvalSettings) -> str:
+    """Of what scores are comparable on: pictures' names and truth, in order, and the size; "" without any."""
+    if not stores:
+        return ""
+    digest = hashlib.sha256(str(settings.size).encode())
+    where = [(store, i) for store in stores for i in range(len(store))]
+    for store, i in where[: settings.limit or None]:
+        one, ids = store.annotation(i), store.tree.ids
+        names = [
+            [ids[int(k)] for k in nodes] for nodes in (one.labels, one.image_labels, one.negative_labels)
+        ]
+        digest.update(f"{one.source}/{one.name} {one.width} {one.height} {one.boxed} {names}".encode())
+        for part in (one.boxes_cxcywh.astype("<f4"), one.crowd, one.difficult):
+            digest.update(part.tobytes())
+    return digest.hexdigest()

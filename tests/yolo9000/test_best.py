@@ -23,7 +23,6 @@ from yolo9000.cli.train import command as train_command
 from yolo9000.errors import TrainingError
 from yolo9000.evaluate import EvalSettings, evaluate
 from yolo9000.history import CURVES_NAME, differences, draw_curves, summary
-from yolo9000.modelfile import load_model
 from yolo9000.runlog import LOG_NAME, RunLog, append_line, read_log
 from yolo9000.start import build_network, load_any
 from yolo9000.tasks import make_task
@@ -116,32 +115,6 @@ def test_without_validation_data_the_mean_loss_decides_also_when_resumed(
     assert a == b and [batch for batch, _, _ in a] == [4, 8, 12]
     for out in "ab":
         assert load_checkpoint(tmp_path / out / "best.pt")["batch"] == whole.best["batch"]
-
-
-def test_a_finished_run_is_left_as_it_is(folder: Path, tmp_path: Path) -> None:
-    def resume(**top):
-        config = settings(folder, **{"images": 64, "validation": {"every": 2}} | top)
-        return train(config, data, out, resume=True, progress=False, validation=[folder / "val.h5"])
-
-    def contents() -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-
-    data, out = [folder / "train.h5"], tmp_path / "run"
-    whole, before = resume(), contents()
-    again = resume()
-    assert again.already and not whole.already and contents() == before
-    assert dataclasses.replace(again, seconds=whole.seconds, already=False) == whole
-    with pytest.raises(TrainingError, match="trained on 64 pictures already, more than the 32 of this"):
-        resume(images=32)
-    assert contents() == before
-    # Killed before all its models were written: they are, as they were.
-    wanted, log = load_model(out / "model.safetensors").record, read_log(out)
-    (out / LOG_NAME).write_text("".join(json.dumps(line) + "\n" for line in log[:-1]))
-    assert not resume().already
-    found = load_model(out / "model.safetensors").record
-    assert found["losses"] == wanted["losses"] and found["images"] == wanted["images"]
-    assert resume().already
-    assert not resume(images=80).already
 
 
 def test_a_validation_picture_that_cannot_be_read_ends_no_run(folder: Path, tmp_path: Path) -> None:

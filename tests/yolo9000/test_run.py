@@ -1,19 +1,24 @@
-"""What a run refuses before its first step, and what it says of itself."""
+"""What a run refuses before its first step, what it says of itself, and how it goes on after its end."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data_prep import StoreWriter
 from tests.yolo9000 import toys
 from tests.yolo9000.test_train import CFG, settings
 from wordtree import WordTree
+from yolo9000.checkpoint import list_checkpoints, load_checkpoint
 from yolo9000.config import TrainConfig
 from yolo9000.distributed import World
 from yolo9000.errors import TrainingError
-from yolo9000.runlog import read_log
+from yolo9000.modelfile import load_model
+from yolo9000.runlog import LOG_NAME, read_log
 from yolo9000.train import train
 
 
@@ -102,3 +107,59 @@ def test_a_classifier_refuses_a_part_that_says_nothing(folder: Path) -> None:
 def test_more_processes_than_pictures_in_a_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("yolo9000.train.join_world", lambda device: World(0, 3))
     refused(short(folder), [folder / "train.h5"], folder / "run", "batch = 2 leaves some of 3 processes")
+
+
+def test_a_finished_run_is_left_as_it_is(folder: Path, tmp_path: Path) -> None:
+    def resume(**top):
+        config = settings(folder, **{"images": 64, "validation": {"every": 2}} | top)
+        return train(config, data, out, resume=True, progress=False, validation=[val])
+
+    def contents() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+    data, out = [folder / "train.h5"], tmp_path / "run"
+    val = toys.pack_squares(tmp_path / "val.h5", boxed=12, first=5000)
+    whole, before = resume(), contents()
+    again = resume()
+    assert again.already and not whole.already and contents() == before
+    assert dataclasses.replace(again, seconds=whole.seconds, already=False) == whole
+    with pytest.raises(TrainingError, match="trained on 64 pictures already, more than the 32 of this"):
+        resume(images=32)
+    assert contents() == before
+    # Killed before all its models were written: they are, as they were.
+    wanted, log = load_model(out / "model.safetensors").record, read_log(out)
+    (out / LOG_NAME).write_text("".join(json.dumps(line) + "\n" for line in log[:-1]))
+    assert not resume().already
+    found = load_model(out / "model.safetensors").record
+    assert found["losses"] == wanted["losses"] and found["images"] == wanted["images"]
+    assert resume().already
+    assert not resume(images=80).already
+
+
+def test_scores_on_other_validation_data_are_not_compared(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def run(out: str, images: int, val: str | None, **validation):
+        config = settings(
+            folder, images=images, validation={"every": 2} | validation, schedule={"burn_in": 0}
+        )
+        return train(config, data, tmp_path / out, True, True, None, [tmp_path / val] if val else [])
+
+    data, out = [folder / "train.h5"], tmp_path / "a"
+    easy, hard = (toys.pack_squares(tmp_path / name, boxed=9, first=k) for name, k in (("e", 0), ("h", 7000)))
+    (tmp_path / "copy").write_bytes(easy.read_bytes())
+    run("a", 32, easy.name)
+    state = load_checkpoint(out)
+    state["judge"]["best"] = state["best"]["value"] = 2.0  # which no later score is better than
+    torch.save(state, list_checkpoints(out)[-1])
+    shutil.copytree(out, tmp_path / "b")
+    shutil.copytree(out, tmp_path / "c")
+    assert run("a", 64, "copy").best == state["best"] and not list(out.glob("best-*"))
+    assert "warning: other validation data" not in capsys.readouterr().err
+    for name, val, more in (("b", hard.name, {}), ("c", easy.name, {"pictures": 3})):
+        before = (tmp_path / name / "best.pt").read_bytes()
+        assert run(name, 64, val, **more).best["batch"] == 4
+        assert "kept as best-before-00000002.pt" in capsys.readouterr().err
+        assert (tmp_path / name / "best-before-00000002.pt").read_bytes() == before
+        assert load_checkpoint(tmp_path / name / "best.pt")["batch"] == 4
+    assert run("b", 80, hard.name).best["batch"] in (4, 5) and len(list((tmp_path / "b").glob("best-*"))) == 1
