@@ -118,14 +118,14 @@ class Run:
                 waited += time.monotonic() - before
                 self._report_skipped(batch)
                 parts, stop = self.step(batch, bool(caught))
-                meter.add(parts)
+                meter.add(parts, len(batch.names) / self.config.batch)
                 self.judge.add(float(parts["loss"]))
                 counted += self.config.batch
                 self.done += 1
                 bar.update(self.config.batch)
                 now = time.monotonic()
                 if self.done % log.log_every == 0 or self.done == self.total:
-                    self.losses = meter.take()
+                    self.losses = meter.take(self.world.gather)
                     line = {"event": "batch", "batch": self.done, "images": self.images}
                     line |= rounded(self.losses)
                     line |= {"rate": self.rate, "size": batch.size[0]}
@@ -171,7 +171,8 @@ class Run:
     def step(self, batch: Batch, stop: bool = False) -> tuple[dict[str, Tensor], bool]:
         """One update of the weights; TrainingError, before any update, where loss or gradient is not finite.
 
-        stop: this process wants to end; returned beside the parts of the loss: whether any process does.
+        stop: this process wants to end; returned beside the parts of the loss: whether any process does. Of
+        the parts "loss" is that of the whole batch, the others are those of this process's share.
         """
         config = self.config.optimiser
         self.rate = config.lr * rate_factor(self.config.schedule, self.done, self.total)
@@ -180,6 +181,7 @@ class Run:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
             parts = self.task.loss(self.net, batch)
         loss = parts["loss"]
+        parts = {key: value.detach() for key, value in parts.items()}
         finite = bool(torch.isfinite(loss))
         if not finite and self.world.ranks == 1:
             self._stop(batch, "loss")
@@ -189,8 +191,9 @@ class Run:
             for p in learning:  # all processes exchange the same, used or not
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             share = len(batch.names) / self.config.batch
-            gradients = [p.grad for p in learning]
-            stop = self.world.average(gradients, running_buffers(self.net), share, stop)
+            parts["loss"] = parts["loss"].clone()  # like a gradient it is a sum of shares
+            whole = [*(p.grad for p in learning), parts["loss"]]
+            stop = self.world.average(whole, running_buffers(self.net), share, stop)
         gradients = [p.grad for p in learning if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
@@ -200,7 +203,7 @@ class Run:
         self.optimiser.step()
         if self.average:
             self.average.update(self.net)
-        return {key: value.detach() for key, value in parts.items()} | {"gradient": norm}, stop
+        return parts | {"gradient": norm}, stop
 
     def save(self) -> None:
         """A checkpoint of everything that the next batch depends on; all processes have the same."""

@@ -5,7 +5,7 @@ history.py's.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,24 +93,29 @@ def _open_board(folder: Path, images: int) -> Any:
 
 @dataclass
 class Meter:
-    """Sums of the loss parts since the last line of the log."""
+    """Weighted sums of the loss parts since the last line of the log, and of the weights."""
 
     sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
-    def add(self, parts: Mapping[str, Tensor]) -> None:
-        """Takes in one batch's parts, each a scalar."""
+    def add(self, parts: Mapping[str, Tensor], share: float = 1.0) -> None:
+        """Takes in the parts, each a scalar, of one batch or of a process's share of it."""
         for key, value in parts.items():
             value = float(value)
             if math.isfinite(value):  # an average over no boxes is not a number, and says nothing
-                self.sums[key] = self.sums.get(key, 0.0) + value
-                self.counts[key] = self.counts.get(key, 0) + 1
+                self.sums[key] = self.sums.get(key, 0.0) + share * value
+                self.counts[key] = self.counts.get(key, 0.0) + share
 
-    def take(self) -> dict[str, float]:
-        """The means of what was added, and starts anew."""
-        means = {key: self.sums[key] / self.counts[key] for key in self.sums}
+    def take(self, gather: Callable[[Any], list[Any]] = lambda own: [own]) -> dict[str, float]:
+        """The means of what was added, and starts anew. gather: gives what all processes have."""
+        found = gather((self.sums, self.counts))
         self.sums, self.counts = {}, {}
-        return means
+        keys = dict.fromkeys(key for sums, _ in found for key in sums)
+        return {
+            key: sum(sums.get(key, 0.0) for sums, _ in found)
+            / sum(counts.get(key, 0.0) for _, counts in found)
+            for key in keys
+        }
 
 
 def rounded(values: Mapping[str, float]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from yolo9000.checkpoint import list_checkpoints
 from yolo9000.config import TrainConfig, from_dict
 from yolo9000.distributed import World
 from yolo9000.optim import make_optimiser, rate_factor, set_rate
+from yolo9000.runlog import read_log
 from yolo9000.start import build_network, load_any
 from yolo9000.tasks import make_task
 from yolo9000.train import train
@@ -77,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_processes_equal_one_that_accumulates_the_halves(folder: Path) -> None:
-    config = config_of(folder)
+    config = config_of(folder, log={"log_every": 1}, validation={"every": 4})
     assert torchrun(folder, config, folder / "two").wait(timeout=120) == 0
     # The halves one after the other, their gradients added up by their share of the batch.
     torch.manual_seed(config.seed)
@@ -86,16 +87,30 @@ def test_two_processes_equal_one_that_accumulates_the_halves(folder: Path) -> No
     net.train()
     task, optimiser = make_task(config, net, tree), make_optimiser(net, config.optimiser)
     halves = [Batches(config, [store], maps, rank, 2) for rank in range(2)]
+    wanted = []
     for step in range(STEPS):
         set_rate(optimiser, config.optimiser.lr * rate_factor(config.schedule, step, STEPS))
         optimiser.zero_grad()
+        wanted.append(dict.fromkeys(("loss", "no_objectness"), 0.0))
         for half in halves:
             batch = to_batch(half[step], torch.device("cpu"))
-            (task.loss(net, batch)["loss"] * (len(batch.names) / config.batch)).backward()
+            parts, share = task.loss(net, batch), len(batch.names) / config.batch
+            (parts["loss"] * share).backward()
+            wanted[-1] = {
+                key: value + share * float(parts[key].detach()) for key, value in wanted[-1].items()
+            }
         optimiser.step()
     found = load_any(str(folder / "two")).state_dict()
     for key, value in net.state_dict().items():
         torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5)
+    # The losses that are logged, and by which the best moment is chosen, are those of whole batches.
+    lines = read_log(folder / "two")
+    logged = [line for line in lines if line["event"] == "batch"]
+    for key in ("loss", "no_objectness"):
+        assert [line[key] for line in logged] == pytest.approx([one[key] for one in wanted], rel=1e-4)
+    judged = [line["value"] for line in lines if line["event"] == "validation"]
+    means = [sum(one["loss"] for one in wanted[k : k + 4]) / 4 for k in range(0, STEPS, 4)]
+    assert judged == pytest.approx(means, rel=1e-4)
     # Saved by two, resumed by one: the same run with more batches.
     longer = dataclasses.replace(config, images=7 * STEPS + 14)
     assert train(longer, [folder / "a.h5"], folder / "two", resume=True, progress=False).batches == STEPS + 2

@@ -1,14 +1,16 @@
 """Several processes train one network (torchrun): who is who, and the one exchange of a step. No loop.
 
 Each process computes the gradient of its share of every batch; `World.average` makes them the gradient of the
-whole. It is one all-reduce over one flat array, in which batch-norm statistics and the wish to stop travel
-along, so all processes stay equal and end after the same batch.
+whole. It is one all-reduce over one flat array, in which batch-norm statistics, the loss and the wish to stop
+travel along, so all processes stay equal and end after the same batch.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -51,18 +53,22 @@ class World:
         parts = [g.detach().flatten() * share for g in gradients]
         parts += [b.detach().flatten() * even for b in buffers]
         flat = torch.cat([*parts, gradients[0].new_tensor([float(stop)])])
-        try:
+        with _all_alive():
             dist.all_reduce(flat)
-        except RuntimeError as error:  # the library's word for a process that is gone
-            raise TrainingError(
-                f"another process of this run has ended: {str(error).splitlines()[0]}"
-            ) from None
         at = 0
         with torch.no_grad():
             for tensor in (*gradients, *buffers):
                 tensor.copy_(flat[at : at + tensor.numel()].view_as(tensor))
                 at += tensor.numel()
         return bool(flat[-1] > 0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every process gives here, plain data, in the order of their ranks."""
+        found = [value] * self.ranks
+        if self.ranks > 1:
+            with _all_alive():
+                dist.all_gather_object(found, value)
+        return found
 
     def same(self, net: nn.Module) -> None:
         """Gives every process the leading one's weights."""
@@ -78,6 +84,14 @@ class World:
     def leave(self) -> None:
         if self.ranks > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _all_alive() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # the library's word for a process that is gone
+        raise TrainingError(f"another process of this run has ended: {str(error).splitlines()[0]}") from None
 
 
 def join_world(device: str) -> World:
