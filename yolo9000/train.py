@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from yolo9000.average import drop_fitted
 from yolo9000.batches import Batches, Samples, load_batches, open_store
@@ -117,6 +118,7 @@ def _train(
     average = Average(net, config.ema) if config.ema else None
     judge = Judge(config, net, held_out, len(batches))
     task = task or make_task(config, net, tree)
+    _check_norms(config, net, world.ranks)
     run = Run(config, net, task, optimiser, average, judge, out, len(batches), world)
     if resuming:
         run.restore(load_checkpoint(out))
@@ -283,3 +285,28 @@ def _check_sizes(config: TrainConfig, net: Network) -> None:
             raise TrainingError(
                 f"input.sizes: {size} is not a multiple of the network's stride, {net.stride}"
             )
+
+
+def _check_norms(config: TrainConfig, net: Network, ranks: int) -> None:
+    """One value a channel, of one picture at one cell, has no variance that a batch norm could divide by."""
+    if config.batch >= 2 * ranks:
+        return
+    learning = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    alone: list[bool] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        alone.append(output[0, 0].numel() == 1)
+
+    hooks = [module.register_forward_hook(note) for module in learning]
+    size, first = min(config.sizes), next(net.parameters())
+    net.eval()
+    with torch.no_grad():
+        net(first.new_zeros(1, net.spec.channels, size, size))
+    training_mode(net)
+    for hook in hooks:
+        hook.remove()
+    if any(alone):
+        raise TrainingError(
+            f"batch = {config.batch} leaves a process one picture, of which a batch norm sees one cell at "
+            f"input.sizes {size}: no variance; set batch to {2 * ranks} or more, or train at larger sizes"
+        )

@@ -104,6 +104,19 @@ def test_a_classifier_refuses_a_part_that_says_nothing(folder: Path) -> None:
     assert train(config, [folder / "train.h5", absent], folder / "run", progress=False).batches == 2
 
 
+def test_one_picture_at_one_cell_is_nothing_to_normalise(folder: Path) -> None:
+    data = [folder / "train.h5"]
+    config = short(folder, batch=1, input={"sizes": [16, 8]})
+    refused(config, data, folder / "run", "batch = 1 leaves .* one cell at input.sizes 8: .* batch to 2")
+    assert not (folder / "run").exists()
+    config = short(folder, batch=1, input={"sizes": [16]})
+    assert train(config, data, folder / "a", progress=False).batches == 4
+    train(short(folder, input={"sizes": [8]}), data, folder / "b", progress=False)
+    model = {"start": str(folder / "b"), "freeze": 8}  # all batch norms
+    still = short(folder, batch=1, input={"sizes": [8]}, model=model)
+    assert train(still, data, folder / "c", progress=False).batches == 4
+
+
 def test_more_processes_than_pictures_in_a_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("yolo9000.train.join_world", lambda device: World(0, 3))
     refused(short(folder), [folder / "train.h5"], folder / "run", "batch = 2 leaves some of 3 processes")
