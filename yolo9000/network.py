@@ -134,7 +134,7 @@ class Network(nn.Module):
         return self(images, lazy=True)
 
     def logits(self, images: Tensor) -> Tensor:
-        """A classifier's values before the softmax: images (N, 3, H, W) -> (N, C)."""
+        """What a classifier's softmax is of, divided by its temperature: images (N, 3, H, W) -> (N, C)."""
         if self.spec.softmax is None:
             raise ModelError("logits are a classifier's; this network does not end in a softmax")
         if len(self.spec) == 1:  # -1 would be the softmax itself
@@ -145,7 +145,7 @@ class Network(nn.Module):
                 f"the softmax has {logits.shape[1]} values for {self.classes} classes: it stands over a grid "
                 "of several cells; put a global average pool before it"
             )
-        return logits
+        return logits / self.spec.softmax.temperature
 
     def features(self, images: Tensor, layer: int) -> Tensor:
         """The output of layer `layer` (negative: from the end), (N, C, H, W) or (N, C); later ones rest."""
@@ -209,7 +209,6 @@ class Network(nn.Module):
     def _probabilities(self, logits: Tensor) -> Tensor:
         """(N, C) logits -> probabilities over all classes, equal groups or sibling groups."""
         softmax = self.spec.softmax
-        logits = logits / softmax.temperature
         if self.tree is None:
             if softmax.tree is not None:
                 raise ModelError(f"this classifier needs its tree ({softmax.tree}); set `network.tree`")

@@ -16,7 +16,7 @@ from wordtree import WordTree
 from yolo9000.assignment import collect, drop_moot
 from yolo9000.batches import Batch
 from yolo9000.config import TrainConfig, within
-from yolo9000.errors import TrainingError
+from yolo9000.errors import ModelError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, tree_cross_entropy
 from yolo9000.network import Network
@@ -90,6 +90,12 @@ class ClassifyTask:
             )
         if label_smoothing:
             raise TrainingError("loss.label_smoothing is not there for the task classify")
+        if tree is None and net.spec.softmax.groups > 1:
+            raise ModelError(
+                "the task classify learns one softmax, or a tree's; this network's has "
+                f"{net.spec.softmax.groups} equal groups: set groups=1 in its [softmax], "
+                "or give it a tree (model.tree)"
+            )
         tree = tree or WordTree.flat([str(k) for k in range(net.classes)])
         self.hierarchy = Hierarchy(tree).to(next(net.parameters()).device)
 

@@ -217,7 +217,8 @@ def test_classifier_softmax_over_siblings_and_flat():
         8, 8, (Convolution(6, 1, **LINEAR), GlobalAveragePool(), Softmax(groups=2, temperature=4))
     )
     net = Network(grouped)
-    expected = (net.logits(x) / 4).view(3, 2, 3).softmax(-1).flatten(1)
+    torch.testing.assert_close(net.logits(x), net.features(x, 1) / 4)
+    expected = (net.features(x, 1) / 4).view(3, 2, 3).softmax(-1).flatten(1)
     torch.testing.assert_close(net(x), expected)
 
 

@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 
-from tests.yolo9000.small import small_detector
+from tests.yolo9000.small import randomise, small_classifier, small_detector
 from wordtree import WordTree
 from yolo9000.batches import Batch
-from yolo9000.errors import TrainingError
+from yolo9000.errors import ModelError, TrainingError
+from yolo9000.hierarchy import Hierarchy
 from yolo9000.network import Network
 from yolo9000.presets import darknet19
+from yolo9000.spec import NetworkSpec, Softmax
 from yolo9000.tasks import ClassifyTask, DetectTask
 
 # 0 animal (2 dog (4 husky, 5 poodle), 3 cat), 1 thing
@@ -81,6 +83,29 @@ def test_equals_the_formula(tree: WordTree) -> None:
         wanted["negative"] -= sum(math.log(1 - pr[k]) for k in absent) / max(1, len(absent))
     assert losses["negative"].item() == pytest.approx(wanted["negative"] / 5, rel=1e-4)
     assert losses["loss"].item() == pytest.approx(sum(wanted.values()) / 5, rel=1e-4)
+
+
+@pytest.mark.parametrize("tree", [TREE, None])
+def test_answers_training_and_scores_have_the_same_temperature(tree: WordTree | None) -> None:
+    layers = small_classifier().spec.layers[:-1]
+    spec = NetworkSpec(64, 64, (*layers, Softmax(temperature=3.0)))
+    net = randomise(Network(spec, tree), 0)
+    batch = Batch(
+        0, torch.rand(1, 3, 64, 64), [{"image_labels": torch.tensor([HUSKY])}], ["p"], torch.zeros(1)
+    )
+    answer = net(batch.images)[0]
+    wanted = answer[[ANIMAL, DOG, HUSKY]].prod() if tree else answer[HUSKY]
+    loss = ClassifyTask(net, tree).loss(net, batch)["loss"]
+    torch.testing.assert_close(loss, -wanted.log())
+    scored = Hierarchy(tree or WordTree.flat(list("abcdef"))).log_conditionals(net.logits(batch.images))
+    torch.testing.assert_close(scored[0].exp(), answer)  # as evaluate's Naming has it
+
+
+def test_groups_of_a_softmax_are_not_learnt() -> None:
+    spec = NetworkSpec(64, 64, (*small_classifier().spec.layers[:-1], Softmax(groups=2)))
+    with pytest.raises(ModelError, match="2 equal groups: set groups=1"):
+        ClassifyTask(Network(spec), None)
+    ClassifyTask(Network(spec, TREE), TREE)  # whose sibling groups take their place
 
 
 def test_verified_negatives_are_pushed_down_and_nothing_else_of_a_picture_without_labels() -> None:
