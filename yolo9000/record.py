@@ -21,7 +21,8 @@ def known_nodes(
     tree: WordTree | None,
 ) -> dict[str, list[int]]:
     """The nodes that boxes ("boxes") and labels of whole pictures ("labels") were given for in training, and
-    those that a trunk's own classes lie at or below ("teacher"), ascending.
+    those that a trunk's own classes lie at or below ("teacher"), ascending. Boxes of parts with names = false
+    taught none.
     """
     found: dict[str, set[int]] = {"boxes": set(), "labels": set()}
     for part in parts:
@@ -29,6 +30,8 @@ def known_nodes(
             index = part.where[part.where[:, 0] == s, 1]
             boxed = np.asarray(store.boxed, bool)[index]
             for flag, key in ((True, "boxes"), (False, "labels")):
+                if flag and not part.config.names:
+                    continue
                 chosen = [store.labels_of(int(i)) for i in index[boxed == flag]]
                 if not chosen:
                     continue

@@ -117,6 +117,16 @@ def test_one_picture_at_one_cell_is_nothing_to_normalise(folder: Path) -> None:
     assert train(still, data, folder / "c", progress=False).batches == 4
 
 
+def test_boxes_without_names_taught_no_node(folder: Path) -> None:
+    labels = pack_labels(folder / "l.h5", image_labels=[4])
+    for names, boxes in ((True, [2, 3, 4, 5]), (False, [])):
+        part = {"share": 1.0, "kind": "any", "names": names}
+        made = train(
+            short(folder, data=[part]), [folder / "train.h5", labels], folder / str(names), progress=False
+        )
+        assert load_model(made.model).record["nodes"] == {"boxes": boxes, "labels": [4]}
+
+
 def test_more_processes_than_pictures_in_a_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("yolo9000.train.join_world", lambda device: World(0, 3))
     refused(short(folder), [folder / "train.h5"], folder / "run", "batch = 2 leaves some of 3 processes")
