@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+import yolo9000.device  # noqa: F401 (computes in forked processes, too)
 from yolo9000.decision import Decision
 from yolo9000.detections import SOMETHING
 from yolo9000.errors import ModelError

@@ -1,6 +1,13 @@
-"""Which device computes, and in which precision. No network."""
+"""Which device computes, in which precision, and with how many threads. No network."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
+
+# Held while lanes begin: for that moment threads that begin elsewhere would compute with as few.
+_BEGINNING = threading.Lock()
 
 
 def find_device(name: str | torch.device, error: type[Exception]) -> torch.device:
@@ -25,3 +32,52 @@ def has_bfloat16(device: torch.device) -> bool:
 def wants_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether "bfloat16", "float32" or "auto", what the processor is fast at, means bfloat16 here."""
     return has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+
+
+def threads_here() -> int:
+    """How many of torch's threads the calling thread computes with."""
+    with _BEGINNING:
+        return torch.get_num_threads()
+
+
+def begun(count: int, name: str, threads: int) -> ThreadPoolExecutor:
+    """A pool of `count` threads, begun already, that compute with `threads` of torch's threads each; all
+    others with as many as before, also those that begin while the pool lives.
+
+    torch.set_num_threads is for the calling thread and for all that have not asked or computed yet. So the
+    lanes ask and set theirs at once, and a thread that has just begun then sets what it began with.
+    """
+    pool = ThreadPoolExecutor(count, name)
+    ready = threading.Barrier(count)
+
+    def begin() -> None:
+        torch.get_num_threads()
+        torch.set_num_threads(threads)
+        ready.wait()  # a thread that is free would be given the next one's turn
+
+    def begin_all() -> None:
+        before = torch.get_num_threads()
+        try:
+            wait([pool.submit(begin) for _ in range(count)])
+        except BaseException:  # the system grants no more threads
+            ready.abort()
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(before)
+
+    with _BEGINNING, ThreadPoolExecutor(1) as apart:
+        apart.submit(begin_all).result()
+    return pool
+
+
+def _forked() -> None:
+    """A forked process computes with one thread: the others were not inherited, but OpenMP would wait for
+    them for ever."""
+    global _BEGINNING
+    _BEGINNING = threading.Lock()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -13,12 +13,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from yolo9000.device import begun, threads_here
 from yolo9000.errors import ImageError
 from yolo9000.images import as_it_is_now
 
@@ -101,7 +99,7 @@ def outcomes(
     cpu = detector.device.type == "cpu"
     count = len(pictures) if isinstance(pictures, Sized) else None
     if lanes is None:
-        threads = torch.get_num_threads() if cpu else 1
+        threads = threads_here() if cpu else 1
         # With fewer batches than threads the batches share the threads.
         lanes = threads if count is None else max(1, min(-(-count // max(1, batch or 1)), threads))
     if batch is None:
@@ -178,16 +176,10 @@ def _in_order(
 @contextmanager
 def _lanes(count: int, cpu: bool) -> Iterator[ThreadPoolExecutor]:
     """Threads that run the network, on a CPU each with its share of torch's threads, one at least."""
-    threads = torch.get_num_threads()
-    share = max(1, threads // count)
     several = cpu and count > 1
-    initializer = partial(torch.set_num_threads, share) if several else None
-    with _ending(ThreadPoolExecutor(count, "lane", initializer)) as pool:
-        try:
-            yield pool
-        finally:
-            if several:  # what new threads start with is one number for the process
-                torch.set_num_threads(threads)
+    share = max(1, threads_here() // count)
+    with _ending(begun(count, "lane", share) if several else ThreadPoolExecutor(count, "lane")) as pool:
+        yield pool
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolo9000.device import begun
+
 # Runs of one shape before a layer has a program for it. Making one costs as much as it saves in about a
 # hundred runs, so a few pictures are better off without.
 _AFTER = 16
@@ -145,9 +147,9 @@ def _apart(make: Callable[[], Run | None]) -> Run | None:
     global _maker
     if torch.get_num_threads() > 1:
         return make()
-    if _maker is None:
-        _maker = ThreadPoolExecutor(1, "programs", partial(torch.set_num_threads, 1))
     try:
+        if _maker is None:
+            _maker = begun(1, "programs", 1)
         made = _maker.submit(torch.inference_mode()(make))
     except RuntimeError:  # the main thread has ended, and Python begins no more work for threads
         return make()

@@ -14,6 +14,7 @@ from PIL import Image, ImageSequence
 
 from tests.yolo9000.small import picture, small_detector
 from yolo9000 import Detector
+from yolo9000.device import begun
 from yolo9000.errors import ImageError
 from yolo9000.pipeline import Behind, outcomes
 
@@ -216,18 +217,41 @@ def test_an_interruption_ends_the_threads_and_asks_for_no_more(detector, picture
 
 
 def test_lanes_leave_the_number_of_threads_as_it_was(detector, pictures):
-    before, seen = torch.get_num_threads(), []
+    """Of the calling thread, and of one that begins while a stream runs, then and later."""
+    before, seen, ended = torch.get_num_threads(), [], threading.Event()
+
+    def another():
+        seen.append(torch.get_num_threads())
+        assert ended.wait(60)
+        seen.append(torch.get_num_threads())
+
     torch.set_num_threads(3)
     try:
         stream = outcomes(detector, pictures, detector.options(), lanes=2)
         next(stream)
-        stream.close()
-        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread = threading.Thread(target=another)
         thread.start()
+        stream.close()
+        ended.set()
         thread.join()
-        assert [torch.get_num_threads(), *seen] == [3, 3]
+        assert [torch.get_num_threads(), *seen] == [3, 3, 3]
     finally:
         torch.set_num_threads(before)
+
+
+def test_lanes_that_the_system_grants_no_threads_for(monkeypatch):
+    """Those that have begun do not wait for the others for ever."""
+    before, start = threading.active_count(), threading.Thread.start
+
+    def scarce(thread):
+        if thread.name == "lane_2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with pytest.raises(RuntimeError, match="can't start"):
+        begun(3, "lane", 1)
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-import torch
-
+from yolo9000.device import begun, threads_here
 from yolo9000.pipeline import CPU_BATCH, GPU_BATCH
 from yolo9000.serve.answers import Answerer, Question
 from yolo9000.serve.limits import Limits, RequestError
@@ -28,13 +26,14 @@ class Batcher:
     ) -> None:
         self.answerer, self.limits, self.metrics = answerer, limits, metrics
         cpu = answerer.detector.device.type == "cpu"
-        self._torch_threads = torch.get_num_threads()
-        self._lanes = lanes or (self._torch_threads if cpu else 1)
+        self._lanes = lanes or (threads_here() if cpu else 1)
         self._most = limits.batch or (CPU_BATCH if cpu else GPU_BATCH)
         self.inside = 0  # pictures admitted and not yet answered
         self._waiting: asyncio.Queue[tuple[Question, asyncio.Future]] = asyncio.Queue()
-        alone = partial(torch.set_num_threads, 1) if cpu and self._lanes > 1 else None
-        self._threads = ThreadPoolExecutor(self._lanes, "network", alone)
+        several = cpu and self._lanes > 1
+        self._threads = (
+            begun(self._lanes, "network", 1) if several else ThreadPoolExecutor(self._lanes, "network")
+        )
         self._thread = ThreadPoolExecutor(1, "options")
         self._tasks: list[asyncio.Task] = []
 
@@ -58,7 +57,6 @@ class Batcher:
             task.cancel()
         for pool in (self._threads, self._thread):
             pool.shutdown(wait=True)
-        torch.set_num_threads(self._torch_threads)  # what new threads begin with is one number for all
 
     async def in_thread(self, function, *arguments) -> Any:
         """Run something in a thread that runs one thing at a time, such as what fills a cache."""
