@@ -111,11 +111,16 @@ class _InMemory(MultiPartParser):
         self.spool_max_size = limits.body_bytes + 1
         # Text fields are read only to say that there must be none.
         super().__init__(headers, chunks, max_files=limits.pictures, max_fields=1, max_part_size=1024)
+        self.ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
 
 
 async def _from_form(headers: Headers, chunks: AsyncIterator[bytes], limits: Limits) -> list[bytes]:
     try:
-        form = await _InMemory(headers, chunks, limits).parse()
+        parser = _InMemory(headers, chunks, limits)
+        form = await parser.parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise RequestError(413, f"more than {limits.pictures} pictures in one request") from None
@@ -123,6 +128,8 @@ async def _from_form(headers: Headers, chunks: AsyncIterator[bytes], limits: Lim
     except (ValueError, LookupError) as error:  # odd boundaries and character sets
         raise RequestError(400, f"not a form as multipart/form-data: {error}") from None
     try:
+        if not parser.ended:
+            raise RequestError(400, "the form is cut off: the boundary that ends it is missing")
         pictures = []
         for name, value in form.multi_items():
             if not isinstance(value, UploadFile):

@@ -15,7 +15,7 @@ from yolo9000.serve.batching import Batcher
 from yolo9000.serve.bodies import read_pictures
 from yolo9000.serve.browsing import Finder
 from yolo9000.serve.decoding import Decoders
-from yolo9000.serve.limits import MOST_LISTED, Limits, RequestError
+from yolo9000.serve.limits import LONGEST_TEXT, MOST_LISTED, Limits, RequestError
 from yolo9000.serve.metrics import Metrics
 from yolo9000.serve.schema import BODY, Answer, problems, query_parameters, read_query
 
@@ -122,12 +122,14 @@ async def _disconnected(request: Request) -> None:
 def _nodes(find: Finder, name: str, listed: list[str]) -> int | str | tuple[int, ...]:
     """A depth, the name of a data set, or nodes, as Options wants them. Raises RequestError."""
     texts = [text.strip() for entry in listed for text in entry.split(",") if text.strip()]
-    if len(texts) == 1 and texts[0] in _SETS:
-        return texts[0]
+    if len(texts) == 1 and texts[0].lower() in _SETS:
+        return texts[0].lower()
     if name == "level" and len(texts) == 1 and texts[0].isdecimal():
         return min(int(texts[0]), len(find.tree))
     if not texts or len(texts) > MOST_LISTED:
         raise RequestError(422, f"{name} is 1 to {MOST_LISTED} nodes")
+    if (longest := max(map(len, texts))) > LONGEST_TEXT:
+        raise RequestError(422, f"{name} names a node with {longest} letters; {LONGEST_TEXT} are the most")
     return tuple(find(text) for text in texts)
 
 

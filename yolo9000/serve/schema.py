@@ -9,10 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import QueryParams
 
-from yolo9000.serve.limits import LONGEST_TEXT, MOST_LISTED
+from yolo9000.serve.limits import LONGEST_LIST, MOST_LISTED
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT, pattern=r"[^\s,]")]
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_LIST, pattern=r"[^\s,]")]
 
 DETECTION: dict[str, Any] = {
     "name": "dalmatian",

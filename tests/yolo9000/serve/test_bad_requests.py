@@ -141,6 +141,18 @@ def test_kinds_of_bodies_that_are_not_taken(guarded, headers, body, status):
     reason(answer)
 
 
+@pytest.mark.parametrize("kept", ["first", "half", "all but the end"])
+def test_a_form_that_is_cut_off_is_not_answered_in_part(guarded, kept):
+    files = [("pictures", (f"{k}.png", png(), "image/png")) for k in range(2)]
+    whole = guarded.client.build_request("POST", "/v1/detect", files=files)
+    body, kind = whole.read(), {"content-type": whole.headers["content-type"]}
+    assert guarded.client.post("/v1/detect", content=body, headers=kind).status_code == 200
+    second = body.rindex(b"PNG")
+    body = {"first": body[: second - 99], "half": body[: second + 99], "all but the end": body[:-5]}[kept]
+    answer = guarded.client.post("/v1/detect", content=body, headers=kind)
+    assert answer.status_code == 400 and "cut off" in reason(answer)
+
+
 def test_more_pictures_than_one_request_may_have(guarded):
     answer = guarded.client.post("/v1/detect", files=[("p", (f"{k}", png(), "image/png")) for k in range(4)])
     assert answer.status_code == 413 and "3 pictures" in reason(answer)
@@ -161,6 +173,7 @@ QUERIES = {
         "vocabulary=,",
         "vocabulary= ",
         "vocabulary=" + "x" * 201,
+        "vocabulary=dog," + "x" * 201,
         "vocabulary=" + "&vocabulary=".join(["n1,n2,n3,n4"] * 600),
         "hedge_lambda=inf",
         "max_detections=0",

@@ -105,6 +105,14 @@ def test_a_vocabulary_may_be_separated_by_commas_and_name_nodes_by_index(server,
     assert given["pictures"] == [expected(detector, data, threshold=0.05, vocabulary=[3, 1])]
 
 
+def test_a_vocabulary_may_be_as_long_as_a_head(server, detector):
+    nodes = [*TREE.ids] * 40
+    assert len(",".join(nodes)) > 1000
+    found = server.detect(png(), threshold=0.05, vocabulary=",".join(nodes)).json()
+    wanted = expected(detector, png(), threshold=0.05, vocabulary=nodes)
+    assert_close(found["pictures"][0], wanted)
+
+
 def test_a_form_with_several_pictures_is_answered_in_order(server, detector):
     pictures = [png(k, 60 + 10 * k, 50) for k in range(5)]
     files = [("pictures", (f"../../{k}.png", data, "image/png")) for k, data in enumerate(pictures)]
