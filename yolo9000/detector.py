@@ -27,7 +27,7 @@ from yolo9000.hierarchy import Hierarchy
 from yolo9000.hub import Pretrained
 from yolo9000.images import alone_or_all, read_image, read_reduced
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
-from yolo9000.names import tree_of
+from yolo9000.names import tree_of, warn_of_rowless
 from yolo9000.options import Options, asked_rule, check_defaults
 from yolo9000.packed import fuse, pack
 from yolo9000.pipeline import results
@@ -105,6 +105,7 @@ class Detector(Pretrained):
         self.precision = "bfloat16" if bfloat16 else "float32"
         self._dtype = torch.bfloat16 if bfloat16 else torch.float32
         self._decision: Decision | None = None
+        self._warned: set[int] = set()
         fused, self._loan = fuse(net, self.device)
         self.lazy = self._is_lazy(fused)
         if bfloat16:
@@ -162,8 +163,8 @@ class Detector(Pretrained):
         mapped: bool | None = None,
         clip: bool | None = None,
         max_detections: int | None = None,
-        level: int | str | Sequence[str | int] | None = None,
-        vocabulary: str | Sequence[str | int] | None = None,
+        level: int | str | Iterable[str | int] | None = None,
+        vocabulary: str | Iterable[str | int] | None = None,
         accuracy: float | None = None,
         hedge_lambda: float | None = None,
         score: str | None = None,
@@ -176,8 +177,8 @@ class Detector(Pretrained):
         how the node of the tree is chosen (decision.py): "threshold", "darknet", "leaf", "greedy", "level",
         "vocabulary", "hedge"; tree_threshold: what Pr(node) must exceed for the first two and Pr(node |
         vocabulary) in a vocabulary. level: a depth, or nodes; vocabulary: the nodes that may be answered:
-        "coco", "voc", "det", or ids and names. accuracy: the share of hedged answers that shall be right, for
-        which the model is calibrated; hedge_lambda: instead of a calibrated one.
+        "coco", "voc", "det", or ids, names and numbers. accuracy: the share of hedged answers that shall be
+        right, for which the model is calibrated; hedge_lambda: instead of a calibrated one.
 
         nms: "related", "class", "agnostic" or "none" (suppression.py), nms_iou: the overlap it allows.
         vote_iou: boxes that overlap so much first vote on where the object is and how sure that is
@@ -213,14 +214,16 @@ class Detector(Pretrained):
 
     def options(self, **given: Any) -> Options:
         """The given options, completed by the model's defaults and this module's; None is not given. Without
-        a rule, `level`, `vocabulary`, and `accuracy` or `hedge_lambda` ask for theirs. Raises ValueError."""
+        a rule, `level`, `vocabulary`, and `accuracy` or `hedge_lambda` ask for theirs. Warns once of listed
+        nodes that the model can never answer. Raises ValueError."""
         given = {name: value for name, value in spoken(given).items() if value is not None}
         if rule := asked_rule(given):
             given["rule"] = rule
         options = Options(**{**self.defaults, **given})
         if options.mapped and self.class_map is None:
             raise ValueError("this network has no map of data set classes")
-        self._decide(options)  # refuses nodes that the tree has not
+        cut = self._decide(options).cut  # refuses nodes that the tree has not
+        warn_of_rowless(self.net, self.tree, cut, self._warned)
         return options
 
     def find(self, picture: "Picture", options: Options) -> Detections:

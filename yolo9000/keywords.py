@@ -2,7 +2,7 @@
 
 What they mean is Detector.__call__'s to say; the words of other YOLO packages are habits.py's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 Pictures = Sequence[Picture]
-Nodes = str | Sequence[str | int] | None
+Nodes = str | Iterable[str | int] | None
 Size = int | tuple[int, int] | None
 
 

@@ -9,6 +9,7 @@ from yolo9000.cuts import resolve
 from yolo9000.decision import RULES
 from yolo9000.errors import ModelError
 from yolo9000.hedging import LARGEST_LAMBDA
+from yolo9000.names import as_listed
 from yolo9000.suppression import MODES
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ SCORES = ("objectness", "absolute", "conditional")
 class Options:
     """How detections are chosen; see Detector.__call__, which takes the same names.
 
-    lambdas: accuracy -> lambda, as `yolo9000 calibrate` found them for this model; temperatures: one a depth.
+    level, vocabulary: lists are kept as tuples. lambdas: accuracy -> lambda, as `yolo9000 calibrate` found
+    them for this model; temperatures: one a depth.
     """
 
     threshold: float = THRESHOLD
@@ -40,8 +42,8 @@ class Options:
     mapped: bool = False
     clip: bool = True
     max_detections: int = 300
-    level: int | str | Sequence[str | int] | None = None
-    vocabulary: str | Sequence[str | int] | None = None
+    level: int | str | Iterable[str | int] | None = None
+    vocabulary: str | Iterable[str | int] | None = None
     accuracy: float = ACCURACY
     hedge_lambda: float | None = None
     lambdas: Mapping[str, float] | None = None
@@ -49,6 +51,8 @@ class Options:
     score: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("level", "vocabulary"):
+            object.__setattr__(self, name, as_listed(getattr(self, name)))
         if self.rule not in RULES:
             raise ValueError(f"the rule is one of {', '.join(RULES)}, not {self.rule!r}")
         if self.nms not in MODES:
@@ -165,8 +169,8 @@ def told_dropped(dropped: Iterable[str]) -> str:
 
 
 _NEEDED = {
-    "level": "a depth (roots: 0), 'coco', 'voc', 'det', or a list of ids or names",
-    "vocabulary": "'coco', 'voc', 'det', or a list of ids or names",
+    "level": "a depth (roots: 0), 'coco', 'voc', 'det', or a list of ids, names or numbers",
+    "vocabulary": "'coco', 'voc', 'det', or a list of ids, names or numbers",
 }
 
 

@@ -3,6 +3,7 @@ ones reported, results as text and JSON."""
 
 import gc
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,8 +99,8 @@ def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--vocabulary",
             type=Nodes(),
-            help="Answer with these nodes only: coco, voc, det, ids or names with commas, or a file with one "
-            "a line.",
+            help="Answer with these nodes only: coco, voc, det; ids, names or numbers with commas; or a file "
+            "with one a line.",
         ),
         click.option(
             "--accuracy",
@@ -173,8 +174,8 @@ class Size(click.ParamType):
 
 
 class Nodes(click.ParamType):
-    """Nodes of a tree: the name of a data set, ids or names with commas between them, or a file with one a
-    line; or, with `depth`, a whole number.
+    """Nodes of a tree: the name of a data set, ids, names or numbers with commas between them, or a file with
+    one a line; or, with `depth`, a whole number, which is a depth.
     """
 
     name = "nodes"
@@ -189,8 +190,8 @@ class Nodes(click.ParamType):
             return value
         if self.depth and value.isdecimal():
             return int(value)
-        if value in ("coco", "voc", "det"):
-            return value
+        if value.lower() in ("coco", "voc", "det"):  # COCO is a palm, too
+            return value.lower()
         parts = value.split(",")
         try:
             if Path(value).is_file():
@@ -260,7 +261,8 @@ def progress(pictures: Iterable[Any], count: int) -> Iterable[Any]:
 
 @contextmanager
 def quick_start() -> Iterator[None]:
-    """Importing torch and loading a model as fast as can be, in a program that does it once.
+    """Importing torch and loading a model as fast as can be, in a program that does it once; warnings are
+    told as lines on stderr.
 
     Without the garbage collector: nothing of what they make is garbage, and every look through torch's
     objects takes a tenth of a second. And with one thread: beside another program that is busy, several
@@ -270,11 +272,20 @@ def quick_start() -> Iterator[None]:
     gc.disable()
     import torch
 
-    threads = torch.get_num_threads()
+    threads, show = torch.get_num_threads(), warnings.showwarning
+
+    def told(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if category is UserWarning:
+            click.echo(f"warning: {printable(str(message))}", err=True)
+        else:
+            show(message, category, *where)
+
     torch.set_num_threads(1)
+    warnings.showwarning = told
     try:
         yield
     finally:
+        warnings.showwarning = show
         torch.set_num_threads(threads)
         gc.freeze()  # nor are they looked through later
         if collecting:

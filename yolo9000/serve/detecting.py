@@ -130,7 +130,15 @@ def _nodes(find: Finder, name: str, listed: list[str]) -> int | str | tuple[int,
         raise RequestError(422, f"{name} is 1 to {MOST_LISTED} nodes")
     if (longest := max(map(len, texts))) > LONGEST_TEXT:
         raise RequestError(422, f"{name} names a node with {longest} letters; {LONGEST_TEXT} are the most")
-    return tuple(find(text) for text in texts)
+    nodes, reasons = [], []
+    for text in texts:
+        try:
+            nodes.append(find(text))
+        except RequestError as error:
+            reasons.append(error.reason)
+    if reasons:
+        raise RequestError(404, "; ".join(reasons))
+    return tuple(nodes)
 
 
 def _to_json(record: Mapping[str, Any]) -> bytes:

@@ -105,6 +105,12 @@ def test_a_vocabulary_may_be_separated_by_commas_and_name_nodes_by_index(server,
     assert given["pictures"] == [expected(detector, data, threshold=0.05, vocabulary=[3, 1])]
 
 
+def test_all_nodes_that_are_none_are_told(server):
+    answer = server.detect(png(), vocabulary="dgo,cat,huksy,99")
+    assert answer.status_code == 404
+    assert all(bad in answer.json()["error"] for bad in ("dgo", "huksy", "99"))
+
+
 def test_a_vocabulary_may_be_as_long_as_a_head(server, detector):
     nodes = [*TREE.ids] * 40
     assert len(",".join(nodes)) > 1000
