@@ -207,7 +207,7 @@ class ScheduleConfig:
 @dataclass(frozen=True)
 class SizeConfig:
     """Input sizes in pixels, square. One size, or several: a new one is drawn every `every` batches.
-    None, for the task rows only: sizes about the model's own.
+    None, for the task rows only: the model's own and somewhat less.
     """
 
     sizes: tuple[int, ...] = (416,)

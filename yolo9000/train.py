@@ -239,11 +239,12 @@ def _save(run: Run, path: Path, record: dict[str, Any], before: int) -> None:
 
 
 def _sized(config: TrainConfig, net: Network) -> TrainConfig:
-    """The configuration with input sizes; where it has none, the network's own, a seventh less and more."""
+    """The configuration with input sizes; where it has none, the network's own, an eighth and a
+    quarter less."""
     if config.input.sizes:
         return config
     cells = max(net.own_size) / net.stride
-    sizes = dict.fromkeys(round(cells * part / 7) * net.stride for part in (6, 7, 8))
+    sizes = dict.fromkeys(round(cells * part / 8) * net.stride for part in (6, 7, 8))
     return replace(config, input=replace(config.input, sizes=tuple(sizes)))
 
 

@@ -124,7 +124,7 @@ def test_the_margin_is_that_of_the_dense_conditionals():
 
 @pytest.mark.parametrize(
     ("own", "settings", "sizes"),
-    [(96, (), [80, 96, 112]), (224, (), [192, 224, 256]), (96, ("input.sizes=[64]",), [64])],
+    [(96, (), [72, 80, 96]), (256, (), [192, 224, 256]), (96, ("input.sizes=[64]",), [64])],
 )
 def test_it_trains_at_the_model_s_own_size_and_keeps_it(own, settings, sizes, tmp_path):
     edited, _ = edit_model(make("stored"), *graft(TREE, "dog", "pug"))
