@@ -5,7 +5,6 @@ Not here: any answer, each sub-command asks the library one question and prints 
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +17,6 @@ from wordtree.errors import LookupTreeError, TreeError
 from wordtree.printing import json_option, print_branch, print_json, record, summary
 from wordtree.tree import WordTree
 from wordtree.words import counted
-
-# More digits than any tree has nodes are a name; int() itself fails on thousands of digits.
-_INDEX = re.compile(r"-?[0-9]{1,18}")
 
 
 def open_tree(path: Path | None) -> WordTree:
@@ -96,7 +92,7 @@ def show(node: str | None, depth: int | None, reasons: bool, path: Path | None, 
         for root in tree.roots:
             print_branch(tree, root, depth - 1)
         return None
-    k = find(tree, node)
+    k = tree.lookup.typed(node)
     if reasons:
         from wordtree.reasons import lines, why
 
@@ -123,7 +119,7 @@ def show(node: str | None, depth: int | None, reasons: bool, path: Path | None, 
 def path_(node: str, path: Path | None, as_json: bool) -> None:
     """The way from the root down to NODE."""
     tree = open_tree(path)
-    steps = tree.path_nodes(find(tree, node))
+    steps = tree.path_nodes(tree.lookup.typed(node))
     if as_json:
         return print_json([record(tree, i) for i in steps])
     for level, i in enumerate(steps):
@@ -166,7 +162,7 @@ def lca(a: str, b: str, path: Path | None, as_json: bool) -> None:
     Exit status 1 if they lie under different roots.
     """
     tree = open_tree(path)
-    found = tree.lca(find(tree, a), find(tree, b))
+    found = tree.lca(tree.lookup.typed(a), tree.lookup.typed(b))
     if as_json:
         print_json(None if found is None else record(tree, found))
     elif found is not None:
@@ -314,20 +310,6 @@ def export(out: Path, form: str | None, html: bool, path: Path | None, as_json: 
         return print_json({"file": str(out), "form": form, **summary(tree)})
     click.echo(f"{counted(len(tree), 'node')} -> {out} ({form})")
     return None
-
-
-def find(tree: WordTree, text: str) -> int:
-    """A node as people type it: digits are an index, but never in a tree with such ids."""
-    if not _INDEX.fullmatch(text) or text in tree:
-        return tree.index(text)
-    number = next(filter(_INDEX.fullmatch, tree.ids), None)
-    if number is None:
-        return tree.index(int(text))
-    if not tree.lookup.called(text):
-        raise LookupTreeError(
-            f"no node has the id {text}; as this tree has ids like {number}, none is an index"
-        )
-    return tree.index(text)
 
 
 def main() -> None:

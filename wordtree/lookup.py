@@ -25,6 +25,8 @@ _LONG = 6  # letters from which on two slips are believed; dog is two from any w
 _WORST = 5.0  # rank of a node that only its id or synset name brings up: behind all of _rank
 _BLANKS = re.compile(r"[^\S\n ][^\S\n]*| [^\S\n]+")  # all but a single plain blank
 _SYNSET = re.compile(r"(.+)\.[nvasr]\.[0-9]+")
+# More digits than any tree has nodes are a name; int() itself fails on thousands of digits.
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 def plain(text: str) -> str:
@@ -94,6 +96,11 @@ class Lookup:
         return {name: i for i, name in enumerate(self._tree.synsets or ()) if name}
 
     @cached_property
+    def _numeric(self) -> str | None:
+        """The first id that is a number."""
+        return next(filter(_NUMBER.fullmatch, self._tree.ids), None)
+
+    @cached_property
     def _exact(self) -> dict[str, list[int]]:
         return _places(enumerate(self._tree.names))
 
@@ -153,6 +160,17 @@ class Lookup:
         if similar:
             raise LookupTreeError(f"no node is called {text!r}; did you mean\n{self.list(similar)}", similar)
         raise LookupTreeError(f"no node is called {text!r}")
+
+    def typed(self, text: str) -> int:
+        """The one node that people mean by `text`: as `find`, but digits that no node goes by are an index,
+        unless ids of the tree are numbers. Raises TreeError."""
+        if not _NUMBER.fullmatch(text) or self.called(text):
+            return self.find(text)
+        if self._numeric is None:
+            return self._tree.index(int(text))
+        raise LookupTreeError(
+            f"no node has the id {text}; as this tree has ids like {self._numeric}, none is an index"
+        )
 
     def called(self, text: str) -> tuple[int, ...]:
         """The nodes that go by `text`: the one of exactly that id, or else synset name; if none, those of

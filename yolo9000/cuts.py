@@ -9,19 +9,28 @@ Pure functions of (listed nodes, log probabilities). Which nodes a name stands f
 down the whole tree descent.py's."""
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from wordtree import WordTree
     from yolo9000.hierarchy import Hierarchy
+    from yolo9000.network import Network
 
 # Names that stand for the classes of a data set; wordtree.class_map has their nodes.
 SETS = ("coco", "voc", "det")
+
+# Names that the tree has not for which those are told that may be meant: in a tree of thousands it takes a
+# quarter of a second each.
+_GUESSED = 3
+
+_MOST_TOLD = 20  # names in one line
 
 
 @dataclass(frozen=True)
@@ -115,33 +124,68 @@ def _answer(cut: Cut, logs: Tensor, total: Tensor, place: Tensor) -> tuple[Tenso
     return torch.where(possible, cut.nodes[place], -1), torch.where(possible, given.clamp(max=0), -math.inf)
 
 
-def resolve(tree: "WordTree", listed: str | Iterable[str | int]) -> tuple[int, ...]:
-    """Nodes of a tree that a list stands for: "coco", "voc", "det", or ids, names and node numbers.
+def as_listed(given: Any) -> Any:
+    """What was given as `level` or `vocabulary` as Options keeps it: iterables, but no texts, as tuples,
+    NumPy's numbers as Python's, "COCO" as "coco"; all else as it is."""
+    if isinstance(given, str):
+        return given.lower() if given.lower() in SETS else given
+    if hasattr(given, "tolist"):  # NumPy's and torch's
+        given = given.tolist()
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        return given
+    return tuple(one.item() if isinstance(one, np.generic) else one for one in given)
 
-    Raises ValueError that tells all that the tree has not (or has more than once, for a name): nothing is
-    guessed.
+
+def resolve(tree: "WordTree", listed: str | Iterable[str | int]) -> tuple[int, ...]:
+    """Nodes of a tree that a list stands for: "coco", "voc", "det", or ids, names and node numbers, these
+    also as texts (wordtree's Lookup.typed).
+
+    Raises ValueError that tells all that the tree has not (or has more than once, for a name), the first few
+    with what may be meant.
     """
     import wordtree
 
+    listed = as_listed(listed)
     if isinstance(listed, str):
         if listed not in SETS:
             known = ", ".join(SETS)
             raise ValueError(f"{listed!r} is no list of nodes; {known} are, or give a list: [{listed!r}]")
-        wanted: list[str | int] = [wnid for _, wnid in wordtree.class_map(listed)]
-    else:
-        wanted = list(listed)
-    nodes, first, more = [], "", 0
-    for node in wanted:
-        if first and isinstance(node, str):  # to look for what was meant takes time, and one is shown
-            more += len(tree.lookup.called(node)) != 1
+        listed = [wnid for _, wnid in wordtree.class_map(listed)]
+    nodes: list[int] = []
+    reasons: list[str] = []
+    rest: list[str] = []
+    for node in listed:
+        typed = isinstance(node, str)
+        if typed and len(reasons) >= _GUESSED and not (tree.lookup.called(node) or node.isdecimal()):
+            rest.append(repr(node))
             continue
         try:
-            nodes.append(int(tree.index(node)))
+            nodes.append(tree.lookup.typed(node) if typed else int(tree.index(node)))
         except wordtree.TreeError as error:
-            more += bool(first)
-            first = first or str(error)
-    if first:
-        raise ValueError(f"not in the model's tree: {first}{f' (and {more} more)' if more else ''}")
+            reasons.append(str(error))
+    if rest:
+        reasons.append(f"nor {_told(rest)}")
+    if reasons:
+        raise ValueError("not in the model's tree: " + "\n".join(reasons))
     if not nodes:
         raise ValueError("the list of nodes that may be answered is empty")
     return tuple(nodes)
+
+
+def warn_of_rowless(net: "Network", tree: "WordTree", cut: Cut | None, told: set[int]) -> None:
+    """Warns of listed nodes that the network can never answer: it stores no row for them or for one above
+    them. told: nodes that it was warned of before; the new ones are added."""
+    region = net.spec.region
+    if cut is None or region is None or region.stored is None:
+        return
+    stored = frozenset(region.stored)
+    never = [k for k in cut.nodes.tolist() if k not in told and not stored.issuperset(tree.path_nodes(k))]
+    if never:
+        told.update(never)
+        names = _told([f"{tree.names[k]} ({tree.ids[k]})" for k in never])
+        warnings.warn(f"the model never learnt, and never answers with, {names}", stacklevel=3)
+
+
+def _told(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _MOST_TOLD:,} more" * (len(texts) > _MOST_TOLD)
+    return ", ".join(texts[:_MOST_TOLD]) + more

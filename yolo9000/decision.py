@@ -27,7 +27,6 @@ from yolo9000.descent import (
     descend,
     path_log_probabilities,
 )
-from yolo9000.names import nodes_of
 from yolo9000.temperature import TemperedConditionals
 
 if TYPE_CHECKING:
@@ -74,8 +73,7 @@ class Decision:
             deepest = min(int(listed), len(hierarchy.level_sizes))
             self._looked_at = (hierarchy.depths <= deepest).nonzero().squeeze(1)
         elif listed is not None:
-            named = listed if isinstance(listed, str) else nodes_of(tree, listed)
-            self.cut = cuts.Cut.of(hierarchy, cuts.resolve(tree, named))
+            self.cut = cuts.Cut.of(hierarchy, cuts.resolve(tree, listed))
             self._looked_at = hierarchy.paths(self.cut.nodes)[0].unique()
         self._few: Restriction | None = None
         if self._looked_at is not None and len(self._looked_at):

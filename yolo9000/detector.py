@@ -16,6 +16,7 @@ from torch import Tensor
 
 from yolo9000.blocks import LogSumExpUnit, RegionRows
 from yolo9000.candidates import Candidates, candidates
+from yolo9000.cuts import warn_of_rowless
 from yolo9000.decision import Decision
 from yolo9000.detections import SOMETHING, Detections
 from yolo9000.device import find_device, has_bfloat16
@@ -27,7 +28,7 @@ from yolo9000.hierarchy import Hierarchy
 from yolo9000.hub import Pretrained
 from yolo9000.images import alone_or_all, read_image, read_reduced
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
-from yolo9000.names import tree_of, warn_of_rowless
+from yolo9000.names import tree_of
 from yolo9000.options import Options, asked_rule, check_defaults
 from yolo9000.packed import fuse, pack
 from yolo9000.pipeline import results
@@ -222,8 +223,7 @@ class Detector(Pretrained):
         options = Options(**{**self.defaults, **given})
         if options.mapped and self.class_map is None:
             raise ValueError("this network has no map of data set classes")
-        cut = self._decide(options).cut  # refuses nodes that the tree has not
-        warn_of_rowless(self.net, self.tree, cut, self._warned)
+        warn_of_rowless(self.net, self.tree, self._decide(options).cut, self._warned)  # unknown ones raise
         return options
 
     def find(self, picture: "Picture", options: Options) -> Detections:

@@ -1,12 +1,9 @@
-"""What the classes of a network are called: names files (those of data sets are data_prep's), the tree (of
-one group, for a flat list) behind any network, and which nodes a list of names and numbers means."""
+"""What the classes of a network are called: names files (those of data sets are data_prep's), and the tree
+(of one group, for a flat list) behind any network."""
 
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from data_prep.classnames import read_class_names
 from data_prep.errors import DataError
@@ -14,7 +11,6 @@ from wordtree import TreeError, WordTree, class_map
 from yolo9000.errors import ModelError
 
 if TYPE_CHECKING:
-    from yolo9000.cuts import Cut
     from yolo9000.network import Network
 
 # Lists that need no file: the data sets' own class names, in their order.
@@ -22,12 +18,6 @@ KNOWN_LISTS = ("voc", "coco", "det", "ilsvrc")
 
 # Far above any names file: 21,842 ImageNet names are 450 kB.
 _LARGEST_FILE = 1 << 26
-
-# Names that the tree has not for which those are told that may be meant: in a tree of thousands it takes a
-# quarter of a second each.
-_GUESSED = 3
-
-_MOST_TOLD = 20  # names in one line
 
 
 def read_names(path: str | Path, classes: int) -> tuple[str, ...]:
@@ -94,63 +84,3 @@ def tree_of(net: "Network", names: Sequence[str] | str | Path | None = None) -> 
         return WordTree.flat(names, ids)
     except TreeError as error:
         raise ModelError(f"the classes cannot be called so: {error}") from error
-
-
-def as_listed(given: Any) -> Any:
-    """What was given as `level` or `vocabulary` as Options keeps it: iterables, but no texts, as tuples,
-    NumPy's numbers as Python's, "COCO" as "coco"; all else as it is."""
-    if isinstance(given, str):
-        return given.lower() if given.lower() in KNOWN_LISTS else given
-    if hasattr(given, "tolist"):  # NumPy's and torch's
-        given = given.tolist()
-    if isinstance(given, Mapping) or not isinstance(given, Iterable):
-        return given
-    return tuple(one.item() if isinstance(one, np.generic) else one for one in given)
-
-
-def nodes_of(tree: WordTree, listed: Iterable[str | int]) -> tuple[int, ...]:
-    """The nodes of ids, names and numbers, these also as texts where nothing is called so.
-
-    Raises ValueError that tells all that the tree has not (or has more than once, for a name), the first few
-    with what may be meant.
-    """
-    nodes: list[int] = []
-    reasons: list[str] = []
-    rest: list[str] = []
-    for node in listed:
-        if isinstance(node, str) and node not in tree and node not in (tree.synsets or ()):
-            known = tree.lookup.called(node)
-            # int() refuses thousands of digits.
-            if not known and node.isascii() and node.isdecimal() and len(node) < 19:
-                node = int(node)
-            elif len(known) != 1 and len(reasons) >= _GUESSED:
-                rest.append(repr(node))
-                continue
-        try:
-            nodes.append(int(tree.index(node)))
-        except TreeError as error:
-            reasons.append(str(error))
-    if rest:
-        reasons.append(f"nor {_told(rest)}")
-    if reasons:
-        raise ValueError("not in the model's tree: " + "\n".join(reasons))
-    return tuple(nodes)
-
-
-def warn_of_rowless(net: "Network", tree: WordTree, cut: "Cut | None", told: set[int]) -> None:
-    """Warns of listed nodes that the network can never answer: it stores no row for them or for one above
-    them. told: nodes that it was warned of before; the new ones are added."""
-    region = net.spec.region
-    if cut is None or region is None or region.stored is None:
-        return
-    stored = frozenset(region.stored)
-    never = [k for k in cut.nodes.tolist() if k not in told and not stored.issuperset(tree.path_nodes(k))]
-    if never:
-        told.update(never)
-        names = _told([f"{tree.names[k]} ({tree.ids[k]})" for k in never])
-        warnings.warn(f"the model never learnt, and never answers with, {names}", stacklevel=3)
-
-
-def _told(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _MOST_TOLD:,} more" * (len(texts) > _MOST_TOLD)
-    return ", ".join(texts[:_MOST_TOLD]) + more

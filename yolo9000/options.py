@@ -5,11 +5,10 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from yolo9000.cuts import resolve
+from yolo9000.cuts import as_listed, resolve
 from yolo9000.decision import RULES
 from yolo9000.errors import ModelError
 from yolo9000.hedging import LARGEST_LAMBDA
-from yolo9000.names import as_listed
 from yolo9000.suppression import MODES
 
 if TYPE_CHECKING:

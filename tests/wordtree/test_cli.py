@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from wordtree import LookupTreeError, TreeError, WordTree, wordnet
-from wordtree.cli import cli, find
+from wordtree.cli import cli
 
 
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
@@ -136,16 +136,16 @@ def test_check_darknet_files(tmp_path):
 
 
 def test_digits_are_an_index_unless_ids_are_numbers():
-    assert find(WordTree(["a", "b"], [-1, 0]), "1") == 1
+    assert WordTree(["a", "b"], [-1, 0]).lookup.typed("1") == 1
     tree = WordTree(["5", "b", "c"], [-1, 0, 0], ["five", "six", "747"])
-    assert find(tree, "5") == 0
-    assert find(tree, "747") == 2
+    assert tree.lookup.typed("5") == 0
+    assert tree.lookup.typed("747") == 2
     with pytest.raises(
         LookupTreeError, match="no node has the id 1; as this tree has ids like 5, none is an"
     ):
-        find(tree, "1")
+        tree.lookup.typed("1")
     with pytest.raises(TreeError):
-        find(tree, "9" * 5000)
+        tree.lookup.typed("9" * 5000)
 
 
 def test_build(tmp_path, needs_wordnet):

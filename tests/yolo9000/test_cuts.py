@@ -101,9 +101,9 @@ def test_nested_classes():
 
 def test_names_are_not_guessed():
     assert resolve(FOOD, ("apple", 1)) == (6, 1)
-    with pytest.raises(ValueError, match=r"not in the model's tree: .*spoon.*\(and 1 more\)"):
+    with pytest.raises(ValueError, match=r"not in the model's tree: .*'spoon'\nno node is called 'fork'"):
         resolve(FOOD, ["apple", "spoon", "fork"])
-    with pytest.raises(ValueError, match=r"\(and 2 more\)"):
+    with pytest.raises(ValueError, match="no node 99"):
         resolve(FOOD, ["spoon", "apple", "fork", 99, 1])
     with pytest.raises(ValueError, match="coco, voc, det"):
         resolve(FOOD, "lvis")
@@ -119,9 +119,9 @@ def test_names_are_not_guessed():
 def test_only_what_is_told_is_looked_for(monkeypatch):
     asked, similar = [], Lookup.similar
     monkeypatch.setattr(Lookup, "similar", lambda self, word: asked.append(word) or similar(self, word))
-    with pytest.raises(ValueError, match="and 499 more"):
+    with pytest.raises(ValueError, match=r"nor 'spoon3', .* and 477 more"):
         resolve(FOOD, [f"spoon{k}" for k in range(500)])
-    assert asked == ["spoon0"]
+    assert asked == ["spoon0", "spoon1", "spoon2"]
 
 
 @pytest.mark.parametrize("name", ["coco", "voc", "det"])

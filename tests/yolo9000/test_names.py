@@ -10,7 +10,8 @@ from tests.yolo9000.small import STORED, TREE, picture, small_detector
 from wordtree import WordTree
 from yolo9000 import Detector
 from yolo9000.cli._pictures import Nodes, quick_start
-from yolo9000.names import nodes_of, read_names
+from yolo9000.cuts import resolve
+from yolo9000.names import read_names
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,11 @@ def test_what_is_no_list_is_refused(detector, given):
 
 
 def test_a_name_of_digits_comes_before_a_number():
-    tree = WordTree.flat(["7", "8", "9", "8"], ["7", "a", "b", "c"])
-    assert nodes_of(tree, ["7", "9", "0", 0]) == (0, 2, 0, 0)
+    tree = WordTree.flat(["7", "8", "9", "8"], ["x", "a", "b", "c"])
+    assert resolve(tree, ["7", "9", "0", 0]) == (0, 2, 0, 0)
     for bad in ("8", "4", "9" * 30, "9" * 5000, "²"):  # of two nodes; of none
         with pytest.raises(ValueError, match="not in the model's tree"):
-            nodes_of(tree, [bad])
+            resolve(tree, [bad])
 
 
 def test_all_that_the_tree_has_not_is_told_and_little_is_guessed(monkeypatch):
@@ -63,7 +64,7 @@ def test_all_that_the_tree_has_not_is_told_and_little_is_guessed(monkeypatch):
     monkeypatch.setattr(TREE.lookup, "find", lambda text: (guessed.append(text), find(text))[1])
     names = ["dgo", "n4", "huksy", "cat", "vehcile", "99", "poodel", "animla", *map(str, range(50, 80))]
     with pytest.raises(ValueError, match="did you mean") as told:
-        nodes_of(TREE, names)
+        resolve(TREE, names)
     for bad in ("dgo", "huksy", "vehcile", "99", "poodel", "animla", "79"):
         assert bad in str(told.value)
     assert len([text for text in guessed if text in ("dgo", "huksy", "vehcile", "poodel", "animla")]) == 3
