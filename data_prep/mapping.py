@@ -74,8 +74,20 @@ def map_categories(
         place = next((k for k, (what, _) in enumerate(found) if what != "unmapped"), 0)
         what, said = found[place]
         getattr(mapping, what)[key] = said
-        if what == "nodes" and place > 1:  # the first two of several are the class's own
-            mapping.wider[key] = names[place]
+        if what == "nodes" and place:
+            apart = [
+                name
+                for name, (kind, node) in zip(names[place + 1 :], found[place + 1 :], strict=True)
+                if kind == "nodes" and node != said and node not in tree.ancestors(said)
+            ]
+            if apart:
+                del mapping.nodes[key]
+                mapping.unmapped[key] = (
+                    f"{names[0]!r}: {names[place]!r} and {apart[0]!r} are both classes, and neither lies "
+                    "below the other; a map can tell which is meant"
+                )
+            elif place > 1:  # the first two of several are the class's own
+                mapping.wider[key] = names[place]
     return mapping
 
 

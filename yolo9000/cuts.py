@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,12 +179,23 @@ def warn_of_rowless(net: "Network", tree: "WordTree", cut: Cut | None, told: set
     region = net.spec.region
     if cut is None or region is None or region.stored is None:
         return
-    stored = frozenset(region.stored)
-    never = [k for k in cut.nodes.tolist() if k not in told and not stored.issuperset(tree.path_nodes(k))]
+    can = _with_rows(region.stored, tree)
+    never = [k for k in cut.nodes.tolist() if k not in can and k not in told]
     if never:
         told.update(never)
         names = _told([f"{tree.names[k]} ({tree.ids[k]})" for k in never])
         warnings.warn(f"the model never learnt, and never answers with, {names}", stacklevel=3)
+
+
+@lru_cache(4)
+def _with_rows(stored: tuple[int, ...], tree: "WordTree") -> frozenset[int]:
+    """The nodes that have a row, as all above them have."""
+    found: set[int] = set()
+    for node in sorted(stored):  # parents come before their children
+        above = int(tree.parents[node])
+        if above < 0 or above in found:
+            found.add(node)
+    return frozenset(found)
 
 
 def _told(texts: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ as it is, log-sum-exp layers among them, because they are features that rows are
 The row of a class that had no siblings says nothing: its softmax was 1 whatever the row, which never learnt.
 Where such a class gets siblings it takes the row of the first class above it that had some, for all that was
 known of it was known of that one. So a chain of only children that becomes one node (wordtree.tidy) is as
-probable as the chain was.
+probable as the chain was. A class whose siblings were edited away has learnt: the model's record says so.
 
 A new class begins where its parent's evidence says:
 
@@ -44,6 +44,9 @@ from yolo9000.options import drop_options
 from yolo9000.spec import Convolution, NetworkSpec, Softmax
 
 _LISTED = 100  # ids that the record of a model lists; the trees say the rest
+
+# Of a model's record: ids of classes that learnt beside siblings which are gone.
+_APART = "learnt_beside_siblings"
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def edit_model(
     wanted = {tree.index(node) for node in rows} | (carried & set(moved))
     nodes = _nodes_with_rows(net.spec, tree, map, carried, wanted)
     place = {node: k for k, node in enumerate(nodes)}
-    donors = _donors(old, had, tree, np.asarray(nodes), map)
+    donors, apart = _donors(net, had, tree, np.asarray(nodes), map)
     row_of = {node: row for row, node in enumerate(had.tolist())}
     kept_rows = [row_of[donor] for donor in donors.values()]
     kept_places = [place[int(map[node])] for node in donors]
@@ -145,6 +148,9 @@ def edit_model(
     )
     before = net.record.get("edits")
     edited.record["edits"] = [*(before if isinstance(before, list) else []), done.entry()]
+    edited.record.pop(_APART, None)
+    if apart:
+        edited.record[_APART] = [tree.ids[k] for k in apart]
     return edited.eval(), done
 
 
@@ -187,20 +193,26 @@ def _nodes_with_rows(
 
 
 def _donors(
-    old: WordTree, had: np.ndarray, tree: WordTree, nodes: np.ndarray, map: np.ndarray
-) -> dict[int, int]:
-    """Old node that stays -> the old node whose row it gets, itself but for those that are lifted.
+    net: Network, had: np.ndarray, tree: WordTree, nodes: np.ndarray, map: np.ndarray
+) -> tuple[dict[int, int], list[int]]:
+    """Old node that stays -> the old node whose row it gets, itself but for those that are lifted; and the
+    new tree's nodes, ascending, whose rows learnt beside siblings that are gone.
 
     had, nodes: nodes of the old and of the new tree that have a row; siblings without one do not compete.
     """
+    old = net.tree
     learnt, rivals = _with_siblings(old, had), _with_siblings(tree, nodes)
+    before = net.record.get(_APART)
+    for node in before if isinstance(before, list) else ():
+        if isinstance(node, str) and node in old:
+            learnt[old.index(node)] = True
     donors = {}
     for node in had[map[had] >= 0].tolist():
         donor = node
         while rivals[map[node]] and donor >= 0 and not learnt[donor]:
             donor = int(old.parents[donor])
         donors[node] = node if donor < 0 else donor  # nothing that is known tells it from its new siblings
-    return donors
+    return donors, sorted(int(map[k]) for k in donors if learnt[k] and not rivals[map[k]])
 
 
 def _with_siblings(tree: WordTree, nodes: np.ndarray) -> np.ndarray:

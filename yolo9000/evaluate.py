@@ -98,15 +98,17 @@ def _group_ids(groups: Mapping[str, Sequence[str]], trees: Sequence[WordTree]) -
     for one that none does, with what it may have been meant for."""
 
     def found(name: str, member: str) -> str:
-        faults = []
+        if any(member in tree for tree in trees):
+            return member
         for tree in trees:
-            try:
-                return tree.ids[tree.index(str(member))]
-            except TreeError as error:
-                faults.append(error)
-        raise TrainingError(f"group {name!r} of classes: {faults[0]}") from faults[0]
+            if len(tree.lookup.called(member)) == 1:
+                return tree.ids[tree.index(member)]
+        try:  # to hear what was meant
+            return trees[0].ids[trees[0].index(member)]
+        except TreeError as error:
+            raise TrainingError(f"group {name!r} of classes: {error}") from error
 
-    return {name: list(dict.fromkeys(found(name, one) for one in some)) for name, some in groups.items()}
+    return {name: list(dict.fromkeys(found(name, str(one)) for one in some)) for name, some in groups.items()}
 
 
 class _Pairs:

@@ -6,13 +6,14 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from yolo9000.errors import ImageError
 
 # What the folder of --out gets beside the pictures: all that was found; and the names of what was written,
-# one a line, each before the file itself, so that no kill leaves a result that is taken for an original.
+# one a line, each before the file itself and once more behind it with its size.
 JSON_NAME = "detections.json"
 RESULTS_NAME = ".yolo9000-results"
 
@@ -66,25 +67,51 @@ def without_results(
 
 def results_in(folder: Path) -> set[str]:
     """Names of the pictures and films that runs wrote into a folder."""
-    return noted_results(folder) | _results_of_json(folder)
+    noted = _noted(folder)
+    found = {name for name, size in noted.items() if size is None or _size(folder / name) in (size, None)}
+    return found | (_results_of_json(folder) - noted.keys())
 
 
-def noted_results(folder: Path) -> set[str]:
-    """Those of `note_results`."""
+@contextmanager
+def noted_as_result(target: Path) -> Iterator[None]:
+    """Around the writing of a picture or film: its name is noted in its folder before, so that it is known
+    for a result whenever the program is killed, and its size afterwards, so that another file that takes its
+    place is not. Raises ImageError."""
+    _note(target, "")
+    yield
+    _note(target, f"\t{_size(target)}")
+
+
+def note_older_results(folder: Path) -> None:
+    """What detections.json alone tells is noted, too, for it is about to be replaced. Raises ImageError."""
+    for name in sorted(_results_of_json(folder) - _noted(folder).keys()):
+        _note(folder / name, f"\t{_size(folder / name)}")
+
+
+def _note(target: Path, size: str) -> None:
+    path = target.parent / RESULTS_NAME
     try:
-        return set((folder / RESULTS_NAME).read_text(encoding="utf-8", errors="replace").splitlines())
-    except OSError:
-        return set()
-
-
-def note_results(folder: Path, names: Iterable[str]) -> None:
-    """Make known that files of these names, each one line of text, are results. Raises ImageError."""
-    try:
-        # At the end in one piece: several threads and runs may do so at a time.
-        with (folder / RESULTS_NAME).open("a", encoding="utf-8") as file:
-            file.write("".join(f"{name}\n" for name in names))
+        # At the end in one piece: several threads and runs may do so at a time. On a line of its own also
+        # after half a line, as a full disk leaves it.
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"\n{target.name}{size}\n")
     except OSError as error:
-        raise ImageError(f"{folder / RESULTS_NAME}: cannot be written ({error.strerror or error})") from error
+        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _noted(folder: Path) -> dict[str, int | None]:
+    """The names that were noted, with the last size in bytes; None while it is being written."""
+    try:
+        lines = (folder / RESULTS_NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    parts = (line.partition("\t") for line in lines if line)
+    return {name: int(size) if size.isdecimal() else None for name, _, size in parts}
+
+
+def _size(path: Path) -> int | None:
+    facts = _stat(path)
+    return None if facts is None else facts.st_size
 
 
 def _results_of_json(folder: Path) -> set[str]:
@@ -101,7 +128,10 @@ def _results_of_json(folder: Path) -> set[str]:
 
 def _others(folder: Path, results: set[str]) -> bool:
     """Whether pictures lie in a folder that are no results, whether or not a pattern matches them."""
-    return any(_named_so(file.name) and file.name not in results for file in folder.iterdir())
+    try:
+        return any(_named_so(file.name) and file.name not in results for file in folder.iterdir())
+    except OSError:  # what was named by its path may be read all the same
+        return False
 
 
 def _pattern(path: Path) -> bool:

@@ -25,11 +25,10 @@ def make_optimiser(net: nn.Module, config: OptimiserConfig) -> torch.optim.Optim
         for prefix, factor in config.scales.items():
             if fnmatchcase(name, prefix + "*"):
                 scale, _ = factor, used.add(prefix)
-        if scale:
-            groups.setdefault((decay, scale), []).append(parameter)
-        else:
+        groups.setdefault((decay, scale), []).append(parameter)
+        if not scale:
             parameter.requires_grad_(False)
-    if not groups:
+    if not any(scale for _, scale in groups):
         raise TrainingError("nothing is left to train: every parameter is frozen")
     if unused := set(config.scales) - used:
         raise TrainingError(
@@ -121,7 +120,7 @@ class Average:
         return {"updates": self.updates, "values": self.values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if set(state["values"]) != set(self.values):
+        if not set(self.values) <= set(state["values"]):  # what has a rate of zero once was averaged, too
             raise TrainingError("the averaged weights of the checkpoint are of another network")
         self.updates = state["updates"]
         for name, value in self.values.items():

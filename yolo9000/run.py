@@ -186,7 +186,7 @@ class Run:
         if not finite and self.world.ranks == 1:
             self._stop(batch, "loss")
         loss.backward()
-        learning = [p for group in self.optimiser.param_groups for p in group["params"]]
+        learning = [p for group in self.optimiser.param_groups for p in group["params"] if p.requires_grad]
         if self.world.ranks > 1:
             for p in learning:  # all processes exchange the same, used or not
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad

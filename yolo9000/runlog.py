@@ -18,6 +18,9 @@ from yolo9000.errors import TrainingError
 LOG_NAME = "log.jsonl"
 BOARD_NAME = "tensorboard"  # folder of its event files
 
+# Parts of the loss that are no means over a batch but numbers of things in it: shares add up.
+_COUNTS = ("boxes", "labels")
+
 
 def append_line(folder: Path, line: Mapping[str, Any]) -> None:
     """Adds a line to the log in a run's folder, after half a line that a killed run left if there is one.
@@ -102,6 +105,8 @@ class Meter:
         """Takes in the parts, each a scalar, of one batch or of a process's share of it."""
         for key, value in parts.items():
             value = float(value)
+            if key in _COUNTS:
+                value /= share
             if math.isfinite(value):  # an average over no boxes is not a number, and says nothing
                 self.sums[key] = self.sums.get(key, 0.0) + share * value
                 self.counts[key] = self.counts.get(key, 0.0) + share

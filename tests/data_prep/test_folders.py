@@ -47,6 +47,17 @@ def test_the_lowest_known_folder_is_the_class(pictures, tree_file, tmp_path):
     assert "no class is called: 3," in run("check", *command[1:-1]).stderr
 
 
+def test_of_two_known_folders_one_lies_below_the_other(pictures, tree_file, tmp_path):
+    folder = pictures("dog/thing/a.png", "animal/dog/b.png")
+    command = ["pack", "--folders", folder, "--tree", tree_file, "--map", "names", tmp_path / "o.h5"]
+    error = str(run(*command).exception)
+    assert "'dog/thing': 'thing' and 'dog' are both classes, and neither lies below the other" in error
+    (tmp_path / "m.csv").write_text("dog/thing,n00000004\ndog,n00000004\n")
+    command[command.index("names")] = tmp_path / "m.csv"
+    assert run(*command, "--drop-unmapped").exit_code == 0
+    assert labels(tmp_path / "o.h5") == {"animal/dog/b.png": [3], "dog/thing/a.png": [3]}
+
+
 def test_folders_without_a_known_one_are_unmapped(pictures, tree_file, tmp_path):
     folder = pictures("n00000003/a.png", "gnu/old/b.png", "gnat/images/c.png")
     command = ["pack", "--folders", folder, "--tree", tree_file, tmp_path / "o.h5"]

@@ -129,6 +129,25 @@ def test_results_are_known_from_any_folder_and_after_any_number_of_runs(run, mod
     assert sources(run("detect", photos, *words)[1]) == ["a.png", "b.png", "a.png"]
 
 
+def test_what_takes_the_place_of_a_result_is_an_original(run, model, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "found"
+    photos.mkdir()
+    for k, name in enumerate("ab"):
+        picture(k).save(photos / f"{name}.png")
+    words = ("detect", photos, "--model", model)
+    assert run(*words, "--out", out)[0] == 0
+    with (out / RESULTS_NAME).open("a") as file:
+        file.write("half a li")  # of a disk that was full
+    (out / detect.JSON_NAME).unlink()
+    picture(7, 90, 50).save(out / "a.png")
+    own = (out / "a.png").read_bytes()
+    assert sources(run("detect", out, *words[2:], "--json")[1]) == ["a.png"]
+    assert run(*words, "--out", out)[0] == 0
+    assert (out / "a.png").read_bytes() == own
+    assert sorted(file.name for file in out.glob("*.png")) == ["a-2.png", "a.png", "b.png"]
+    assert sources(run("detect", out, *words[2:], "--json")[1]) == ["a.png"]
+
+
 def test_a_picture_that_vanishes_before_it_is_drawn_is_passed_over(run, model, tmp_path, monkeypatch):
     for name in "abc":
         picture(ord(name)).save(tmp_path / f"{name}.png")

@@ -331,6 +331,19 @@ def test_only_children_that_move_bring_the_row_of_what_they_were_seen_as():
     assert done.lifted == () and done.kept == 1
 
 
+@pytest.mark.parametrize("form", ["darknet", "rows", "shared"])
+def test_a_class_whose_siblings_went_keeps_what_it_learnt_beside_them(form):
+    net, kept = make(form), "n8"
+    alone, _ = edit_model(net, *prune(TREE, ["n9"]))
+    again, _ = edit_model(alone, *rename(alone.tree, {kept: "another"}))
+    beside, done = edit_model(again, *graft(again.tree, "n4", "n99"))
+    assert kept not in done.lifted
+    before, after = rows_by_id(net)[kept], rows_by_id(beside)[kept]
+    assert all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
+    assert alone.record["learnt_beside_siblings"] == again.record["learnt_beside_siblings"] == [kept]
+    assert "learnt_beside_siblings" not in beside.record
+
+
 def random_edit(tree: WordTree, draw) -> WordTree:
     """One change of a tree: a leaf, a branch or a node less."""
     node = draw(st.integers(0, len(tree) - 1))

@@ -101,3 +101,18 @@ def test_the_average_holds_batch_norm_but_nothing_frozen() -> None:
         torch.testing.assert_close(copy.values[key], value)
     with pytest.raises(TrainingError, match="another network"):
         copy.load_state_dict({"updates": 1, "values": {"a": torch.zeros(1)}})
+
+
+def test_a_state_from_when_a_rate_of_zero_was_averaged_is_taken():
+    before, now = small_network().train(), small_network().train()
+    config = OptimiserConfig(scales={"layers.0.": 0.0})
+    old = make_optimiser(before, config).state_dict() | {"state": {}}
+    averages = Average(small_network().train(), 0.9).state_dict()  # of all
+    optimiser = make_optimiser(now, config)
+    optimiser.load_state_dict(old)
+    average = Average(now, 0.9)
+    average.load_state_dict(averages)
+    assert set(average.values) < set(averages["values"])
+    assert all(
+        group["scale"] or not p.requires_grad for group in optimiser.param_groups for p in group["params"]
+    )

@@ -2,12 +2,16 @@
 there as a result. Which files are results is folders.py's, writing draw.py's and video.py's."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from yolo9000.cli import _pictures
 from yolo9000.errors import ImageError
-from yolo9000.folders import JSON_NAME, note_results, noted_results, results_in
+from yolo9000.folders import JSON_NAME, note_older_results, noted_as_result, results_in
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Names of films end in these: yolo9000.video's, held equal by a test.
 FILMS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
@@ -63,8 +67,8 @@ class Targets:
     def __init__(self, folder: Path, originals: list[Path]) -> None:
         self.folder = folder
         where = folder.resolve()
-        results, self._noted = results_in(folder), noted_results(folder)
-        self._note(results)  # the last run's detections.json is about to be replaced
+        note_older_results(folder)
+        results = results_in(folder)
         # Lower case: some file systems do not tell A.jpg from a.jpg.
         resolved = (file.resolve() for file in originals)
         self.taken = {file.name.lower() for file in resolved if file.parent == where} | {JSON_NAME}
@@ -88,14 +92,12 @@ class Targets:
         self.taken.add(name.lower())
         return self.folder / name
 
-    def note(self, target: Path) -> None:
-        """Make known that this one is a result, before it is written. Raises ImageError."""
-        self._note({target.name})
+    def write(self, picture: "Image", target: Path) -> str:
+        """Write one, known as a result; returns its name. Raises ImageError."""
+        from yolo9000.draw import save_picture
 
-    def _note(self, names: set[str]) -> None:
-        if names := names - self._noted:
-            note_results(self.folder, sorted(names))
-            self._noted |= names
+        with noted_as_result(target):
+            return save_picture(picture, target).name
 
 
 class Single:
@@ -109,5 +111,8 @@ class Single:
             raise click.UsageError(f"{file}: would be replaced by itself with boxes; name another --out")
         return self.path
 
-    def note(self, target: Path) -> None:
-        """Nothing: who names a picture knows it."""
+    def write(self, picture: "Image", target: Path) -> str:
+        """As Targets; who names a picture knows that it is a result."""
+        from yolo9000.draw import save_picture
+
+        return save_picture(picture, target).name

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from yolo9000.cli import _bulk, _pictures
 from yolo9000.cli._answers import Answers, json_file, table
 from yolo9000.cli._targets import FILMS, Single, Targets, make_folder, single
 from yolo9000.errors import ImageError
-from yolo9000.folders import JSON_NAME, note_results, without_results
+from yolo9000.folders import JSON_NAME, noted_as_result, without_results
 from yolo9000.signals import sigterm_as_ctrl_c
 
 if TYPE_CHECKING:
@@ -178,12 +178,11 @@ def command(
         if film is not None:
             from yolo9000.cli import _films
 
-            _films.detect(detector, chosen, film, answers, target, frames)
+            with noted_as_result(target) if folder is not None and target is not None else nullcontext():
+                _films.detect(detector, chosen, film, answers, target, frames)
         else:
             targets = None if out is None else Single(out) if one else Targets(out, files)
             _photographs(detector, chosen, files, answers, targets, skipped)
-        if folder is not None and target is not None:
-            note_results(folder, [target.name])
         answers.finish(skipped.reasons, **({} if target is None else {"film": target.name}))
     if film is None and out is not None and form == "table":
         count = answers.count
@@ -200,7 +199,6 @@ def _photographs(
     skipped: _pictures.Skipped,
 ) -> None:
     """Detect on files; write them with their boxes where `targets` say, if they do."""
-    from yolo9000.draw import save_picture
     from yolo9000.pipeline import Behind, outcomes
 
     def finished(found: "Detections", target: Path | None) -> tuple[dict[str, Any], str] | ImageError:
@@ -210,8 +208,7 @@ def _photographs(
                 drawn = found.draw()
             except ImageError as error:  # it is read anew, and may be gone or another by now
                 return error
-            targets.note(target)
-            record["picture"] = save_picture(drawn, target).name
+            record["picture"] = targets.write(drawn, target)
         return record, table(found) if answers.form == "table" else ""
 
     def take(done: Iterable[tuple[dict[str, Any], str] | ImageError]) -> None:

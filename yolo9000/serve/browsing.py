@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from wordtree import TreeError
 from wordtree.page import tree_columns
 from yolo9000.serve.answers import Answerer
 from yolo9000.serve.limits import LONGEST_TEXT, RequestError
@@ -39,21 +40,17 @@ class Finder:
 
     def __init__(self, tree: "WordTree") -> None:
         self.tree = tree
-        self._synsets = {name: k for k, name in enumerate(tree.synsets or ()) if name}
         tree.lookup.called("")  # made now rather than with the first question
 
     def __call__(self, text: str) -> int:
         """The index of one node. Raises RequestError for none, or several of that name."""
         tree = self.tree
-        if text in tree:
-            return tree.index(text)
-        if text.isdecimal() and text.isascii():
-            if len(text) < 19 and int(text) < len(tree):
-                return int(text)
-            raise RequestError(404, f"there is no node {text[:19]}: the nodes are 0 to {len(tree) - 1}")
-        if text in self._synsets:
-            return self._synsets[text]
         found = tree.lookup.called(text)
+        if not found and text.isdecimal() and text.isascii():
+            try:
+                return tree.lookup.typed(text[:18])
+            except TreeError as error:
+                raise RequestError(404, str(error)) from error
         if len(found) == 1:
             return found[0]
         if found:
