@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -65,5 +66,10 @@ def print_branch(tree: WordTree, node: int, levels: int) -> None:
 
 
 def print_json(value: object) -> None:
-    """Indented, letters of all languages as they are."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """Indented, letters of all languages as they are, or escaped where the output cannot take them."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # no UTF-8 there, or no Unicode in a name
+        text = json.dumps(value, indent=2)
+    click.echo(text)

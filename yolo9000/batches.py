@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from data_prep.errors import DataError
 from yolo9000 import augment
 from yolo9000.config import PartConfig, TrainConfig
+from yolo9000.device import batches_ahead
 from yolo9000.errors import ImageError, TrainingError
 from yolo9000.parts import Part, Samples, Turns, select_parts, total_batches
 
@@ -91,6 +92,11 @@ class Batches(Dataset):
 
     def __len__(self) -> int:
         return total_batches(self.config, self.parts, self.turns)
+
+    @property
+    def bytes(self) -> int:
+        """Of the pixels of the largest batch, all processes' shares together."""
+        return 3 * self.config.batch * max(self.config.sizes) ** 2
 
     def size_of(self, number: int) -> int:
         """The input size of a batch: drawn anew every `input.every` batches (paper, section 2, multi-scale
@@ -218,15 +224,17 @@ class Batches(Dataset):
 
 
 def load_batches(batches: Batches, start: int, workers: int, device: torch.device) -> Iterator[Batch]:
-    """Batches start, start + 1, ... to the end, made ahead by worker processes (or here, with workers =
-    0).
+    """Batches start, start + 1, ... to the end, made ahead by worker processes (or here, with workers = 0, or
+    where the system lets processes share too little memory).
     """
+    ahead = batches_ahead(batches.bytes, workers, 4)
+    workers = workers if ahead else 0
     loader = DataLoader(
         batches,
         batch_size=None,  # an item is a whole batch
         sampler=range(start, len(batches)),
         num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=ahead if workers else None,
         persistent_workers=False,
         worker_init_fn=_quiet_worker,
         pin_memory=device.type == "cuda",
@@ -319,9 +327,9 @@ def _quiet_worker(number: int) -> None:
     """Workers leave signals to the training process, which saves and then ends them, and end by themselves
     where it was killed; one thread each, the network needs the rest.
     """
-    for signal_number in (signal.SIGINT, signal.SIGTERM):  # terminals send them to the whole group
-        signal.signal(signal_number, signal.SIG_IGN)
-    if _TELLS_SENDER:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # terminals send it to the whole group
+    if _TELLS_SENDER:  # elsewhere SIGTERM is how the training process ends its workers
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for the thread to take
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

@@ -1,8 +1,11 @@
-"""Which device computes, in which precision, and with how many threads. No network."""
+"""Which device computes, in which precision, with how many threads, and what processes can hand one another.
+No network."""
 
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import torch
 
@@ -69,6 +72,17 @@ def begun(count: int, name: str, threads: int) -> ThreadPoolExecutor:
     with _BEGINNING, ThreadPoolExecutor(1) as apart:
         apart.submit(begin_all).result()
     return pool
+
+
+def batches_ahead(size: int, workers: int, most: int) -> int:
+    """How many batches of `size` bytes each of `workers` processes may have ready ahead: `most`, or what half
+    of the memory that processes share holds, of which containers have 64 MB unless told otherwise. With 0
+    they could hand over none, and would wait for ever.
+    """
+    shared = Path("/dev/shm")  # Linux's; elsewhere shared memory has no such limit
+    if not (workers and shared.is_dir()):
+        return most
+    return min(most, shutil.disk_usage(shared).free // 2 // (size * workers))
 
 
 def _forked() -> None:

@@ -204,10 +204,12 @@ def _folders(folder: Path, complain: Callable[[str], None]) -> Iterator[tuple[Pa
         for root, folders, names in os.walk(waiting.popleft(), onerror=unlisted):
             place = Path(root)
             facts = _stat(place)
-            if facts is None or (facts.st_dev, facts.st_ino) in seen:
+            # Some file systems number no files.
+            which = (facts.st_dev, facts.st_ino or place.resolve()) if facts else None
+            if which is None or which in seen:
                 folders.clear()
                 continue
-            seen.add((facts.st_dev, facts.st_ino))
+            seen.add(which)
             folders[:] = sorted(name for name in folders if name[0] != ".")
             for name in folders:  # links among them, too, which os.walk does not follow
                 facts = _stat(place / name, follow=False)

@@ -17,7 +17,7 @@ from yolo9000 import augment
 from yolo9000.asked import Asked
 from yolo9000.boxes import decode
 from yolo9000.canvas import as_input, placed
-from yolo9000.device import wants_bfloat16
+from yolo9000.device import batches_ahead, wants_bfloat16
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
@@ -134,6 +134,14 @@ class Pictures(Dataset):
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    @property
+    def bytes(self) -> int:
+        """Of the pixels of the largest batch."""
+        pixel = 12 if self.resize == "darknet" else 3  # float32, or uint8
+        return max(
+            (pixel * width * height * len(places) for (width, height), places in self.batches), default=1
+        )
 
     def __getitem__(self, number: int) -> tuple[Tensor, list[augment.Placement], np.ndarray]:
         size, places = self.batches[number]
@@ -307,10 +315,14 @@ class HeldOut:
 
     def outputs(self, progress: bool = False) -> Iterator[Output]:
         """What the network says of all pictures, in order; to be called under torch.inference_mode."""
+        workers = self.settings.workers
+        ahead = batches_ahead(self.pictures.bytes, workers, 2)
+        workers = workers if ahead else 0
         loader = DataLoader(
             self.pictures,
             batch_size=None,  # an item is a whole batch
-            num_workers=self.settings.workers,
+            num_workers=workers,
+            prefetch_factor=ahead if workers else None,
             worker_init_fn=_one_thread,
             collate_fn=_same,
         )

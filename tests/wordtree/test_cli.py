@@ -338,3 +338,14 @@ def test_faults_of_grafts(tmp_path, needs_wordnet, text, says):
     (tmp_path / "mine.tsv").write_text(text)
     with pytest.raises(TreeError, match=says):
         read_grafts(tmp_path / "mine.tsv")
+
+
+def test_json_is_json_whatever_the_locale(tmp_path):
+    WordTree(["a"], [-1], ["猫 😀"]).save(tmp_path / "t.json")
+    done = subprocess.run(
+        [sys.executable, "-m", "wordtree.cli", "show", "a", "--tree", tmp_path / "t.json", "--json"],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["name"] == "猫 😀"

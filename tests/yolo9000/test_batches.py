@@ -4,12 +4,14 @@ import dataclasses
 import itertools
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from data_prep import Store
 from tests.yolo9000 import toys
@@ -89,6 +91,24 @@ def test_workers_and_starting_late_change_nothing(store: Store) -> None:
         found = [b.images for b in load_batches(batches, start, workers, CPU)]
         assert len(found) == 6 - start
         assert all(torch.equal(x, y) for x, y in zip(alone[start:], found, strict=True))
+
+
+@pytest.mark.parametrize(("batches_free", "processes", "ahead"), [(3, 0, None), (5, 2, 1), (100, 2, 4)])
+def test_little_shared_memory_changes_nothing(
+    store: Store, monkeypatch, batches_free, processes, ahead
+) -> None:
+    """As containers have it: worker processes could hand over nothing, and would wait for ever."""
+    batches = make(store, (BOXED, LABEL), images=60)
+    assert batches.bytes == batches[0]["images"].nbytes
+    alone = [b.images for b in load_batches(batches, 0, 0, CPU)]
+    free = SimpleNamespace(free=batches_free * batches.bytes)
+    monkeypatch.setattr("yolo9000.device.shutil.disk_usage", lambda path: free)
+    monkeypatch.setattr("yolo9000.device.Path", lambda path: Path())  # there, whatever the system
+    asked = []
+    monkeypatch.setattr("yolo9000.batches.DataLoader", lambda *a, **k: asked.append(k) or DataLoader(*a, **k))
+    found = [b.images for b in load_batches(batches, 0, 2, CPU)]
+    assert all(torch.equal(x, y) for x, y in zip(alone, found, strict=True))
+    assert (asked[0]["num_workers"], asked[0]["prefetch_factor"]) == (processes, ahead)
 
 
 def test_ranks_share_out_the_pictures_of_one_batch(store: Store) -> None:

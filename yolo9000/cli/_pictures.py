@@ -3,6 +3,7 @@ ones reported, results as text and JSON."""
 
 import gc
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -308,9 +309,13 @@ def printable(text: str | Path) -> str:
 
 
 def to_json(record: Any, indent: int | None = 2) -> str:
-    """JSON as text that any stream takes: what is no Unicode in a file's name is escaped."""
+    """JSON as text that stdout takes: escaped where that is not UTF-8, or a file's name not Unicode."""
     text = json.dumps(record, ensure_ascii=False, indent=indent, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace").decode()
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(record, indent=indent, allow_nan=False)
+    return text
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ UTF-8. The process ends with stdin.
 
 import struct
 import sys
+from contextlib import suppress
 from io import BytesIO
 from typing import BinaryIO
 
@@ -118,7 +119,8 @@ def _limit_memory(max_pixels: int) -> None:
     most = _BASE + _BYTES_A_PIXEL * max_pixels
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or hard > most:
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        with suppress(ValueError, OSError):  # macOS knows the limit and refuses it
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def main() -> None:
