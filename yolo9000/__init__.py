@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ does, as type checkers and editors see it
-    from yolo9000 import darknet, edit, export, images, pipeline, presets, video
+    from yolo9000 import darknet, draw, edit, export, images, pipeline, presets, video
     from yolo9000.detections import Detection, Detections
     from yolo9000.detector import Detector
     from yolo9000.errors import ImageError, ModelError, TrainingError
@@ -30,7 +30,7 @@ _HOME = {
     "NetworkSpec": "yolo9000.spec",
 }
 # Modules of which the pages speak (tests/docs/test_python.py).
-_MODULES = ("darknet", "edit", "export", "images", "pipeline", "presets", "video")
+_MODULES = ("darknet", "draw", "edit", "export", "images", "pipeline", "presets", "video")
 
 __all__ = [
     "Detection",
@@ -44,6 +44,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "darknet",
+    "draw",
     "edit",
     "export",
     "images",
