@@ -74,18 +74,23 @@ def results_in(folder: Path) -> set[str]:
 
 @contextmanager
 def noted_as_result(target: Path) -> Iterator[None]:
-    """Around the writing of a picture or film: its name is noted in its folder before, so that it is known
+    """Around the writing of a picture: its name is noted in its folder before, so that it is known
     for a result whenever the program is killed, and its size afterwards, so that another file that takes its
     place is not. Raises ImageError."""
     _note(target, "")
     yield
+    note_result(target)
+
+
+def note_result(target: Path) -> None:
+    """What was written is known for a result while it has this size. Raises ImageError."""
     _note(target, f"\t{_size(target)}")
 
 
 def note_older_results(folder: Path) -> None:
     """What detections.json alone tells is noted, too, for it is about to be replaced. Raises ImageError."""
     for name in sorted(_results_of_json(folder) - _noted(folder).keys()):
-        _note(folder / name, f"\t{_size(folder / name)}")
+        note_result(folder / name)
 
 
 def _note(target: Path, size: str) -> None:

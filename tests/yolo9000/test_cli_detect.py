@@ -322,7 +322,7 @@ def test_rules_that_list_nodes_as_typed(run, model, tmp_path):
     )
     for more, said in [
         (("--level", "unicorn"), "unicorn"),
-        (("--level", -1), "no node is called '-1'"),
+        (("--level", -1), "there is no node -1"),
         (("--accuracy", 0.9), "calibrate"),
         (("--rule", "vocabulary"), "vocabulary"),
         (("--vocabulary", "coco"), "not"),

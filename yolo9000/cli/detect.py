@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from yolo9000.cli import _bulk, _pictures
 from yolo9000.cli._answers import Answers, json_file, table
 from yolo9000.cli._targets import FILMS, Single, Targets, make_folder, single
 from yolo9000.errors import ImageError
-from yolo9000.folders import JSON_NAME, noted_as_result, without_results
+from yolo9000.folders import JSON_NAME, note_result, without_results
 from yolo9000.signals import sigterm_as_ctrl_c
 
 if TYPE_CHECKING:
@@ -178,8 +178,9 @@ def command(
         if film is not None:
             from yolo9000.cli import _films
 
-            with noted_as_result(target) if folder is not None and target is not None else nullcontext():
-                _films.detect(detector, chosen, film, answers, target, frames)
+            _films.detect(detector, chosen, film, answers, target, frames)
+            if folder is not None and target is not None:
+                note_result(target)
         else:
             targets = None if out is None else Single(out) if one else Targets(out, files)
             _photographs(detector, chosen, files, answers, targets, skipped)
