@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 # Longest text that stands for one node: names are far shorter.
 LONGEST_TEXT = 200
 
-# Longest list of nodes with commas between them: all that fits in the longest head of a request.
-LONGEST_LIST = 32 << 10
+# Longest list of nodes with commas between them, some 400 ids: with all other parameters at their longest,
+# too, it fits in the head of a request. For more the parameter is repeated.
+LONGEST_LIST = 4 << 10
 
 # Nodes that one request may list as vocabulary or level: all that fit in the longest head of a request.
 MOST_LISTED = 2_000
@@ -31,7 +32,7 @@ class Limits:
     held_bytes: int = 256 << 20  # a small machine has a gigabyte
     body_seconds: float = 30.0  # 20 MB at 5 Mbit/s
     head_seconds: float = 10.0  # a head is one packet or two, even by radio
-    head_bytes: int = LONGEST_LIST  # a vocabulary of thousands of ids fits into it
+    head_bytes: int = 32 << 10  # a vocabulary of thousands of ids fits into it
     pictures: int = 16
     pixels: int = 50_000_000  # 150 MB as RGB; telephones' cameras deliver 12 to 50 million
     decode_seconds: float = 10.0  # the largest JPEG within the limits takes about one
