@@ -16,6 +16,7 @@ from data_prep.errors import DataError
 from data_prep.layout import CHUNK
 from data_prep.pictures import Shape
 from data_prep.record import Fault
+from wordtree.files import disk_advice
 
 
 class Journal:
@@ -94,7 +95,7 @@ class Journal:
             self._file.write(b"%08x %s\n" % (zlib.crc32(text), text))
             self._file.flush()
         except OSError as error:
-            raise DataError(f"{self._log}: writing failed ({error}); is the disk full?") from error
+            raise DataError(f"{self._log}: writing failed ({error}){disk_advice(error)}") from error
 
     def taken(self, number: int, name: str) -> tuple[bytes, Shape | Fault] | None:
         """Picture `number` as an earlier run found it; None if it has to be read. Threads may share this."""

@@ -19,7 +19,7 @@ from data_prep.errors import DataError
 from data_prep.layout import CHUNK, COLUMNS, FORMAT, RAGGED, VERSION
 from data_prep.sample import Sample
 from wordtree import WordTree
-from wordtree.files import to_disk
+from wordtree.files import disk_advice, to_disk
 
 # Room for HDF5's own structures: headers of two dozen data sets, attributes, a chunk's padding.
 _SPARE = 2 * CHUNK
@@ -256,8 +256,6 @@ def check_place(path: Path) -> None:
 
 # What h5py raises when the system refuses to write: the second when it notices only on closing.
 _HDF5_ERRORS = (OSError, RuntimeError)
-# What the system says of a place where nothing may be written, however empty the disk.
-_NOT_ALLOWED = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -265,8 +263,7 @@ def _failing_as(path: Path) -> Iterator[None]:
     try:
         yield
     except _HDF5_ERRORS as error:
-        advice = "" if getattr(error, "errno", None) in _NOT_ALLOWED else "; is the disk full?"
-        raise DataError(f"{path}: writing failed ({error}){advice}") from error
+        raise DataError(f"{path}: writing failed ({error}){disk_advice(error)}") from error
 
 
 def _give_back(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from wordtree.errors import LookupTreeError, TreeError
 from wordtree.printing import json_option, print_branch, print_json, record, summary
 from wordtree.tree import WordTree
 from wordtree.words import counted
+
+if TYPE_CHECKING:
+    from wordtree.difference import Difference
 
 
 def open_tree(path: Path | None) -> WordTree:
@@ -218,7 +222,7 @@ def diff_(old: Path, new: Path | None, map_file: Path | None, as_json: bool) -> 
     """What must change in the tree OLD to get NEW (the built-in one).
 
     Nodes are compared by id: - removed, + added, > under another parent, ~ under another name. Exit status 1
-    if there is a difference, 2 where a tree cannot be read.
+    if there is a difference, 2 where a tree cannot be read or the answer not be written.
 
     --map carries a class layer over: its row k, made for OLD, is the row of the node that stands in line k
     of the map. (Line 0 is the first.)
@@ -228,36 +232,43 @@ def diff_(old: Path, new: Path | None, map_file: Path | None, as_json: bool) -> 
 
     try:
         before, after = open_tree(old), open_tree(new)
-    except TreeError as error:
+        found = diff(before, after)
+        if map_file:
+            write_map(map_file, found.map)
+        _print_difference(found, before, after, as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough
+        raise
+    except (TreeError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None  # 1 says that they differ
-    found = diff(before, after)
-    if map_file:
-        write_map(map_file, found.map)
+    if found:
+        sys.exit(1)
+
+
+def _print_difference(found: Difference, before: WordTree, after: WordTree, as_json: bool) -> None:
     if as_json:
         print_json(
             {k: getattr(found, k) for k in ("removed", "added", "moved", "renamed", "reordered")}
             | {"map": found.map.tolist()}
         )
-    else:
-        for mark, tree, nodes in (("-", before, found.removed), ("+", after, found.added)):
-            for node in nodes:
-                click.echo(f"{mark} {tree.lookup.line(tree.index(node))}")
-        for node, was, now in found.moved:
-            name, was, now = (
-                tree.names[tree.index(n)] if n else "(root)"
-                for tree, n in ((after, node), (before, was), (after, now))
-            )
-            click.echo(f"> {node}  {name}: {was} -> {now}")
-        for node, was, now in found.renamed:
-            click.echo(f"~ {node}  {was} -> {now}")
-        order = "another order" if found.reordered else "the same order"
-        click.echo(
-            f"{len(found.removed):,} removed, {len(found.added):,} added, {len(found.moved):,} moved, "
-            f"{len(found.renamed):,} renamed; {order}"
+        return
+    for mark, tree, nodes in (("-", before, found.removed), ("+", after, found.added)):
+        for node in nodes:
+            click.echo(f"{mark} {tree.lookup.line(tree.index(node))}")
+    for node, was, now in found.moved:
+        name, was, now = (
+            tree.names[tree.index(n)] if n else "(root)"
+            for tree, n in ((after, node), (before, was), (after, now))
         )
-    if found:
-        sys.exit(1)
+        click.echo(f"> {node}  {name}: {was} -> {now}")
+    for node, was, now in found.renamed:
+        click.echo(f"~ {node}  {was} -> {now}")
+    order = "another order" if found.reordered else "the same order"
+    click.echo(
+        f"{len(found.removed):,} removed, {len(found.added):,} added, {len(found.moved):,} moved, "
+        f"{len(found.renamed):,} renamed; {order}"
+    )
 
 
 @cli.command(

@@ -5,6 +5,7 @@ Not here: what lines and JSON mean (darknet.py, treefile.py).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -108,6 +109,12 @@ def written_whole(
     finally:
         with suppress(OSError, ValueError):  # gone already, or its folder is none
             part.unlink()
+
+
+def disk_advice(error: Exception) -> str:
+    """What to look at where writing failed: the disk, if it was full or nobody says what it was."""
+    full = getattr(error, "errno", None) in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "; is the disk full?" if full else ""
 
 
 def write_whole(path: str | Path, data: bytes) -> None:

@@ -23,6 +23,10 @@ def pictures(tmp_path, make):
     return put
 
 
+def packing(folder, tree_file) -> list:
+    return ["pack", "--folders", folder, "--tree", tree_file]
+
+
 def labels(path) -> dict[str, list[int]]:
     store = Store(path)
     return {sample.name: sample.image_labels.tolist() for sample in store}
@@ -32,7 +36,7 @@ def test_the_lowest_known_folder_is_the_class(pictures, tree_file, tmp_path):
     folder = pictures(
         "animal/a.png", "animal/dog/b.png", "animal/dog/husky/c.png", "animal/dog/husky/images/d.png"
     )
-    command = ["pack", "--folders", folder, "--tree", tree_file, "--map", "names", tmp_path / "o.h5"]
+    command = [*packing(folder, tree_file), "--map", "names", tmp_path / "o.h5"]
     result = run(*command)
     assert result.exit_code == 0 and "above their own" not in result.stderr
     assert list(labels(tmp_path / "o.h5").values()) == [[0], [3], [6], [6]]
@@ -49,7 +53,7 @@ def test_the_lowest_known_folder_is_the_class(pictures, tree_file, tmp_path):
 
 def test_of_two_known_folders_one_lies_below_the_other(pictures, tree_file, tmp_path):
     folder = pictures("dog/thing/a.png", "animal/dog/b.png")
-    command = ["pack", "--folders", folder, "--tree", tree_file, "--map", "names", tmp_path / "o.h5"]
+    command = [*packing(folder, tree_file), "--map", "names", tmp_path / "o.h5"]
     error = str(run(*command).exception)
     assert "'dog/thing': 'thing' and 'dog' are both classes, and neither lies below the other" in error
     (tmp_path / "m.csv").write_text("dog/thing,n00000004\ndog,n00000004\n")
@@ -60,7 +64,7 @@ def test_of_two_known_folders_one_lies_below_the_other(pictures, tree_file, tmp_
 
 def test_folders_without_a_known_one_are_unmapped(pictures, tree_file, tmp_path):
     folder = pictures("n00000003/a.png", "gnu/old/b.png", "gnat/images/c.png")
-    command = ["pack", "--folders", folder, "--tree", tree_file, tmp_path / "o.h5"]
+    command = [*packing(folder, tree_file), tmp_path / "o.h5"]
     error = str(run(*command).exception)
     assert (
         "2 classes have no node" in error
@@ -74,17 +78,7 @@ def test_folders_without_a_known_one_are_unmapped(pictures, tree_file, tmp_path)
 def test_a_map_names_paths_and_leaves_lower_folders_out(pictures, tree_file, tmp_path):
     folder = pictures("a/x/1.png", "b/x/2.png", "b/y/3.png", "b/z/4.png")
     (tmp_path / "m.csv").write_text("a/x,n00000003\nb/x,n00000004\nb,n00000005\ny,,not wanted\n")
-    command = [
-        "pack",
-        "--folders",
-        folder,
-        "--tree",
-        tree_file,
-        "--map",
-        tmp_path / "m.csv",
-        tmp_path / "o.h5",
-    ]
-    result = run(*command)
+    result = run(*packing(folder, tree_file), "--map", tmp_path / "m.csv", tmp_path / "o.h5")
     assert result.exit_code == 0
     assert labels(tmp_path / "o.h5") == {"a/x/1.png": [2], "b/x/2.png": [3], "b/z/4.png": [4]}
     assert "'b/z' as 'b'" in result.stderr and "1 left out: 'y': not wanted" in result.stdout
@@ -103,17 +97,7 @@ def test_flat_takes_the_uppermost_folders_or_the_names_given(pictures, tmp_path)
 def test_wanted_classes_at_any_depth(pictures, tree_file, tmp_path):
     folder = pictures("animal/dog/1.png", "animal/cat/2.png", "thing/3.png")
     (tmp_path / "l.txt").write_text("dog\nthing\n")
-    command = [
-        "pack",
-        "--folders",
-        folder,
-        "--tree",
-        tree_file,
-        "--map",
-        "names",
-        "--classes",
-        tmp_path / "l.txt",
-    ]
+    command = [*packing(folder, tree_file), "--map", "names", "--classes", tmp_path / "l.txt"]
     assert run(*command, tmp_path / "o.h5").exit_code == 0
     assert labels(tmp_path / "o.h5") == {"animal/dog/1.png": [3], "thing/3.png": [1]}
     (tmp_path / "l.txt").write_text("dog\ngnu\n")
@@ -121,7 +105,7 @@ def test_wanted_classes_at_any_depth(pictures, tree_file, tmp_path):
 
 
 def test_a_picture_outside_any_folder(pictures, tree_file, tmp_path):
-    result = run("pack", "--folders", pictures("dog/1.png", "2.png"), "--tree", tree_file, tmp_path / "o.h5")
+    result = run(*packing(pictures("dog/1.png", "2.png"), tree_file), tmp_path / "o.h5")
     assert isinstance(result.exception, DataError) and "2.png lies in no class folder" in str(
         result.exception
     )

@@ -309,6 +309,30 @@ def test_a_place_that_takes_no_files_is_no_full_disk(tree):
     assert "disk full" not in str(caught.value)
 
 
+_NO_MORE_FILES = """
+import os, resource, sys
+from data_prep import DataError
+from data_prep.writer import StoreWriter
+from wordtree import WordTree
+tree = WordTree.flat(["a"])
+StoreWriter(sys.argv[1] + ".first", tree).__exit__(ValueError, None, None)  # now everything is imported
+next_one = os.dup(1)
+os.close(next_one)
+resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, next_one))
+try:
+    StoreWriter(sys.argv[1], tree)
+except DataError as error:
+    print(error)
+"""
+
+
+def test_too_many_open_files_are_no_full_disk(tmp_path):
+    program = [sys.executable, "-c", _NO_MORE_FILES, str(tmp_path / "s.h5")]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert "oo many open files" in done.stdout, done.stderr
+    assert "disk full" not in done.stdout
+
+
 _BOX = [0.5, 0.5, 0.2, 0.2]
 
 

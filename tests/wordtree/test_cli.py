@@ -214,10 +214,18 @@ def test_diff(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
 @pytest.mark.parametrize(
-    ("module", "arguments"),
-    [("wordtree", ["path", "husky"]), ("wordtree", ["show", "--depth", "3"]), ("data_prep", ["--help"])],
+    ("module", "arguments", "status"),
+    [
+        ("wordtree", ["path", "husky"], 1),
+        ("wordtree", ["show", "--depth", "3"], 1),
+        ("wordtree", ["diff", "TREE"], 2),  # of which 1 says that the trees differ
+        ("wordtree", ["diff", "TREE", "--json"], 2),
+        ("data_prep", ["--help"], 1),
+    ],
 )
-def test_a_full_disk_behind_the_output_is_one_line(module, arguments):
+def test_a_full_disk_behind_the_output_is_one_line(module, arguments, status, tmp_path):
+    WordTree(["a"], [-1], ["A"]).save(tmp_path / "t.json")
+    arguments = [str(tmp_path / "t.json") if word == "TREE" else word for word in arguments]
     program = f"from {module}.cli import main; main()"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -227,7 +235,7 @@ def test_a_full_disk_behind_the_output_is_one_line(module, arguments):
             text=True,
             check=False,
         )
-    assert done.returncode == 1
+    assert done.returncode == status
     assert len(done.stderr.splitlines()) == 1 and "No space left on device" in done.stderr, done.stderr
 
 

@@ -6,64 +6,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.wordtree.forests import trees
-from tests.yolo9000.small import ANCHORS, STORED, TREE, randomise, small_classifier, small_detector
-from wordtree import WordTree, graft, merge, prune, rename, subtree, tidy
-from yolo9000.classrows import row_nodes, row_parameters, view_rows
+from tests.yolo9000.edits import FORMS, log_probabilities, make, over, rows_by_id, same
+from tests.yolo9000.small import STORED, TREE, small_detector
+from wordtree import WordTree, graft, merge, prune, rename, subtree
+from yolo9000.classrows import row_parameters
 from yolo9000.cuts import resolve
 from yolo9000.detector import Detector
 from yolo9000.edit import edit_model
 from yolo9000.errors import ModelError
-from yolo9000.hierarchy import Hierarchy
-from yolo9000.layers import LogSumExp, Region, Route
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.spec import NetworkSpec
 
-FORMS = ("darknet", "rows", "shared", "stored", "sums", "classifier")
 PUG = "n99"
-
-
-def make(form: str) -> Network:
-    """Every form of a network over TREE that holds class rows."""
-    if form == "classifier":
-        return small_classifier(tree=True)
-    if form != "sums":
-        return small_detector(form)
-    spec = small_detector("stored").spec
-    *layers, region = spec.layers
-    features = region.features
-    layers += [Route((features,)), LogSumExp(3, ((0, 1), (1, 2))), Route((features, len(layers) + 1))]
-    layers.append(
-        Region(ANCHORS, len(TREE), boxes=region.boxes, features=features + 4, stored=STORED, shared_rows=True)
-    )
-    return randomise(Network(NetworkSpec(64, 64, tuple(layers)), TREE), 0)
-
-
-def rows_by_id(net: Network) -> dict[str, list[torch.Tensor]]:
-    """Each node's weights and biases of all sets, straight out of the parameters."""
-    weight, bias = (view_rows(net.spec, p.data) for p in row_parameters(net))
-    nodes = row_nodes(net.spec)
-    return {net.tree.ids[n]: [weight[:, k], bias[:, k]] for k, n in enumerate(nodes)}
-
-
-def log_probabilities(net: Network, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Log conditionals and log Pr of every node at every box, (M, C), and the box channels."""
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
-    with torch.inference_mode():
-        if net.spec.region is None:
-            logits, boxes = net.logits(images), None
-        else:
-            raw = net(images).unflatten(1, (len(ANCHORS), -1))  # (N, A*(5+C), H, W) -> (N, A, 5+C, H, W)
-            boxes, logits = raw[:, :, :5], raw[:, :, 5:].movedim(2, -1).flatten(0, 3)
-        tree = Hierarchy(net.tree)
-        logs = tree.log_conditionals(logits.double())
-        return logs, tree.log_probabilities(logs), boxes
-
-
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal to rounding; -inf equals -inf."""
-    return torch.allclose(a.exp(), b.exp(), rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -237,13 +192,6 @@ def test_a_rule_goes_with_what_it_needs(defaults, kept, dropped):
     Detector(edited).options()
 
 
-def over(tree: WordTree, stored: list[int] | None = None) -> Network:
-    """A detector over a tree with random rows, for some nodes or all."""
-    spec = small_detector("shared").spec.to_dict()
-    spec["layers"][-1] |= {"classes": len(tree), "stored": stored}
-    return randomise(Network(NetworkSpec.from_dict(spec), tree), 0)
-
-
 def test_a_vocabulary_by_its_name_keeps_what_is_left():
     net = over(WordTree.default(), [0, 1])
     net.defaults = {"vocabulary": "coco"}
@@ -285,63 +233,6 @@ def test_models_without_a_tree_or_rows():
     spec["layers"][-2]["batch_normalize"] = True
     with pytest.raises(ModelError, match="linear convolution"):
         edit_model(Network(NetworkSpec.from_dict(spec), TREE), TREE)
-
-
-@given(trees(most=15), st.data())
-@settings(max_examples=40, deadline=None)
-def test_contracted_chains_are_as_probable_as_they_were(tree, data):
-    labels = data.draw(st.none() | st.sets(st.integers(0, len(tree) - 1), min_size=1))
-    new, map = tidy(tree, labels, promotion=labels is None)  # leaves as labels: then none is promoted
-    net = over(tree)
-    edited, _ = edit_model(net, new, map)
-    stays = np.flatnonzero(map >= 0)
-    assert same(log_probabilities(edited)[1][:, map[stays]], log_probabilities(net)[1][:, stays])
-
-
-def test_a_promoted_class_is_as_probable_as_its_parent():
-    tree = WordTree(["a", "b", "c"], [-1, -1, 0])
-    net = over(tree)
-    edited, done = edit_model(net, *tidy(tree, range(3)))
-    assert edited.tree.parents.tolist() == [-1, -1, -1] and (done.lifted, done.kept) == (("c",), 2)
-    before, after = log_probabilities(net)[1].exp(), log_probabilities(edited)[1].exp()
-    assert torch.allclose(after, before[:, [0, 1, 0]] / (1 + before[:, :1]), rtol=1e-5)
-    # of a chain only the lowest is promoted: d and e below c, and nothing tells them apart
-    tree = WordTree(["a", "b", "c", "d", "e"], [-1, -1, 0, 2, 3])
-    net = over(tree)
-    edited, done = edit_model(net, *tidy(tree, range(5)))
-    assert edited.tree.parents.tolist() == [-1, -1, 0, 2, 2] and (done.lifted, done.kept) == (("d", "e"), 3)
-    before, after = log_probabilities(net)[1], log_probabilities(edited)[1]
-    assert same(after[:, :3], before[:, :3]) and same(after[:, 3:], before[:, 3:] - np.log(2))
-
-
-def test_only_children_that_move_bring_the_row_of_what_they_were_seen_as():
-    net = make("rows")
-    new, map = prune(TREE, ["car"], keep_children=True)  # the taxi beside bicycle
-    edited, done = edit_model(net, new, map)
-    assert done.lifted == done.moved == ("n10",)
-    assert torch.equal(rows_by_id(net)["n6"][0], rows_by_id(edited)["n10"][0])
-    # a new class beside an only child: both are what their parent is, and none is better known
-    edited, done = edit_model(net, *graft(TREE, "car", "van"))
-    assert done.lifted == ("n10",) and done.begun == ("van",)
-    both = [edited.tree.index(node) for node in ("taxi", "van")]
-    assert torch.allclose(log_probabilities(edited)[0][:, both].exp(), torch.tensor(1 / 2).double())
-    # a root of its own has nothing above it to go by
-    alone = over(WordTree(["a"], [-1]))
-    edited, done = edit_model(alone, WordTree(["a", "b"], [-1, -1]))
-    assert done.lifted == () and done.kept == 1
-
-
-@pytest.mark.parametrize("form", ["darknet", "rows", "shared"])
-def test_a_class_whose_siblings_went_keeps_what_it_learnt_beside_them(form):
-    net, kept = make(form), "n8"
-    alone, _ = edit_model(net, *prune(TREE, ["n9"]))
-    again, _ = edit_model(alone, *rename(alone.tree, {kept: "another"}))
-    beside, done = edit_model(again, *graft(again.tree, "n4", "n99"))
-    assert kept not in done.lifted
-    before, after = rows_by_id(net)[kept], rows_by_id(beside)[kept]
-    assert all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
-    assert alone.record["learnt_beside_siblings"] == again.record["learnt_beside_siblings"] == [kept]
-    assert "learnt_beside_siblings" not in beside.record
 
 
 def random_edit(tree: WordTree, draw) -> WordTree:

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from data_prep import Sample, StoreWriter
+from tests.yolo9000.edits import make
 from tests.yolo9000.small import TREE, small_detector
-from tests.yolo9000.test_edit import make
 from wordtree import WordTree, graft
 from yolo9000.batches import Batch
 from yolo9000.classrows import row_parameters, view_rows
