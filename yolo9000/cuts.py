@@ -174,17 +174,27 @@ def resolve(tree: "WordTree", listed: str | Iterable[str | int]) -> tuple[int, .
 
 
 def warn_of_rowless(net: "Network", tree: "WordTree", cut: Cut | None, told: set[int]) -> None:
-    """Warns of listed nodes that the network can never answer: it stores no row for them or for one above
-    them. told: nodes that it was warned of before; the new ones are added."""
-    region = net.spec.region
-    if cut is None or region is None or region.stored is None:
-        return
-    can = _with_rows(region.stored, tree)
-    never = [k for k in cut.nodes.tolist() if k not in can and k not in told]
+    """Warns of listed nodes that are `rowless`. told: nodes that it was warned of before; the new ones are
+    added."""
+    never = [k for k in rowless(net, tree, cut) if k not in told]
     if never:
         told.update(never)
-        names = _told([f"{tree.names[k]} ({tree.ids[k]})" for k in never])
-        warnings.warn(f"the model never learnt, and never answers with, {names}", stacklevel=3)
+        warnings.warn(never_learnt(tree, never), stacklevel=3)
+
+
+def rowless(net: "Network", tree: "WordTree", cut: Cut | None) -> list[int]:
+    """The listed nodes that the network can never answer: it stores no row for them or for one above them."""
+    region = net.spec.region
+    if cut is None or region is None or region.stored is None:
+        return []
+    can = _with_rows(region.stored, tree)
+    return [k for k in cut.nodes.tolist() if k not in can]
+
+
+def never_learnt(tree: "WordTree", nodes: Sequence[int]) -> str:
+    """What is said of them, the first few by name."""
+    names = _told([f"{tree.names[k]} ({tree.ids[k]})" for k in nodes])
+    return f"the model never learnt, and never answers with, {names}"
 
 
 @lru_cache(4)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from yolo9000 import boxes as box_math
+from yolo9000.cuts import never_learnt, rowless
 from yolo9000.decision import Decision
 from yolo9000.descent import DenseConditionals, LazyConditionals
 from yolo9000.fitted import alike
@@ -46,6 +47,14 @@ class Question:
     floor: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """How a request wants its answers: its options, and what its client is warned of, a line each."""
+
+    options: "Options"
+    warnings: tuple[str, ...]
+
+
 @dataclass(eq=False)
 class Answerer:
     """A detector as the server asks it. Not for several threads at once but for `fit`.
@@ -60,7 +69,7 @@ class Answerer:
 
     def __post_init__(self) -> None:
         self.tree = self.detector.tree.fingerprint
-        self._options: dict[tuple[tuple[str, Any], ...], Options] = {}
+        self._wanted: dict[tuple[tuple[str, Any], ...], Wanted] = {}
 
     @property
     def reduced(self) -> tuple[int, int] | None:
@@ -72,20 +81,23 @@ class Answerer:
         Any thread."""
         return self.detector.letterboxed(pixels, image_size)
 
-    def known_options(self, given: Mapping[str, Any]) -> "Options | None":
-        """What `options` made of the same before, if it still has it. Any thread."""
-        return self._options.get(tuple(sorted(given.items())))
+    def known(self, given: Mapping[str, Any]) -> Wanted | None:
+        """What `wanted` made of the same before, if it still has it. Any thread."""
+        return self._wanted.get(tuple(sorted(given.items())))
 
-    def options(self, given: Mapping[str, Any]) -> "Options":
+    def wanted(self, given: Mapping[str, Any]) -> Wanted:
         """Options of a request, completed by the model's; the same object for the same request, so that its
         decision is made once. Lists are tuples here. Raises ValueError."""
         key = tuple(sorted(given.items()))
-        if key not in self._options:
-            made = self.detector.options(**given)
-            if len(self._options) >= _KEPT:
-                del self._options[next(iter(self._options))]
-            self._options[key] = made
-        return self._options[key]
+        if key not in self._wanted:
+            detector = self.detector
+            options = detector.options(**given)
+            cut = Decision(detector.tree, detector.hierarchy, options).cut
+            never = rowless(detector.net, detector.tree, cut)
+            if len(self._wanted) >= _KEPT:
+                del self._wanted[next(iter(self._wanted))]
+            self._wanted[key] = Wanted(options, (never_learnt(detector.tree, never),) if never else ())
+        return self._wanted[key]
 
     def __call__(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         """For each picture {width, height, detections}, and `candidates` where asked for."""

@@ -59,12 +59,13 @@ def make_router(
         for name in ("level", "vocabulary"):
             if name in given:
                 given[name] = _nodes(find, name, given[name])
-        options = answerer.known_options(given)
-        if options is None:
+        wanted = answerer.known(given)
+        if wanted is None:
             try:
-                options = await batcher.in_thread(answerer.options, given)
+                wanted = await batcher.in_thread(answerer.wanted, given)
             except ValueError as error:
                 raise RequestError(409, str(error)) from None
+        options = wanted.options
         if floor is not None and (options.rule != "threshold" or options.mapped):
             raise RequestError(409, "candidates go with rule=threshold")
         pictures = await read_pictures(request.headers, request.stream(), limits)
@@ -80,6 +81,8 @@ def make_router(
             if isinstance(answer, BaseException):
                 raise answer
         record = {"model": answerer.model, "tree": answerer.tree, "pictures": found}
+        if wanted.warnings:
+            record["warnings"] = wanted.warnings
         if floor is not None:  # megabytes
             text = await asyncio.to_thread(_to_json, record)
         else:
@@ -95,8 +98,8 @@ async def warm_up(answerer: Answerer, batcher: Batcher, decoders: Decoders) -> N
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "PNG")
     image, box = await decoders(file.getvalue(), answerer.fit)
-    options = await batcher.in_thread(answerer.options, {})
-    await batcher(Question(image, box, options))
+    wanted = await batcher.in_thread(answerer.wanted, {})
+    await batcher(Question(image, box, wanted.options))
 
 
 async def _unless_gone(work: asyncio.Future, request: Request) -> list[Any] | None:

@@ -183,6 +183,9 @@ class Answer(BaseModel):
     model: str = Field(description="SHA-256 that the model file carries.")
     tree: str = Field(description="SHA-256 over ids and parents of the tree.")
     pictures: list[PictureAnswer]
+    warnings: list[str] | None = Field(
+        None, description="Asked for in vain, such as nodes that the model never learnt; a line each."
+    )
 
 
 class Problem(BaseModel):

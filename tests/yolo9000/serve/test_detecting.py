@@ -12,7 +12,7 @@ from PIL import features
 
 from tests.browser import wait_for
 from tests.yolo9000.serve.running import encode, picture, png
-from tests.yolo9000.small import TREE, small_detector
+from tests.yolo9000.small import STORED, TREE, small_detector
 from yolo9000 import Detector
 from yolo9000.serve.limits import Limits
 
@@ -103,6 +103,16 @@ def test_a_vocabulary_may_be_separated_by_commas_and_name_nodes_by_index(server,
     data = png(1)
     given = server.detect(data, threshold=0.05, vocabulary="3, vehicle").json()
     assert given["pictures"] == [expected(detector, data, threshold=0.05, vocabulary=[3, 1])]
+
+
+def test_a_client_hears_of_nodes_that_are_never_answered_every_time(server):
+    assert 4 not in STORED and 9 not in STORED and 2 in STORED
+    for _ in range(2):
+        answer = server.detect(png(), threshold=0.0, vocabulary="cat,taxi,2").json()
+        assert answer["warnings"] == ["the model never learnt, and never answers with, cat (n5), taxi (n10)"]
+        assert {one["node"] for one in answer["pictures"][0]["detections"]} <= {-1, 2}
+    for options in ({}, {"vocabulary": "2"}, {"level": "0"}):
+        assert "warnings" not in server.detect(png(), **options).json()
 
 
 def test_all_nodes_that_are_none_are_told(server):
