@@ -1,4 +1,4 @@
-"""What the command lines of all packages share: sub-commands imported when asked for, and how a run ends.
+"""What the command lines of all packages share: sub-commands imported when asked for, how a run ends, JSON.
 
 Not here: any command. Imports nothing but click, so that `--help` answers at once.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -80,3 +81,14 @@ def run(
         click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, usage) else 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def to_json(value: Any, indent: int | None = 2) -> str:
+    """JSON as text that stdout takes: letters of all languages as they are, or escaped where it is not UTF-8,
+    or a name not Unicode. Raises ValueError for what is no number."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent, allow_nan=False)
+    return text

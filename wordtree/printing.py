@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from wordtree.console import to_json
 
 if TYPE_CHECKING:
     from wordtree.tree import WordTree
@@ -66,10 +66,5 @@ def print_branch(tree: WordTree, node: int, levels: int) -> None:
 
 
 def print_json(value: object) -> None:
-    """Indented, letters of all languages as they are, or escaped where the output cannot take them."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # no UTF-8 there, or no Unicode in a name
-        text = json.dumps(value, indent=2)
-    click.echo(text)
+    """Indented, on stdout."""
+    click.echo(to_json(value))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from wordtree.console import to_json
 from wordtree.files import written_whole
 from yolo9000.cli import _pictures
 from yolo9000.errors import ImageError
@@ -42,12 +43,12 @@ class Answers:
         if self.form == "table":
             _pictures.say(text)
         elif self.form == "lines":
-            _pictures.say(_pictures.to_json(record, None))
+            _pictures.say(to_json(record, None))
 
     def skip(self, reason: str) -> None:
         """A picture that has no result; stderr tells of it elsewhere."""
         if self.form == "lines":
-            _pictures.say(_pictures.to_json({"skipped": reason}, None))
+            _pictures.say(to_json({"skipped": reason}, None))
 
     def finish(self, skipped: list[str], **more: Any) -> None:
         """No more results follow; more: what else there is to say of all of them."""
@@ -64,12 +65,12 @@ class _Document:
     def add(self, record: dict[str, Any]) -> None:
         self._write(",\n" if self._begun else '{\n  "pictures": [\n')
         self._begun = True
-        self._write(indent(_pictures.to_json(record), "    "))
+        self._write(indent(to_json(record), "    "))
 
     def finish(self, rest: dict[str, Any]) -> None:
         self._write("\n  ]" if self._begun else '{\n  "pictures": []')
         # {"skipped": ...} without its opening brace, which this object has already.
-        self._write("," + _pictures.to_json(rest)[1:] + "\n")
+        self._write("," + to_json(rest)[1:] + "\n")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from wordtree.console import to_json
 from yolo9000.cli import _pictures
 from yolo9000.errors import ModelError
 
@@ -93,7 +94,7 @@ def detect(
     with job.opened():
         summary = _run(job, engine, words, workers)
     if as_json:
-        click.echo(_pictures.to_json(summary))
+        click.echo(to_json(summary))
     else:
         done = f", {summary['done_before']:,} of them before" if summary["done_before"] else ""
         click.echo(

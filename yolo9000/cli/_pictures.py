@@ -2,8 +2,6 @@
 ones reported, results as text and JSON."""
 
 import gc
-import json
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -306,16 +304,6 @@ def printable(text: str | Path) -> str:
     out.
     """
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(text))
-
-
-def to_json(record: Any, indent: int | None = 2) -> str:
-    """JSON as text that stdout takes: escaped where that is not UTF-8, or a file's name not Unicode."""
-    text = json.dumps(record, ensure_ascii=False, indent=indent, allow_nan=False)
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        text = json.dumps(record, indent=indent, allow_nan=False)
-    return text
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from wordtree.console import to_json
 from yolo9000.cli import _pictures
 
 
@@ -74,5 +75,5 @@ def command(
                 lines.append(f"  answer {sure:.1%}: {' > '.join(path)}")
             _pictures.say("\n".join(lines))
     if as_json:
-        click.echo(_pictures.to_json({"pictures": records, "skipped": skipped.reasons}))
+        click.echo(to_json({"pictures": records, "skipped": skipped.reasons}))
     skipped.finish()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wordtree.console import to_json
 from yolo9000.cli import _pictures
 from yolo9000.errors import ModelError
 
@@ -83,7 +84,7 @@ def command(
     else:
         raise click.UsageError("give x.cfg x.weights x.safetensors, or x.safetensors folder/")
     if as_json:
-        click.echo(_pictures.to_json({"written": [str(path) for path in written]}))
+        click.echo(to_json({"written": [str(path) for path in written]}))
         return
     for path in written:
         click.echo(f"{_pictures.printable(path)}  {path.stat().st_size:,} bytes")

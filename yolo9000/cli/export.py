@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from wordtree.console import to_json
 from yolo9000.cli import _pictures
 
 # Written out here as well as in yolo9000.export and options.py, so that --help need not import torch; tests
@@ -107,7 +108,7 @@ def command(
         except ValueError as error:
             raise _pictures.usage(error) from None
     if as_json:
-        click.echo(_pictures.to_json({"written": [str(path) for path in written]}))
+        click.echo(to_json({"written": [str(path) for path in written]}))
         return
     for path in written:
         click.echo(f"{_pictures.printable(path)}  {path.stat().st_size:,} bytes")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from yolo9000.cli import _pictures
+from wordtree.console import to_json
 from yolo9000.errors import ModelError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def command(model: Path | None, as_json: bool, layers: bool) -> None:
     """
     found = describe(None if model is None or (str(model) == "model" and not model.exists()) else model)
     if as_json:
-        click.echo(_pictures.to_json(found))
+        click.echo(to_json(found))
         return
     shown = {name: value for name, value in found.items() if name not in ("layers", "nodes", "log")}
     if "run" in shown:
