@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from data_prep.errors import DataError
 from wordtree import WordTree
 from yolo9000 import augment
 from yolo9000.asked import Asked
 from yolo9000.boxes import decode
 from yolo9000.canvas import as_input, placed
 from yolo9000.device import batches_ahead, wants_bfloat16
-from yolo9000.errors import TrainingError
+from yolo9000.errors import ImageError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.letterbox import rect_size
@@ -143,10 +144,20 @@ class Pictures(Dataset):
             (pixel * width * height * len(places) for (width, height), places in self.batches), default=1
         )
 
-    def __getitem__(self, number: int) -> tuple[Tensor, list[augment.Placement], np.ndarray]:
+    def __getitem__(self, number: int) -> tuple[Tensor, list[augment.Placement], np.ndarray] | str:
+        """A batch; or what is wrong with a picture of it, as text: an error from another process would bring
+        its traceback."""
         size, places = self.batches[number]
-        pictures = (self.stores[store][int(index)].image for store, index in self.where[places])
-        drawn = [placed(picture, size, self.resize) for picture in pictures]
+        drawn = []
+        for store, index in self.where[places]:
+            name = ""
+            try:
+                sample = self.stores[store][int(index)]
+                name = f"{sample.name}: "
+                drawn.append(placed(sample.image, size, self.resize))
+            # A checksum that does not fit, and what Pillow raises for broken files.
+            except (DataError, ImageError, OSError, ValueError, SyntaxError) as error:
+                return f"{name}{error}; data-prep check tells all such pictures, pack without them"
         return torch.stack([canvas for canvas, _ in drawn]), [placement for _, placement in drawn], places
 
     def pixels(self, place: int) -> tuple[int, int]:
@@ -327,7 +338,10 @@ class HeldOut:
             collate_fn=_same,
         )
         with tqdm(total=len(self.pictures.where), unit="img", disable=not progress) as bar:
-            for canvas, placements, places in loader:
+            for item in loader:
+                if isinstance(item, str):
+                    raise TrainingError(item)
+                canvas, placements, places = item
                 images = as_input(canvas.to(self.device))
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                     out = self.net.lazy(images) if self.detector else self.net.logits(images)

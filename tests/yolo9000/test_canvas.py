@@ -1,18 +1,21 @@
 """Packed pictures in the input that the model's own detector has: its size, and its way of scaling."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from data_prep import Store
+from data_prep import Store, StoreWriter
 from tests.yolo9000.small import picture, small_detector
-from tests.yolo9000.toys import pack_squares, square_sample
+from tests.yolo9000.toys import TREE, pack_squares, square_sample
 from yolo9000 import augment, propose
 from yolo9000.boxes import cxcywh_to_xyxy, decode
 from yolo9000.canvas import as_input, placed
 from yolo9000.detector import Detector
+from yolo9000.errors import TrainingError
 from yolo9000.heldout import EvalSettings, HeldOut
 
 
@@ -62,6 +65,22 @@ def test_held_out_pictures_are_seen_as_the_models_detector_sees_them(tmp_path):
         boxes, objectness = decode(raw.boxes, detector.net.anchors)
     torch.testing.assert_close((said.boxes_cxcywh, said.objectness), (boxes, objectness))
     assert HeldOut(detector.net, [store], EvalSettings(size=64)).settings.sides == (64, 64)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_is_named_in_one_line(tmp_path, workers):
+    wide = io.BytesIO()
+    Image.new("1", (12000, 12000)).save(wide, "PNG")  # small in a file, and more than is ever decoded
+    good = square_sample(0, size=48)
+    for data, reason in ((wide.getvalue(), "12000 x 12000 pixels"), (b"no picture", "not a picture")):
+        path = tmp_path / f"{len(data)}.h5"
+        with StoreWriter(path, TREE) as writer:
+            for sample in (good, replace(good, name="the bad one", image=data)):
+                writer.add(sample)
+        held = HeldOut(small_detector("shared"), [Store(path)], EvalSettings(workers=workers, size=64))
+        with pytest.raises(TrainingError, match=r"^the bad one: ") as caught, torch.inference_mode():
+            list(held.outputs())
+        assert reason in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_boxes_are_proposed_in_the_detectors_own_input(monkeypatch):
