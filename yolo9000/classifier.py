@@ -19,7 +19,7 @@ from yolo9000.hierarchy import Hierarchy
 from yolo9000.images import read_image
 from yolo9000.letterbox import as_planes, scale
 from yolo9000.names import tree_of
-from yolo9000.options import Options, asked_rule
+from yolo9000.options import Options, merged
 
 if TYPE_CHECKING:
     from yolo9000.network import Network
@@ -95,11 +95,8 @@ class Classifier:
         unknown = given.keys() - _OPTIONS
         if unknown:
             raise ValueError(f"a classifier has no option {', '.join(sorted(unknown))}")
-        given = {name: value for name, value in given.items() if value is not None}
-        if rule := asked_rule(given):
-            given["rule"] = rule
         own = {name: value for name, value in self.net.defaults.items() if name in _OPTIONS}
-        options = Options(**{**own, **given})
+        options = merged(own, given)
         Decision(self.tree, self.hierarchy, options)  # refuses nodes that the tree has not
         return options
 

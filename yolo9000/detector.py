@@ -29,7 +29,7 @@ from yolo9000.hub import Pretrained
 from yolo9000.images import alone_or_all, read_image, read_reduced
 from yolo9000.letterbox import RESIZES, Letterbox, letterbox
 from yolo9000.names import tree_of
-from yolo9000.options import Options, asked_rule, check_defaults
+from yolo9000.options import Options, check_defaults, merged
 from yolo9000.packed import fuse, pack
 from yolo9000.pipeline import results
 from yolo9000.suppression import nms
@@ -215,12 +215,10 @@ class Detector(Pretrained):
 
     def options(self, **given: Any) -> Options:
         """The given options, completed by the model's defaults and this module's; None is not given. Without
-        a rule, `level`, `vocabulary`, and `accuracy` or `hedge_lambda` ask for theirs. Warns once of listed
-        nodes that the model can never answer. Raises ValueError."""
-        given = {name: value for name, value in spoken(given).items() if value is not None}
-        if rule := asked_rule(given):
-            given["rule"] = rule
-        options = Options(**{**self.defaults, **given})
+        a rule, `level`, `vocabulary`, and `accuracy` or `hedge_lambda` ask for theirs; an accuracy goes
+        before a default `hedge_lambda`. Warns once of listed nodes that the model can never answer. Raises
+        ValueError."""
+        options = merged(self.defaults, spoken(given))
         if options.mapped and self.class_map is None:
             raise ValueError("this network has no map of data set classes")
         warn_of_rowless(self.net, self.tree, self._decide(options).cut, self._warned)  # unknown ones raise

@@ -24,7 +24,7 @@ from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.letterbox import rect_size
 from yolo9000.network import Network
-from yolo9000.options import Options, asked_rule
+from yolo9000.options import Options, asked_rule, merged
 from yolo9000.parts import Samples, by_name, label_map
 from yolo9000.tasks import full_precision
 from yolo9000.voting import vote
@@ -106,9 +106,8 @@ class EvalSettings:
         own = {k: v for k, v in net.defaults.items() if k in known}
         names = ("threshold", "tree_threshold", "rule", "vote_iou")
         names += ("level", "vocabulary", "accuracy", "hedge_lambda")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         try:
-            return Options(**{**own, **given})
+            return merged(own, {name: getattr(self, name) for name in names})
         except (TypeError, ValueError) as error:
             raise TrainingError(str(error)) from error
 

@@ -145,6 +145,18 @@ def asked_rule(given: Mapping[str, Any]) -> str | None:
     return rules[0] if rules else None
 
 
+def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+    """The given options, completed by a model's defaults; None is not given. Without a rule, options that one
+    rule alone takes ask for theirs. An accuracy that is asked for decides the lambda, whatever the defaults
+    have. Raises TypeError, ValueError."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if rule := asked_rule(given):
+        given["rule"] = rule
+    if "accuracy" in given:
+        defaults = {name: value for name, value in defaults.items() if name != "hedge_lambda"}
+    return Options(**{**defaults, **given})
+
+
 def drop_options(defaults: dict[str, Any], names: Iterable[str]) -> tuple[str, ...]:
     """Leaves these out of a model's defaults, and the rule if it needs them. Returns what was there."""
     dropped = [name for name in names if defaults.pop(name, None) is not None]

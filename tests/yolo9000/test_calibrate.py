@@ -109,6 +109,35 @@ def test_the_command(store: Store, tmp_path) -> None:
         detector(np.zeros((50, 40, 3), np.uint8), accuracy=0.9)
 
 
+def test_the_command_drops_a_lambda_that_would_go_before(store: Store, tmp_path) -> None:
+    n = len(toys.TREE)
+    layers = (*trunk(), Convolution(5 + n, 1, activation="linear", batch_normalize=False))
+    net = randomise(Network(NetworkSpec(64, 64, (*layers, Region(((2.0, 2.0),), n))), toys.TREE), 1)
+    path, out = tmp_path / "m.safetensors", tmp_path / "o.safetensors"
+    own = {"rule": "hedge", "hedge_lambda": 0.0, "accuracy": 0.6}
+    save_model(net, path, {}, defaults=own)
+    arguments = [
+        str(path),
+        "--data",
+        str(store.path),
+        "--workers",
+        "0",
+        "--threshold",
+        "0",
+        "--out",
+        str(out),
+    ]
+    done = CliRunner().invoke(command, [*arguments, "--accuracy", "0.6"], catch_exceptions=False)
+    assert "dropped, as no longer true: hedge_lambda\n" in done.output
+    options = Detector.load(out).options()
+    assert options.rule == "hedge" and options.chosen_lambda == load_model(out).defaults["lambdas"]["0.6"]
+    # Lambdas that do not reach the default accuracy cannot stand for the one there is.
+    done = CliRunner().invoke(command, [*arguments, "--accuracy", "0.5", "--json"], catch_exceptions=False)
+    assert json.loads(done.output)["dropped"] == []
+    detector = Detector.load(out)
+    assert detector.options().chosen_lambda == 0 and detector.options(accuracy=0.5).chosen_lambda > 0
+
+
 def test_the_command_refuses(store: Store, tmp_path) -> None:
     save_model(small_detector(), tmp_path / "m.safetensors")
     for arguments, words in (

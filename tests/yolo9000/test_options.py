@@ -33,6 +33,7 @@ def test_what_is_for_another_rule_is_refused_wherever_it_is_given(given):
 def test_a_models_defaults_contradict_nothing():
     net = small_detector()
     net.defaults = {"rule": "vocabulary", "vocabulary": ["cat"], "level": 1, "hedge_lambda": 1.0}
+    net.defaults["lambdas"] = {"0.8": 2.0}
     detector = Detector(net)
     for given, rule in (
         ({}, "vocabulary"),
@@ -42,6 +43,22 @@ def test_a_models_defaults_contradict_nothing():
         ({"rule": "hedge", "accuracy": 0.8}, "hedge"),
     ):
         assert detector.options(**given).rule == EvalSettings(**given).of_model(net).rule == rule
+
+
+def test_an_accuracy_asked_for_goes_before_a_default_lambda():
+    defaults = {"rule": "hedge", "hedge_lambda": 0.5, "lambdas": {"0.9": 50.0, "0.99": 1e6}}
+    net, named = small_detector(), small_classifier(tree=True)
+    net.defaults = named.defaults = defaults
+    ways = [Detector(net).options, Classifier(named).options]
+    ways.append(lambda **given: EvalSettings(**given).of_model(net).options(net))
+    for options in ways:
+        assert options().chosen_lambda == 0.5
+        assert options(accuracy=0.9).chosen_lambda == 50.0
+        assert options(accuracy=0.95).chosen_lambda == 1e6
+        assert options(accuracy=0.9, hedge_lambda=3.0).chosen_lambda == 3.0
+        assert options(hedge_lambda=3.0).chosen_lambda == 3.0
+        with pytest.raises((ValueError, TrainingError), match=r"up to 0\.99, not for 0\.999"):
+            options(accuracy=0.999)
 
 
 def test_the_rule_asked_for():

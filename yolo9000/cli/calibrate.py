@@ -69,12 +69,14 @@ def command(
     from yolo9000.evaluate import EvalSettings
     from yolo9000.hierarchy import Hierarchy
     from yolo9000.modelfile import read_info, save_model
+    from yolo9000.options import ACCURACY, drop_options, told_dropped
     from yolo9000.start import load_any
 
     net = load_any(name)
     evidence = gather(net, [open_store(path) for path in data], EvalSettings(**settings), not as_json)
     hierarchy = Hierarchy(net.tree or WordTree.flat([str(k) for k in range(net.classes)]))
     result = calibrate(hierarchy, evidence, sorted(set(accuracies)) or ACCURACIES)
+    dropped = ()
     if not dry_run:
         half = source.suffix == ".safetensors" and any(
             kind == "F16" for kind, _ in read_info(source, verify=False).tensors.values()
@@ -83,6 +85,8 @@ def command(
         defaults |= {"lambdas": result["lambdas"]}
         if result["temperatures"]:
             defaults["temperatures"] = result["temperatures"]
+        if max(map(float, result["lambdas"]), default=0) >= defaults.get("accuracy", ACCURACY):
+            dropped = drop_options(defaults, ["hedge_lambda"])  # it would go before those just found
         about = {k: result[k] for k in ("learnt_from", "tested_on", "missed", "test")}
         about["data"] = [path.name for path in data]
         save_model(
@@ -93,8 +97,10 @@ def command(
             defaults=defaults,
         )
     if as_json:
-        click.echo(json.dumps({"written": None if dry_run else str(out), **result}))
+        click.echo(json.dumps({"written": None if dry_run else str(out), "dropped": dropped, **result}))
         return
     click.echo(format_report(result))
+    if dropped:
+        click.echo(told_dropped(dropped))
     if not dry_run:
         click.echo(f"written to {out}")
