@@ -129,7 +129,7 @@ def edit_model(
         values = view_rows(spec, ours.data)
         values[:, kept_places] = view_rows(net.spec, theirs.data)[:, kept_rows]
         _begin(values, tree, nodes, begun)
-    dropped = _describe(net, edited, old, tree, map)
+    dropped = _describe(net, edited, old, tree, map, same_rows=not (begun or lifted))
     done = Edit(
         source=old.fingerprint,
         target=tree.fingerprint,
@@ -275,25 +275,28 @@ def _begin(values: Tensor, tree: WordTree, nodes: Sequence[int], begun: Sequence
 
 
 def _describe(
-    net: Network, edited: Network, old: WordTree, tree: WordTree, map: np.ndarray
+    net: Network, edited: Network, old: WordTree, tree: WordTree, map: np.ndarray, same_rows: bool
 ) -> tuple[str, ...]:
     """What is known beside the weights, in terms of the new tree; names of what had to be left out."""
     edited.seen, edited.version = net.seen, net.version
     edited.record, edited.defaults = dict(net.record), dict(net.defaults)
-    dropped = []
+    dropped, untrue = [], []
     if net.class_map is not None:
         to = map[net.class_map.cpu().numpy()]
         if (to < 0).any():
             dropped.append("class_map")
+            untrue += ["mapped"] if net.defaults.get("mapped") else []
         else:
             edited.class_map = torch.from_numpy(to)
     stays = map >= 0
     same = np.array_equal(map, np.arange(len(tree))) and np.array_equal(old.parents, tree.parents)
-    untrue = [] if same else ["lambdas"]  # rewards depend on all leaves
+    if not (same and same_rows):  # rewards depend on all leaves, and a new row takes from its siblings
+        untrue.append("lambdas")
     # A vocabulary is as true without a node; at a cut, what lay below that node would count as another's.
     spoilt = {"level": any, "vocabulary": all}
     if (old.depths[stays] != tree.depths[map[stays]]).any():
         untrue.append("temperatures")  # one for each depth
+        untrue += ["level"] if isinstance(net.defaults.get("level"), int) else []
     for key, lost in spoilt.items():
         listed = net.defaults.get(key)
         named = isinstance(listed, str) and old.fingerprint != tree.fingerprint  # "coco", maybe not all there

@@ -192,6 +192,35 @@ def test_a_rule_goes_with_what_it_needs(defaults, kept, dropped):
     Detector(edited).options()
 
 
+def test_lambdas_go_with_new_rows_over_the_same_tree():
+    """A row that is begun takes from its siblings, and with it what was fitted to their probabilities."""
+    net = make("stored")
+    net.defaults = {"rule": "hedge", "lambdas": {"0.9": 1.0}, "temperatures": [1.1], "level": 1}
+    edited, done = edit_model(net, TREE, rows=["cat"])
+    assert done.begun == ("n5",) and done.dropped == ("lambdas", "rule")
+    assert edited.defaults == {"temperatures": [1.1], "level": 1}
+    assert edit_model(net, TREE, rows=["dog"])[0].defaults == net.defaults  # which has one
+
+
+def test_mapped_goes_with_the_class_map():
+    net = make("shared")
+    net.class_map = torch.tensor([TREE.index("cat"), TREE.index("car")])
+    net.defaults = {"mapped": True, "threshold": 0.1}
+    assert edit_model(net, *prune(TREE, ["thing"]))[0].defaults == net.defaults
+    edited, done = edit_model(net, *prune(TREE, ["cat"]))
+    assert done.dropped == ("class_map", "mapped") and edited.defaults == {"threshold": 0.1}
+    Detector(edited).options()
+
+
+def test_a_level_that_is_a_depth_goes_where_depths_change():
+    net = make("shared")
+    net.defaults = {"rule": "level", "level": 1, "temperatures": [1.1]}
+    edited, done = edit_model(net, *subtree(TREE, "dog"))
+    assert done.dropped == ("temperatures", "level", "rule") and edited.defaults == {}
+    edited, done = edit_model(net, *prune(TREE, ["dog"]))
+    assert done.dropped == () and edited.defaults == net.defaults
+
+
 def test_a_vocabulary_by_its_name_keeps_what_is_left():
     net = over(WordTree.default(), [0, 1])
     net.defaults = {"vocabulary": "coco"}
