@@ -48,6 +48,9 @@ _FORMS = {
     ".tree": (),
 }
 
+# Of other endings: what `load` knows by how it begins, and what it never reads.
+_ANY_ENDING = ("own", "keys", "html")
+
 # A tree of one's own is looked at whole; the default one has 9,418 nodes.
 _SMALL = 60
 
@@ -302,7 +305,7 @@ def export(out: Path, form: str | None, html: bool, path: Path | None, as_json: 
     form = "html" if html else form or next(iter(known or ()), None)
     if form is None:
         raise click.UsageError(f"what is {out.name}? name it .json, .csv, .graphml or .html, or say --form")
-    if known is not None and form not in (*known, "folders", "darknet"):
+    if form not in (*(_ANY_ENDING if known is None else known), "folders", "darknet"):
         fitting = " or ".join(ending for ending, forms in _FORMS.items() if form in forms)
         raise click.UsageError(f"{out.name} is no name for the form {form}; name it {fitting}")
     if form in nested.FORMS:

@@ -69,7 +69,7 @@ def _as_long_as(path: str | Path, n: int, tree: str | Path) -> list[str]:
 
 def write(tree: WordTree, folder: str | Path, stem: str = "wordtree") -> tuple[Path, Path, Path]:
     """Write <stem>.tree, <stem>.names and <stem>.labels; returns their paths."""
-    spaced = next((node for node in tree.ids if len(node.split()) != 1), None)
+    spaced = next((node for node in tree.ids if node.split() != [node]), None)
     if spaced is not None:
         raise TreeError(
             f"the id {spaced!r} holds white space, which a .tree file cannot; give the tree other ids"

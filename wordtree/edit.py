@@ -154,15 +154,17 @@ def rename(
 
     A node that was shown by its id is shown by the new one, unless `names` says otherwise. Other ids make
     another fingerprint: models made for the old tree have to be carried over, with the map that this gives.
+
+    Raises:
+        TreeError: an unknown node, one that is given two texts, or texts that are no names or ids.
     """
     new = {name: list(getattr(tree, name)) for name in ("ids", "names")}
-    for node, text in (ids or {}).items():
-        k = tree.index(node)
+    for k, text in _by_index(tree, ids).items():
         new["ids"][k] = text
         if tree.names[k] == tree.ids[k]:
             new["names"][k] = text
-    for node, text in (names or {}).items():
-        new["names"][tree.index(node)] = text
+    for k, text in _by_index(tree, names).items():
+        new["names"][k] = text
     hypernyms = tree.hypernyms
     if ids and hypernyms:
         called = dict(zip(tree.ids, new["ids"], strict=True))
@@ -170,6 +172,16 @@ def rename(
     columns = {name: getattr(tree, name) for name in COLUMNS} | {"hypernyms": hypernyms}
     renamed = WordTree(new["ids"], tree.parents, new["names"], **columns, about=tree.about)
     return Edited(renamed, np.arange(len(tree), dtype=np.int64))
+
+
+def _by_index(tree: WordTree, texts: Mapping[Node, str] | None) -> dict[int, str]:
+    """A text for each of some nodes, which may be named in several ways."""
+    found: dict[int, str] = {}
+    for node, text in (texts or {}).items():
+        k = tree.index(node)
+        if found.setdefault(k, text) != text:
+            raise TreeError(f"{tree.ids[k]!r} is to be both {found[k]!r} and {text!r}; leave one out")
+    return found
 
 
 def merge(tree: WordTree, other: WordTree, *, conflicts: str = "refuse") -> Merged:

@@ -7,6 +7,7 @@ kept. Not here: WordNet (growth.py) and the text forms that end in `from_parents
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # A graph in which every node has two parents doubles its paths at each level. So many steps are about 200 MB.
 MOST_STEPS = 20_000_000
+
+# What XML 1.0 cannot hold, in no spelling.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def from_parents(
@@ -136,16 +140,20 @@ def read_graphml(path: str | Path) -> WordTree:
 
 
 def write_graphml(tree: WordTree, path: str | Path) -> None:
-    """Write ids, names and glosses as GraphML."""
+    """Write ids, names and glosses as GraphML. TreeError on a character that XML cannot hold."""
     import networkx
 
+    for what, texts in (("name", tree.names), ("gloss", tree.glosses or ())):
+        for node, text in zip(tree.ids, texts, strict=False):
+            if found := _NO_XML.search(text):
+                raise TreeError(
+                    f"{path}: the {what} of {node!r} holds {found[0]!r}, which XML cannot; "
+                    "change it, or take another form"
+                )
     graph = tree.to_networkx()
     for i, node in enumerate(tree.ids):
         if tree.glosses:
             graph.nodes[node]["gloss"] = tree.glosses[i]
     stream = io.BytesIO()
-    try:
-        networkx.write_graphml_xml(graph, stream)
-    except ValueError as error:
-        raise TreeError(f"{path}: cannot be written as XML ({error})") from error
+    networkx.write_graphml_xml(graph, stream)
     write_whole(path, stream.getvalue())

@@ -21,15 +21,15 @@ Place = Callable[[str], str]  # where the node of an id stands in a file: "mine.
 
 
 def check_ids(ids: tuple[str, ...], where: Where) -> dict[str, int]:
-    """Index of each id. TreeError on none at all, an empty or unprintable one, or one given twice."""
+    """Index of each id. TreeError on none at all, an empty, blank or unprintable one, or one given twice."""
     if not ids:
         raise TreeError("a tree needs at least one node")
     index = dict(zip(ids, range(len(ids)), strict=True)) if _are_texts(ids) else {}
-    if len(index) == len(ids) and "" not in index and "".join(ids).isprintable():
+    if len(index) == len(ids) and all(map(str.strip, ids)) and "".join(ids).isprintable():
         return index  # a million at once; what is wrong is then looked for one by one
     index = {}
     for i, node in enumerate(ids):
-        if not isinstance(node, str) or not node or not node.isprintable():
+        if not isinstance(node, str) or not node.strip() or not node.isprintable():
             raise TreeError(f"{where(i)}: an id is a non-empty printable text, not {node!r}")
         if node in index:
             raise TreeError(f"{where(i)}: the id {node!r} was already given at {where(index[node])}")

@@ -34,7 +34,7 @@ class WordTree:
     """A forest of nodes whose siblings lie side by side; a node's index is its class index.
 
     Args:
-        ids: one per node, unique, not empty (WordNet ids such as "n02084071", or anything else).
+        ids: one per node, unique, not blank (WordNet ids such as "n02084071", or anything else).
         parents: index of each node's parent, -1 for a root. A parent comes before its children
             (parents[i] < i) and the children of one node are contiguous, as are the roots.
         names: what to show to people; need not be unique. Default: the ids.

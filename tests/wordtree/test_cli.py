@@ -293,13 +293,26 @@ def test_export(tmp_path, small):
         ("t.json.gz", "keys", ".json"),
         ("t.tree", "graphml", ".graphml"),
         ("t.tsv", "html", ".html"),
+        ("t.txt", "edges", ".csv or .tsv"),
+        ("t", "ranks", ".csv or .tsv"),
+        ("t.xml", "graphml", ".graphml"),
+        ("t.txt", "children", ".json"),
+        ("t.js", "openimages", ".json"),
     ],
 )
-def test_no_form_is_written_under_a_name_that_is_read_as_another(tmp_path, small, name, form, fitting):
+def test_no_form_is_written_under_a_name_that_is_read_as_another_or_as_none(
+    tmp_path, small, name, form, fitting
+):
     out = tmp_path / "out" / name
     done = CliRunner().invoke(cli, ["export", str(out), "--form", form, "--tree", small])
     assert (done.exit_code, out.exists()) == (2, False)
     assert f"{name} is no name for the form {form}; name it {fitting}\n" in done.output
+
+
+def test_the_own_form_is_known_under_any_name(tmp_path, small):
+    out = tmp_path / "t.txt"
+    assert CliRunner().invoke(cli, ["export", str(out), "--form", "own", "--tree", small]).exit_code == 0
+    assert WordTree.load(out) == WordTree.load(small)
 
 
 def test_build_with_labels_that_wordnet_does_not_know(tmp_path, needs_wordnet):

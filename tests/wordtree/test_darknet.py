@@ -97,8 +97,9 @@ def test_files_that_cannot_be_opened(tmp_path):
 
 
 def test_ids_with_blanks_have_no_tree_file(tmp_path):
-    with pytest.raises(TreeError, match="white space"):
-        WordTree.flat(["cat", "hot dog"]).to_darknet(tmp_path)
+    for node in ("hot dog", " dog", "dog "):
+        with pytest.raises(TreeError, match="white space"):
+            WordTree.flat(["cat", node]).to_darknet(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

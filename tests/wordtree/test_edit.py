@@ -139,6 +139,8 @@ def test_merge_adds_sources_up():
         (lambda t: wordtree.graft(t, "q", "new"), "no node is called 'q'"),
         (lambda t: wordtree.graft(t, 0, ""), "non-empty"),
         (lambda t: wordtree.rename(t, ids={"a": "b"}), "already given"),
+        (lambda t: wordtree.rename(t, ids={"a": "x", 0: "y"}), "'a' is to be both 'x' and 'y'"),
+        (lambda t: wordtree.rename(t, {"a": "x", 0: "y"}), "'a' is to be both 'x' and 'y'"),
         (lambda t: wordtree.prune(t, "ab"), "not the one text 'ab'"),
         (lambda t: wordtree.merge(t, t, conflicts="maybe"), "maybe"),
     ],

@@ -12,7 +12,7 @@ from tests.wordtree.forests import trees
 from wordtree import TreeError, WordTree
 from wordtree.cli import cli
 from wordtree.folders import read_folders, write_folders
-from wordtree.graphs import from_networkx, from_parents
+from wordtree.graphs import from_networkx, from_parents, write_graphml
 from wordtree.layout import preorder
 from wordtree.nested import from_nested, read_nested, to_nested
 from wordtree.tables import read_edges, read_ranks, read_table, write_edges, write_ranks
@@ -295,6 +295,21 @@ def test_a_label_is_a_name_where_no_node_has_one(tmp_path):
     assert WordTree.load(tmp_path / "t.graphml").names == ("Felidae", "Felis", "3")
     graph.nodes[3]["name"] = "Panthera"
     assert from_networkx(graph).names == ("1", "2", "Panthera")
+
+
+@pytest.mark.parametrize("sign", ["\x0b", "\x01", "\x1f", "\ufffe", "\uffff", "\0"])
+def test_what_xml_cannot_hold_is_not_written(tmp_path, sign):
+    path = tmp_path / "t.graphml"
+    for what, tree in (
+        ("name", WordTree(["a", "b"], [-1, 0], ["A", f"x{sign}"])),
+        ("gloss", WordTree(["a", "b"], [-1, 0], ["A", "B"], ["", f"x{sign}"])),
+    ):
+        with pytest.raises(TreeError, match=rf"t\.graphml: the {what} of 'b' holds .*which XML cannot"):
+            write_graphml(tree, path)
+        assert not path.exists()
+    tree = WordTree(["a", "b"], [-1, 0], ["\t<&>\"' \x7f", "\ud7ff \ue000 \ufffd \U0001f600 \U0010ffff"])
+    write_graphml(tree, path)
+    assert WordTree.load(path) == tree
 
 
 def test_graphml_that_is_none(tmp_path):

@@ -156,6 +156,7 @@ def test_a_tree_cannot_be_changed():
         ([], [], "at least one node"),
         (["a", "a"], [-1, 0], "'a' was already given at node 0"),
         (["a", ""], [-1, 0], "node 1: an id is a non-empty"),
+        (["a", "  "], [-1, 0], "node 1: an id is a non-empty"),
         (["a", None], [-1, 0], "node 1: an id is a non-empty"),
         (["a", "b\n"], [-1, 0], "node 1: an id is a non-empty"),
         (["a", "b"], [-1], "2 ids but 1 parents"),

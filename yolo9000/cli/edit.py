@@ -171,7 +171,8 @@ def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
         node, equals, text = said.rpartition("=")
         if not equals:
             raise click.UsageError(f"{option} {said}: wanted NODE={'NAME' if option == '--rename' else 'ID'}")
-        pairs[node] = text
+        if pairs.setdefault(node, text) != text:
+            raise click.UsageError(f"{option}: {node} is to be both {pairs[node]} and {text}; leave one out")
     return pairs
 
 
