@@ -13,9 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wordtree.files import written_whole
 from yolo9000.errors import ImageError
+from yolo9000.images import read_image
 
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
+    from yolo9000.keywords import Picture
 
 Box = tuple[float, float, float, float]
 
@@ -44,20 +46,15 @@ _LONGEST = {"JPEG": LONGEST_JPEG, "WEBP": 16_383, "GIF": 65_535, "TGA": 65_535}
 _JPEG_QUALITY = 92
 
 
-def draw(picture: "np.ndarray | Image.Image", detections: "Detections", scores: bool = True) -> Image.Image:
+def draw(picture: "Picture", detections: "Detections", scores: bool = True) -> Image.Image:
     """A copy of the picture with each object's box and a label "name score" on it, the best on top; without
     `scores` the name alone.
 
-    picture: uint8 (H, W, 3) or a PIL image, of the size the detections speak of. Nodes with the same parent
-    share a hue family, the same node has the same colour on every picture. Raises ImageError if the sizes
-    differ.
+    picture: whatever a detector takes (images.read_image), of the size the detections speak of,
+    turned upright as there. Nodes with the same parent share a hue family, the same node has the same colour
+    on every picture. Raises ImageError if it cannot be read or the sizes differ.
     """
-    canvas = picture.convert("RGB") if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    canvas = canvas.copy() if canvas is picture else canvas
-    if canvas.size != detections.image_size:
-        raise ImageError(
-            f"the picture is {canvas.size}, the detections are of one of {detections.image_size} pixels"
-        )
+    canvas = _as_detected(picture, detections)
     shorter = min(canvas.size)
     size = int(min(max(shorter * _TEXT_SHARE, _TEXT_LEAST), _TEXT_MOST))
     line = max(1, size // 6)
@@ -74,16 +71,12 @@ def draw(picture: "np.ndarray | Image.Image", detections: "Detections", scores: 
     return canvas
 
 
-def crops(picture: np.ndarray, detections: "Detections", margin: float = 0.0) -> list[Image.Image]:
-    """The parts of a picture, uint8 (H, W, 3), inside each box; see Detections.crop. Raises ImageError,
-    ValueError."""
+def crops(picture: "Picture", detections: "Detections", margin: float = 0.0) -> list[Image.Image]:
+    """The parts of a picture inside each box; picture: as of `draw`, margin: see Detections.crop. Raises
+    ImageError, ValueError."""
     if not (np.isfinite(margin) and margin > -0.5):
         raise ValueError(f"the margin is a share of the box's sides, more than -0.5, not {margin}")
-    whole = Image.fromarray(picture)
-    if whole.size != detections.image_size:
-        raise ImageError(
-            f"the picture is {whole.size}, the detections are of one of {detections.image_size} pixels"
-        )
+    whole = _as_detected(picture, detections)
     parts = []
     for left, top, right, bottom in detections.boxes_xyxy.astype(float).tolist():
         across, down = margin * (right - left), margin * (bottom - top)
@@ -91,6 +84,17 @@ def crops(picture: np.ndarray, detections: "Detections", margin: float = 0.0) ->
         rows = _pixels(top - down, bottom + down, whole.height)
         parts.append(whole.crop((columns[0], rows[0], columns[1], rows[1])))
     return parts
+
+
+def _as_detected(picture: "Picture", detections: "Detections") -> Image.Image:
+    """A picture as the detector saw it, RGB, shared with nobody. Raises ImageError if it cannot be read or is
+    of another size than the detections'."""
+    canvas = Image.fromarray(read_image(picture))
+    if canvas.size != detections.image_size:
+        raise ImageError(
+            f"the picture is {canvas.size}, the detections are of one of {detections.image_size} pixels"
+        )
+    return canvas
 
 
 def _pixels(start: float, end: float, size: int) -> tuple[int, int]:

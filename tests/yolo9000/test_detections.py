@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,7 +15,7 @@ from tests.yolo9000.small import small_detector
 from yolo9000 import Detector
 from yolo9000 import draw as draw_module
 from yolo9000.detections import Detection, Detections
-from yolo9000.draw import colour_of, draw, legible, save_picture
+from yolo9000.draw import colour_of, crops, draw, legible, save_picture
 from yolo9000.errors import ImageError
 
 
@@ -197,6 +198,46 @@ def test_what_no_such_picture_holds(suffix, most, tmp_path):
     with pytest.raises(ImageError, match=rf"x\.{suffix}: 1 x {most + 1} pixels, and no .*; write a \.png"):
         save_picture(Image.new("RGB", (1, most + 1)), path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_is_drawn_on_is_what_was_detected_on(orientation, tmp_path):
+    pixels = np.random.default_rng(orientation).integers(0, 256, (48, 96, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    path = tmp_path / "a.png"
+    detector = Detector(small_detector("stored"), precision="float32")
+    with Image.open(path) as opened:
+        for picture in (path, str(path), path.read_bytes(), opened):
+            found = detector(picture, threshold=0.3)
+            assert len(found) > 0
+            assert draw(picture, found) == found.draw()
+            assert crops(picture, found) == found.crop()
+
+
+def test_drawing_on_every_kind_of_array():
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (48, 96, 4), np.uint8)
+    detector = Detector(small_detector("stored"), precision="float32")
+    tensor = torch.from_numpy(colours[:, :, :3].copy()).permute(2, 0, 1)
+    for picture in (
+        colours,
+        colours[:, :, :3],
+        colours[:, :, 0],
+        colours[:, :, :1],
+        colours / np.float32(255),
+        tensor,
+        tensor / 255,
+        Image.fromarray(colours),
+    ):
+        before = np.asarray(picture).copy()
+        found = detector(picture, threshold=0.3)
+        assert len(found) > 0
+        assert draw(picture, found) == found.draw() and crops(picture, found) == found.crop()
+        assert (np.asarray(picture) == before).all()
+    with pytest.raises(ImageError, match="no such file"):
+        draw("nowhere.jpg", found)
 
 
 def test_sizes_must_agree():
