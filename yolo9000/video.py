@@ -108,7 +108,8 @@ class Camera:
     source: an index of OpenCV's (0: the first camera), the address of a stream (rtsp://...), or anything
     with cv2.VideoCapture's read, get and release. Attributes: rate (frames a second), size ((width, height)),
     dropped (frames nobody saw). A thread reads until `close`, or until the source ends; then iteration ends.
-    Raises ImageError for a camera that is not there or gives nothing.
+    Raises ImageError for a camera that is not there or gives nothing; iterating does, after the newest frame,
+    where the source raised something while it was read.
     """
 
     def __init__(self, source: int | str | Capture) -> None:
@@ -128,6 +129,8 @@ class Camera:
         self.dropped = 0
         self._newest: Any = first
         self._ended = self._closed = False
+        self._name = _called(source)
+        self._failure: Exception | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
         self._thread.start()
@@ -137,9 +140,12 @@ class Camera:
             with self._changed:
                 self._changed.wait_for(lambda: self._newest is not None or self._ended)
                 if self._newest is None:
-                    return
+                    break
                 frame, self._newest = self._newest, None
             yield _to_rgb(frame)
+        error = self._failure
+        if error is not None and not self._closed:
+            raise ImageError(f"{self._name} failed ({str(error) or type(error).__name__})") from error
 
     def close(self) -> None:
         """Let the camera go; iteration ends."""
@@ -151,19 +157,21 @@ class Camera:
         self._capture.release()
 
     def _read(self) -> None:
-        while not self._closed:
-            good, frame = self._capture.read()
-            with self._changed:
-                if self._closed:
-                    return
-                if not good:
-                    self._ended = True
-                else:
-                    self.dropped += self._newest is not None
-                    self._newest = frame
+        good = True
+        try:
+            while good and not self._closed:
+                good, frame = self._capture.read()
+                with self._changed:
+                    if good and not self._closed:
+                        self.dropped += self._newest is not None
+                        self._newest = frame
+                        self._changed.notify_all()
+        except Exception as error:  # a driver's own, whatever that is
+            self._failure = error
+        finally:
+            with self._changed:  # else who waits for a frame waits for ever
+                self._ended = True
                 self._changed.notify_all()
-            if not good:
-                return
 
 
 class Recorder:

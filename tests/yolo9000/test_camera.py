@@ -1,0 +1,67 @@
+"""Cameras whose driver raises; those that behave are in test_video.py."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from yolo9000.errors import ImageError
+from yolo9000.video import Camera
+
+pytest.importorskip("cv2", reason="cameras need OpenCV (the extra `video`)")
+
+
+class Failing:
+    """A camera that gives a frame at once, the others when it is let, and then raises."""
+
+    def __init__(self, error: Exception, frames: int) -> None:
+        self.error, self.frames, self.reads, self.go_on = error, frames, 0, threading.Event()
+
+    def read(self):
+        self.reads += 1
+        if self.reads == 1:
+            return True, np.zeros((4, 6, 3), np.uint8)
+        assert self.go_on.wait(10)
+        if self.reads <= self.frames:
+            return True, np.full((4, 6, 3), 9, np.uint8)
+        raise self.error
+
+    def get(self, which: int) -> float:
+        return 0.0
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("error", "told"), [(OSError("bus reset"), "bus reset"), (KeyError(), "KeyError")])
+def test_a_driver_that_raises_ends_the_loop_after_what_it_gave(error, told):
+    source = Failing(error, frames=2)
+    camera = Camera(source)
+    frames, found = iter(camera), []
+    next(frames)
+
+    def go_on() -> None:
+        try:
+            found.extend(int(one.max()) for one in frames)
+        except ImageError as raised:
+            found.append(str(raised))
+
+    source.go_on.set()
+    camera._thread.join(10)  # it raises before anybody asks for the second frame
+    waiting = threading.Thread(target=go_on, daemon=True)
+    waiting.start()
+    waiting.join(10)
+    assert found == [9, f"the camera failed ({told})"]
+    camera.close()
+    assert list(camera) == []
+
+
+def test_who_waits_for_a_driver_that_raises_is_woken():
+    source = Failing(OSError("bus reset"), frames=1)
+    camera = Camera(source)
+    frames = iter(camera)
+    next(frames)
+    threading.Timer(0.1, source.go_on.set).start()
+    with pytest.raises(ImageError, match="bus reset"):
+        next(frames)
+    camera.close()
