@@ -66,6 +66,10 @@ _quiet = _Quiet()
 # PIL reads an image when it is first looked at, and two threads may look at one.
 _loading = threading.Lock()
 
+# So far floating point pictures may leave 0..1, and are cut to it: the weights by which interpolation mixes
+# pixels add up to 1 to rounding only.
+_SLACK = 1e-3
+
 # What white may be in samples whose type does not tell.
 _WHITES = (1.0, 255.0, 65535.0)
 
@@ -285,16 +289,16 @@ def _from_wide(samples: np.ndarray, name: str) -> np.ndarray:
     if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:  # of either byte order
         white = 65535.0
     else:
-        top = float(samples.max())
+        top, slack = float(samples.max()), _SLACK if samples.dtype.kind == "f" else 0.0
         if not np.isfinite(samples).all():
             raise ImageError(f"{name}: holds infinite or undefined samples")
-        whites = [white for white in _WHITES if top <= white and (white > 1 or samples.dtype.kind == "f")]
-        if not whites or float(samples.min()) < 0:
+        whites = [white for white in _WHITES if top <= white + slack and (white > 1 or slack)]
+        if not whites or float(samples.min()) < -slack:
             raise ImageError(
                 f"{name}: samples from {samples.min()} to {samples.max()} are no brightness known here"
             )
         white = whites[0]
-    grey = np.round(samples * (255.0 / white)).astype(np.uint8)
+    grey = np.round(np.clip(samples * (255.0 / white), 0, 255)).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
@@ -316,9 +320,10 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> np.ndarray:
         raise ImageError(f"an array picture is (H, W, 3), not {array.shape}{hint}")
     _check_size(array.shape[1], array.shape[0], name, max_pixels)
     if array.dtype.kind == "f":
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        # NaN anywhere is both the least and the greatest, and then neither holds.
+        if not (array.min() >= -_SLACK and array.max() <= 1 + _SLACK):
             raise ImageError(f"{name}: floating point pictures hold values from 0 to 1 (0 to 255 as uint8)")
-        array = np.round(array.astype(np.float32) * 255).astype(np.uint8)
+        array = np.round(np.clip(array, 0, 1).astype(np.float32) * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ImageError(f"{name}: uint8, or floating point from 0 to 1, is wanted, not {array.dtype}")
     if array.ndim == 2:

@@ -150,6 +150,25 @@ def test_arrays_and_tensors_agree():
         assert np.array_equal(read_image(form), np.repeat(grey[:, :, None], 3, axis=2))
 
 
+def test_what_interpolation_rounds_past_white_is_white():
+    exact = RED_LEFT / np.float32(255)
+    for off in (2e-7, 9e-4):
+        past = np.where(exact == 1, np.float32(1 + off), exact - np.float32(off) * (exact == 0))
+        assert past.max() > 1 and past.min() < 0
+        assert np.array_equal(read_image(past), RED_LEFT)
+        assert np.array_equal(read_image(torch.from_numpy(past).permute(2, 0, 1)), RED_LEFT)
+        grey = Image.fromarray(past[:, :, 0])
+        assert np.array_equal(read_image(encode(grey, "TIFF"))[:, :, 1], RED_LEFT[:, :, 0])
+    white = torch.ones(1, 3, 37, 41)  # as people scale pictures themselves
+    scaled = torch.nn.functional.interpolate(white, (64, 90), mode="bicubic", align_corners=True)[0]
+    assert (read_image(scaled) == 255).all()
+    for value in (-2e-3, 1.002, float("nan"), float("inf"), -float("inf")):
+        wrong = exact.copy()
+        wrong[1, 2, 0] = value
+        with pytest.raises(ImageError, match="from 0 to 1"):
+            read_image(wrong)
+
+
 def test_the_result_is_a_copy():
     original = RED_LEFT.copy()
     read_image(original)[:] = 7
