@@ -22,6 +22,21 @@ def test_classify(tree, run, tmp_path):
     assert status == 1 and len(record["best"]) == 2 and len(json.loads(out)["skipped"]) == 1
 
 
+def test_pictures_with_boxes_that_detect_wrote_are_left_out(run, tmp_path, monkeypatch):
+    save_model(small_classifier(), tmp_path / "c.safetensors")
+    save_model(small_detector("stored"), tmp_path / "d.safetensors")
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.png", "y.png"):
+        picture().save(name)
+    words = ("--model", "c.safetensors", "--json")
+    before = run("classify", ".", *words)
+    assert run("detect", ".", "--model", "d.safetensors", "--out", "found")[0] == 0
+    status, out, err = run("classify", ".", *words)
+    assert (status, out) == before[:2] and err == "left out 2 with boxes that an earlier run wrote\n"
+    status, out, err = run("classify", "found", *words)  # said by name, so meant
+    assert len(json.loads(out)["pictures"]) == 2 and err == ""
+
+
 def test_classify_by_every_rule(run, tmp_path):
     save_model(small_classifier(True), tmp_path / "c.safetensors")
     picture().save(tmp_path / "x.png")

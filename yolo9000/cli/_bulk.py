@@ -82,8 +82,7 @@ def detect(
         skipped = _pictures.Skipped()
         for complaint in pictures.complaints:
             skipped(complaint)
-        if pictures.results:
-            click.echo(f"left out {pictures.results} with boxes that an earlier run wrote", err=True)
+        _pictures.tell_results(pictures.results)
         try:
             detector = DetectPictures(**_absolute(words), threads=None)
         except ValueError as error:

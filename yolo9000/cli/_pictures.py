@@ -218,22 +218,30 @@ class Skipped:
         with tqdm.external_write_mode():
             click.echo(f"skipped: {printable(reason)}", err=True)
 
-    def files(self, pictures: Sequence[Path], go_on: bool) -> list[Path]:
+    def files(self, pictures: Sequence[Path], go_on: bool, out: Path | None = None) -> list[Path]:
         """The files that the arguments name, complaints reported; without any the command ends, unless it is
-        to go on."""
-        from yolo9000.folders import find_images
+        to go on. Those that `detect --out` wrote are left out (out: where it is about to) and counted."""
+        from yolo9000.folders import find_images, without_results
 
-        files, complaints = find_images(pictures)
+        found, complaints = find_images(pictures)
         for complaint in complaints:
             self(complaint)
-        if not files and not go_on:
+        if not found and not go_on:
             self.finish()
+        files, results = without_results(found, pictures, out)
+        tell_results(results)
         return files
 
     def finish(self) -> None:
         """Ends the command with status 1 if anything was skipped."""
         if self.reasons:
             raise click.exceptions.Exit(1)
+
+
+def tell_results(count: int) -> None:
+    """That so many pictures are left out (folders.without_results), on stderr."""
+    if count:
+        click.echo(f"left out {count} with boxes that an earlier run wrote", err=True)
 
 
 def each_result(

@@ -12,7 +12,7 @@ from yolo9000.cli import _bulk, _pictures
 from yolo9000.cli._answers import Answers, json_file, table
 from yolo9000.cli._targets import FILMS, Single, Targets, make_folder, single
 from yolo9000.errors import ImageError
-from yolo9000.folders import JSON_NAME, note_result, without_results
+from yolo9000.folders import JSON_NAME, note_result
 from yolo9000.signals import sigterm_as_ctrl_c
 
 if TYPE_CHECKING:
@@ -143,9 +143,7 @@ def command(
         pictures += () if source is None else (Path(source),)
         if not pictures:
             raise click.UsageError("Missing argument 'PICTURES...': which pictures, film or camera?")
-        files, results = without_results(skipped.files(pictures, go_on=as_json), pictures, out)
-        if results:
-            click.echo(f"left out {results} with boxes that an earlier run wrote", err=True)
+        files = skipped.files(pictures, as_json, out)
     target = out if film is not None and out is not None and out.suffix.lower() in FILMS else None
     one = out is not None and target is None and single(out, film is not None, len(files))
     folder = None if one or target is not None else out
