@@ -177,6 +177,16 @@ def test_json_is_what_python_gives(run, model, tmp_path):
     assert json.loads(out)["pictures"] == [json.loads(expected.to_json())]
 
 
+def test_a_square_in_the_words_of_others(run, model, tmp_path):
+    picture(3).save(tmp_path / "x.png")
+    answers = {
+        run("detect", tmp_path / "x.png", "--model", model, "--json", *words)
+        for words in (("--size", "96"), ("--imgsz", "96"), ("--imgsz", "96x96"))
+    }
+    assert len(answers) == 1 and next(iter(answers))[0] == 0
+    assert run("detect", tmp_path / "x.png", "--model", model, "--json")[1] != next(iter(answers))[1]
+
+
 def test_the_table(run, model, tmp_path):
     picture(3).save(tmp_path / "x.png")
     status, out, _ = run("detect", tmp_path / "x.png", "--model", model, "--precision", "float32")
@@ -198,6 +208,9 @@ def test_the_table(run, model, tmp_path):
         (["--size", "60"], 2, "multiple of 8"),
         (["--size", "big"], 2, "no size"),
         (["--size", "1x2x3"], 2, "no size"),
+        (["--imgsz", "64x96"], 2, "--size WIDTHxHEIGHT"),
+        (["--imgsz", "big"], 2, "no size; 416 is"),
+        (["--imgsz", "96", "--size", "96"], 2, "either --size or --imgsz"),
         (["--mapped"], 2, "no map"),
         (["--weights", "x.weights"], 2, "go together"),
         (["--cfg", "x.cfg", "--weights", "x.weights"], 2, "either --model"),

@@ -155,9 +155,13 @@ def meant(model: str | None) -> str:
 
 
 class Size(click.ParamType):
-    """416 or 608x416."""
+    """416 or 608x416, width first; with `square` both sides are one, for a word by which others mean height
+    first."""
 
     name = "size"
+
+    def __init__(self, square: bool = False) -> None:
+        self.square = square
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -168,7 +172,9 @@ class Size(click.ParamType):
         except ValueError:
             numbers = []
         if len(numbers) not in (1, 2):
-            self.fail(f"{value!r} is no size; 416 or 608x416 is", param, ctx)
+            self.fail(f"{value!r} is no size; {416 if self.square else '416 or 608x416'} is", param, ctx)
+        if self.square and numbers[0] != numbers[-1]:
+            self.fail(f"{value!r}: which is the width? --size WIDTHxHEIGHT says it", param, ctx)
         return numbers[0], numbers[-1]
 
 

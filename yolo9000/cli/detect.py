@@ -76,10 +76,10 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
 )
 @click.option(
     "--size",
-    "--imgsz",
     type=_pictures.Size(),
-    help="Input of the network, 416 or 608x416.  [default: the model's]",
+    help="Input of the network, 416 or WIDTHxHEIGHT: 608x416.  [default: the model's]",
 )
+@click.option("--imgsz", type=_pictures.Size(square=True), help="The same, of a square.")
 @_pictures.rect_option
 @click.option(
     "--precision",
@@ -102,6 +102,7 @@ def command(
     as_lines: bool,
     frames: int | None,
     size: tuple[int, int] | None,
+    imgsz: tuple[int, int] | None,
     rect: bool,
     precision: str | None,
     device: str,
@@ -127,6 +128,9 @@ def command(
     _pictures.check_model_options(model, cfg, weights, data_root)
     if as_json and as_lines:
         raise click.UsageError("either --json or --json-lines")
+    if size is not None and imgsz is not None:
+        raise click.UsageError("either --size or --imgsz")
+    size = size or imgsz
     if any(said is not None for said in (engine, input_, output, workers, part_size)):
         words = {"model": model, "cfg": cfg, "weights": weights, "data_root": data_root, "names": names}
         words |= {"size": size, "rect": rect, "precision": precision, "device": device, **options}
