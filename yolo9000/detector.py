@@ -278,7 +278,7 @@ class Detector(Pretrained):
     def fit(self, picture: "Picture", size: tuple[int, int] | None = None) -> Fitted:
         """A picture read, a large JPEG at reduced size, and letterboxed. size: as `letterboxed`. Any thread.
         Raises ImageError."""
-        size = size or self.size
+        size = self._size(size)
         if self.resize == "darknet":  # of whole pictures, as Darknet has it
             array, image_size = read_image(picture), None
         else:
@@ -298,7 +298,7 @@ class Detector(Pretrained):
         Raises ImageError."""
         how = {"rect": self.stride if self.rect else None, "dtype": self._dtype, "resize": self.resize}
         darknet = self.resize == "darknet"
-        return letterbox(pixels, size or self.size, darknet=darknet, image_size=image_size, **how)
+        return letterbox(pixels, self._size(size), darknet=darknet, image_size=image_size, **how)
 
     def answers(self, fitted: Sequence[Fitted], options: Options) -> list[Detections]:
         """Objects on pictures from `fit`, run together. Any thread; options: from `options`."""
@@ -382,7 +382,7 @@ class Detector(Pretrained):
         return True
 
     def _size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
-        return self.size if size is None else self.checked_size(size)
+        return self.checked_size(self.size if size is None else size)
 
     def checked_size(self, size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
         """(width, height) of an input that this network can run. Raises ValueError."""

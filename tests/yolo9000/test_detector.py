@@ -246,6 +246,18 @@ def test_other_sizes(detectors):
             detector(picture(0), size=bad)
 
 
+def test_a_size_that_was_set_is_checked_as_one_that_is_given():
+    detector, photo = Detector(small_detector("rows"), precision="float32"), picture(0)
+    wanted = detector(photo, size=96).to_dict()
+    detector.size = 96
+    assert detector(photo).to_dict() == wanted == detector.find(photo, detector.options()).to_dict()
+    assert [one.to_dict() for one in detector.stream([photo])] == [wanted]
+    detector.size = 60
+    for call in (detector, detector.stream, lambda photo: detector.find(photo, detector.options())):
+        with pytest.raises(ValueError, match=r"multiple of 8 .* not 60"):
+            call(photo)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
