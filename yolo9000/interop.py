@@ -58,7 +58,8 @@ def from_supervision(
     tree: "WordTree | None" = None,
     source: str | None = None,
 ) -> Detections:
-    """Detections of supervision's container, best score first.
+    """Detections of supervision's container, best score first, equal ones as they were; tracker_id is not
+    kept.
 
     image_size: (width, height) of the picture. What `to_supervision` wrote comes back as it was. Of other
     containers, class_id is the class and class_name its name; with a `tree` they are nodes of it: by name or

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,22 @@ def test_what_supervision_does_with_it_survives():
     assert len(sv.Detections.merge([found_in([]).to_supervision(), theirs])) == 5
     drawn = sv.BoxAnnotator().annotate(np.zeros((80, 100, 3), np.uint8), theirs)
     assert drawn.any()
+
+
+def test_tracks_are_found_by_the_order_of_confidences():
+    """As docs/coming_from.md says; with what looks like supervision's container, installed or not."""
+    boxes = SimpleNamespace(
+        xyxy=np.array([[k, 0, k + 9, 9] for k in range(5)], np.float32),
+        confidence=np.array([0.2, 0.9, 0.2, 0.5, 0.9], np.float32),
+        class_id=np.array([3, 8, 3, 3, 8]),
+        tracker_id=np.array([10, 11, 12, 13, 14]),
+        data={},
+    )
+    found = Detections.from_supervision(boxes, (100, 80), tree=TREE)
+    order = np.argsort(-boxes.confidence, kind="stable")
+    assert boxes.tracker_id[order].tolist() == [11, 14, 13, 10, 12]
+    assert np.array_equal(found.boxes_xyxy, boxes.xyxy[order])
+    assert found.nodes.tolist() == boxes.class_id[order].tolist()
 
 
 def test_supervision_of_others():
