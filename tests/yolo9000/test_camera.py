@@ -5,8 +5,12 @@ import threading
 import numpy as np
 import pytest
 
+from tests.yolo9000.small import small_detector
+from yolo9000.cli import _films
+from yolo9000.cli._answers import Answers
+from yolo9000.detector import Detector
 from yolo9000.errors import ImageError
-from yolo9000.video import Camera
+from yolo9000.video import Camera, Film
 
 pytest.importorskip("cv2", reason="cameras need OpenCV (the extra `video`)")
 
@@ -20,10 +24,10 @@ class Failing:
     def read(self):
         self.reads += 1
         if self.reads == 1:
-            return True, np.zeros((4, 6, 3), np.uint8)
+            return True, np.zeros((48, 64, 3), np.uint8)
         assert self.go_on.wait(10)
         if self.reads <= self.frames:
-            return True, np.full((4, 6, 3), 9, np.uint8)
+            return True, np.full((48, 64, 3), 9, np.uint8)
         raise self.error
 
     def get(self, which: int) -> float:
@@ -54,6 +58,21 @@ def test_a_driver_that_raises_ends_the_loop_after_what_it_gave(error, told):
     assert found == [9, f"the camera failed ({told})"]
     camera.close()
     assert list(camera) == []
+
+
+def test_the_film_of_a_camera_that_fails_is_kept(tmp_path):
+    source = Failing(OSError("bus reset"), frames=1)
+    detector, told = Detector(small_detector("shared"), precision="float32"), []
+
+    class Told(Answers):
+        def add(self, record, text):
+            told.append(record)
+            source.go_on.set()
+
+    with pytest.raises(ImageError, match="bus reset"):
+        _films.detect(detector, detector.options(), source, Told("lines"), tmp_path / "a.mp4", None)
+    assert len(told) == 1 and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert len(list(Film(tmp_path / "a.mp4"))) >= 1
 
 
 def test_who_waits_for_a_driver_that_raises_is_woken():

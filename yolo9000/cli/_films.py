@@ -15,6 +15,7 @@ from tqdm import tqdm
 from yolo9000 import video
 from yolo9000.cli import _pictures
 from yolo9000.cli._answers import Answers, table
+from yolo9000.errors import ImageError
 from yolo9000.pipeline import Behind, outcomes
 
 if TYPE_CHECKING:
@@ -62,11 +63,11 @@ def detect(
                 behind.put(_drawn, outcome.found, seconds, recorder is not None)
                 _take(behind.due(), answers, name, recorder, live)
             _take(behind.due(rest=True), answers, name, recorder, live)
-        except KeyboardInterrupt:
-            if not live:
-                raise
-            if recorder is not None:  # this is how a camera's film ends
+        except (KeyboardInterrupt, ImageError) as ended:
+            if live and recorder is not None:  # this is how a camera's film ends, or by its failing
                 recorder.keep()
+            if not live or isinstance(ended, ImageError):
+                raise
     _report(frames, answers, target, most)
 
 
