@@ -87,11 +87,15 @@ def _categories(path: Path, content: dict, faults: list[Fault]) -> dict[Any, Cat
 def _images(
     path: Path, content: dict, pictures: Lookup | None, faults: list[Fault]
 ) -> dict[Any, tuple[str, dict] | None]:
-    """Name and entry of each image by its id; None for an id that several have."""
+    """Name and entry of each image by its id; None for an id that several have, and for an image whose
+    picture another one has."""
     images: dict[Any, tuple[str, dict] | None] = {}
     names: set[str] = set()
-    for position, entry in enumerate(_list(path, content, "images")):
-        name = _name(entry) if isinstance(entry, dict) else None
+    entries = _list(path, content, "images")
+    called = [_name(entry) if isinstance(entry, dict) else None for entry in entries]
+    if pictures is not None:
+        pictures = pictures.among((name,) for name in called if name is not None)
+    for position, (entry, name) in enumerate(zip(entries, called, strict=True)):
         if pictures is not None and name is not None:
             name = pictures.find(name) or name
         if name is None or not _is_id(entry.get("id")):
@@ -105,9 +109,11 @@ def _images(
                 faults.append(Fault("repeated id", first[0], f"id {entry['id']} is also that of {name}"))
                 images[entry["id"]] = None
         elif name in names:
-            faults.append(
-                Fault("repeated id", name, f"images[{position}]: a picture of that name is there already")
+            detail = (
+                f"images[{position}]: a picture of that name is there already; this one's boxes are left out"
             )
+            faults.append(Fault("repeated id", name, detail))
+            images[entry["id"]] = None
         else:
             names.add(name)
             images[entry["id"]] = (name, entry)

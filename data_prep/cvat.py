@@ -32,6 +32,10 @@ def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     faults: list[Fault] = []
     records: dict[str, Record] = {}
     kinds: set[str] = set()  # of what lies in the pictures
+    names: list[tuple[str]] = []
+
+    def gather(element: Element) -> None:
+        names.append((element.get("name", ""),))
 
     def label(element: Element) -> None:
         name = text_of(element.find("name"))
@@ -52,6 +56,8 @@ def read_cvat(path: Path | str, pictures: Lookup) -> Records:
     def track(_: Element) -> None:
         raise DataError(f"{path}: tracks of a video; export the task again as `CVAT for images`")
 
+    read_xml(path, "annotations", {"image": gather, "track": track}, _LIMIT)
+    pictures = pictures.among(names)
     read_xml(path, "annotations", {"label": label, "image": image, "track": track}, _LIMIT)
     if not records:
         raise DataError(f"{path}: no <image> in it")

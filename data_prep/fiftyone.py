@@ -45,14 +45,14 @@ def read_fiftyone(path: Path | str, pictures: Lookup, field: str | None = None) 
     path = Path(path)
     content = read_json(path)
     if isinstance(content, dict) and isinstance(content.get("samples"), list):
-        entries = _of_samples(path, content["samples"], field)
+        entries = list(_of_samples(path, content["samples"], field))
     elif isinstance(content, dict) and isinstance(content.get("labels"), dict):
         if field is not None:
             raise DataError(f"{path}: a labels.json has no fields to choose {field!r} of")
-        entries = _of_labels(path, content)
+        entries = list(_of_labels(path, content))
     else:
         raise DataError(f"{path}: neither FiftyOne's samples.json (samples) nor its labels.json (labels)")
-    reader = _Reader(pictures)
+    reader = _Reader(pictures.among((called,) for called, _ in entries))
     for called, said in entries:
         reader.add(called, said)
     if not reader.records and not reader.faults:

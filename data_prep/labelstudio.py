@@ -57,7 +57,7 @@ def read_labelstudio(path: Path | str, pictures: Lookup, field: str | None = Non
     tasks = read_json(path)
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise DataError(f"{path}: not Label Studio's export: wanted a list of tasks")
-    reader = _Reader(pictures)
+    reader = _Reader(pictures.among(map(_called, tasks)))
     minimal = [task for task in tasks if "data" not in task]
     lists = {key for task in minimal for key, value in task.items() if isinstance(value, list)}
     said = [_said(task, field or "annotations", lists) for task in tasks]
@@ -204,9 +204,8 @@ class _Reader:
         self.faults: list[Fault] = []
 
     def add(self, task: dict, rows: list | None, only_choices: bool) -> None:
-        addresses = list(_addresses(task))
-        name = self.pictures.find(*(name for address in addresses for name in _names(address)))
-        name = name or next((n for address in addresses for n in _names(address)), "")
+        called = _called(task)
+        name = self.pictures.find(*called) or (called[0] if called else "")
         if not name:
             where = f"task {task.get('id')!r} names no picture"
             self.faults.append(Fault("malformed annotation", "", where))
@@ -262,6 +261,11 @@ class _Reader:
 
     def _malformed(self, name: str, position: int, why: str) -> None:
         self.faults.append(Fault("malformed annotation", name, f"region {position} {why}"))
+
+
+def _called(task: dict) -> list[str]:
+    """Names that a task's picture may have, the likeliest first."""
+    return [name for address in _addresses(task) for name in _names(address)]
 
 
 def _addresses(task: dict) -> Iterator[str]:

@@ -3,12 +3,17 @@
 Also here: small conversions that readers of text share. No picture is opened.
 """
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from data_prep.pictures import SUFFIXES
+
+# How closely a name is a picture's own, the least the closest: which of an entry's names it was, whether
+# folders were dropped or guessed, and whether the ending is the same (0), not said (1) or another (2).
+Closeness = tuple[int, bool, int]
 
 
 class Lookup:
@@ -21,6 +26,7 @@ class Lookup:
         self._full = set()
         self._path = path.absolute() if path is not None else None
         self._elsewhere: dict[str, bool] = {}  # folders in front of a name -> whether that is another place
+        self._closest: dict[str, Closeness] = {}  # picture -> how close the closest of all entries comes
         for name in names:
             self._full.add(name)
             stem, last = stem_of(name), name.rpartition("/")[2]
@@ -28,26 +34,57 @@ class Lookup:
             for part in {last, stem_of(last)}:
                 self._last[part] = None if part in self._last else name
 
+    def among(self, entries: Iterable[Sequence[str]]) -> Self:
+        """The same for annotations that have these entries, each with the names that it calls its picture:
+        a picture is found by those alone that come closest to its name. So b/1.jpg, which is missing, does
+        not take 1.jpg from the entry that means it."""
+        narrower = copy.copy(self)
+        narrower._closest = {}
+        for called in entries:
+            found = self._match(called)
+            if found is not None:
+                name, closeness = found
+                narrower._closest[name] = min(closeness, narrower._closest.get(name, closeness))
+        return narrower
+
     def find(self, *called: str) -> str | None:
         """The picture that goes by the first of these names that any goes by.
 
         A name is tried as it is, without its ending, and without folders in front of it (lists hold paths of
         the machine they were made on), unless these lead to a folder beside that of the pictures: cam0/1.jpg
-        is not 1.jpg of cam1. A name without any folder may also lie in one, if only one does.
+        is not 1.jpg of cam1. A name without any folder may also lie in one, if only one does. None, too, for
+        a picture that another entry comes closer to (`among`).
         """
-        for name in called:
+        found = self._match(called)
+        if found is None or found[1] > self._closest.get(found[0], found[1]):
+            return None
+        return found[0]
+
+    def closeness(self, *called: str) -> Closeness | None:
+        """How close to its name the first of these names comes that any picture goes by; None if none
+        does."""
+        found = self._match(called)
+        return found and found[1]
+
+    def _match(self, called: Sequence[str]) -> tuple[str, Closeness] | None:
+        for position, name in enumerate(called):
             front, rest = "", tidy(name)
             while rest:
                 found = rest if rest in self._full else self._names.get(stem_of(rest))
                 if found is not None and not self._is_elsewhere(front):
-                    return found
+                    return found, (position, not self._leads_here(front), _ending(rest, found))
                 folder, slash, rest = rest.partition("/")
                 front += folder + slash
             if name and "/" not in (last := tidy(name)):
                 found = self._last.get(last) or self._last.get(stem_of(last))
                 if found is not None:
-                    return found
+                    return found, (position, True, _ending(last, found))
         return None
+
+    def _leads_here(self, front: str) -> bool:
+        """Whether folders in front of a name, "a/b/", are none or end in that of the pictures."""
+        here = self._path.name.removesuffix(".tar") if self._path is not None else ""
+        return not front or f"/{front}".endswith(f"/{here}/")
 
     def _is_elsewhere(self, front: str) -> bool:
         """Whether folders in front of a name, "a/b/", part from those of the pictures towards one that is
@@ -61,6 +98,13 @@ class Lookup:
             beside = [here.parent / f"{folder}{ending}" for folder in folders[-1:] for ending in ("", ".tar")]
             self._elsewhere[front] = any(map(_is_there, beside))
         return self._elsewhere[front]
+
+
+def _ending(called: str, found: str) -> int:
+    """How the ending of a name is that of the picture: see Closeness."""
+    if called.rpartition("/")[2] == found.rpartition("/")[2]:
+        return 0
+    return 1 if stem_of(called) == called else 2
 
 
 def _is_there(path: Path) -> bool:

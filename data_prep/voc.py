@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.lookup import Lookup, number, side
+from data_prep.lookup import Lookup, number, side, tidy
 from data_prep.pictures import files_below
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.xmlfile import read_xml, text_of
@@ -18,9 +18,10 @@ _LIMIT = 1 << 24  # bytes a file: 16 MiB are 50,000 objects in one picture
 def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Records:
     """Read a folder of VOC XML files (or a folder that has them in `Annotations`), folders below it too.
 
-    A file's picture is the one of the same name; only if there is none, the one its <filename> names.
-    <difficult> is kept. Categories are named, their keys are the names. <truncated>, <occluded>, <pose> and
-    the boxes of parts are not used.
+    A file's picture is the one of the same name; only if there is none, the one its <filename> names, which
+    without a folder means a picture in the folder that the file itself lies in. <difficult> is kept.
+    Categories are named, their keys are the names. <truncated>, <occluded>, <pose> and the boxes of parts are
+    not used.
 
     Args:
         path: the folder. pictures: those of the data set. corners: one of recipe.CORNERS.
@@ -39,15 +40,20 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
     categories: dict[str, Category] = {}
     faults: list[Fault] = []
     records: dict[str, Record] = {}
-    for inside in names:
-        file, own = folder / inside, inside[: -len(".xml")]
+    owns = {inside: inside[: -len(".xml")] for inside in names}
+    # Files of a picture's very name come first: one that only speaks of it is then the second.
+    closeness = {inside: pictures.closeness(own) for inside, own in owns.items()}
+    for inside in sorted(names, key=lambda inside: (closeness[inside] is None, closeness[inside] or ())):
+        file, own = folder / inside, owns[inside]
         found: list[Element] = []
         try:
             read_xml(file, "annotation", {"annotation": found.append}, _LIMIT)
         except DataError as error:
             faults.append(Fault("malformed annotation", pictures.find(own) or "", str(error)))
             continue
-        called = text_of(found[0].find("filename"))
+        called, inner = tidy(text_of(found[0].find("filename"))), own.rpartition("/")[0]
+        if called and inner and "/" not in called:
+            called = f"{inner}/{called}"
         name = pictures.find(own, called) or called or own
         if name in records:
             faults.append(Fault("repeated id", name, f"{file}: the picture has another annotation already"))

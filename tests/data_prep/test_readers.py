@@ -2,6 +2,7 @@
 test_voc.py's and test_yolo.py's."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 from data_prep import DataError
 from data_prep.coco import read_coco
 from data_prep.cvat import read_cvat
+from data_prep.fiftyone import read_fiftyone
 from data_prep.judging import to_pixels
+from data_prep.labelstudio import read_labelstudio
 from data_prep.lookup import Lookup
 from data_prep.openimages import read_openimages
 from data_prep.packing import pack
 from data_prep.recipe import Recipe, Source
+from data_prep.record import Records
 from data_prep.store import Store
 
 PICTURES = Lookup(["a.jpg", "b.jpg", "deep/c.png"])
@@ -132,6 +136,71 @@ def test_a_name_that_leads_to_a_folder_beside_is_not_found(tmp_path):
     (tmp_path / "a.tar").touch()
     assert Lookup(["1.jpg"], tmp_path / "b.tar").find("b/1.jpg") == "1.jpg"
     assert Lookup(["1.jpg"], tmp_path / "b.tar").find("a/1.jpg") is None
+
+
+def _entries(kind: str, path: Path, entries: list[tuple[str, str]]) -> Callable[[Lookup], Records]:
+    """A file of that kind with one box a picture, (what it calls the picture, class), and its reader."""
+    if kind == "cvat":
+        box = '<box label="{}" xtl="1" ytl="2" xbr="5" ybr="4"/>'
+        images = "".join(f'<image name="{name}">{box.format(label)}</image>' for name, label in entries)
+        path.write_text(f"<annotations>{images}</annotations>")
+        return lambda pictures: read_cvat(path, pictures)
+    if kind == "coco":
+        content = {
+            "images": [{"id": k, "file_name": name} for k, (name, _) in enumerate(entries)],
+            "categories": [{"id": label, "name": label} for _, label in entries],
+            "annotations": [
+                {"image_id": k, "category_id": label, "bbox": [1, 2, 4, 2]}
+                for k, (_, label) in enumerate(entries)
+            ],
+        }
+    elif kind == "fiftyone":
+        row = {"bounding_box": [0.1, 0.1, 0.2, 0.2]}
+        found = [{"_cls": "Detections", "detections": [row | {"label": label}]} for _, label in entries]
+        samples = zip(entries, found, strict=True)
+        content = {"samples": [{"filepath": name, "ground_truth": truth} for (name, _), truth in samples]}
+    else:
+        value = {"x": 1, "y": 2, "width": 4, "height": 2}
+        content = [
+            {
+                "data": {"image": name},
+                "annotations": [{"result": [{"value": value | {"rectanglelabels": [label]}}]}],
+            }
+            for name, label in entries
+        ]
+    path.write_text(json.dumps(content))
+    reader = {"coco": read_coco, "fiftyone": read_fiftyone, "labelstudio": read_labelstudio}[kind]
+    return lambda pictures: reader(path, pictures)
+
+
+@pytest.mark.parametrize("kind", ["coco", "fiftyone", "labelstudio", "cvat"])
+@pytest.mark.parametrize(
+    ("loose", "exact"),
+    [
+        ("b/1.jpg", "1.jpg"),
+        ("1.png", "1.jpg"),
+        ("other/1.jpg", "/home/me/cam1/1.jpg"),
+        ("b/1.jpg", "cam1/1.jpg"),
+        ("9.png", "deep/9.jpg"),
+    ],
+)
+def test_an_entry_without_its_picture_does_not_take_that_of_another(tmp_path, kind, loose, exact):
+    pictures = Lookup(["1.jpg", "deep/9.jpg"], tmp_path / "cam1")
+    alone = _entries(kind, tmp_path / "1", [(exact, "cat")])(pictures)
+    assert alone.records[0].name in ("1.jpg", "deep/9.jpg") and alone.faults == ()
+    for entries in ([(loose, "dog"), (exact, "cat")], [(exact, "cat"), (loose, "dog")]):
+        both = _entries(kind, tmp_path / "2", entries)(pictures)
+        taken = {record.name: record.categories for record in both.records}
+        assert taken == {alone.records[0].name: ("cat",), loose: ("dog",)}
+        assert both.faults == ()  # when it is fetched, the picture turns out to be missing
+    # Where none comes closer, the first is taken.
+    assert _entries(kind, tmp_path / "3", [(loose, "dog")])(pictures).records[0].name == alone.records[0].name
+
+
+def test_boxes_of_a_coco_image_that_is_there_twice_are_no_orphans(tmp_path):
+    found = _entries("coco", tmp_path / "1", [("1.jpg", "dog"), ("1.jpg", "cat")])(Lookup(["1.jpg"]))
+    assert [record.categories for record in found.records] == [("dog",)]
+    assert [fault.kind for fault in found.faults] == ["repeated id"]
 
 
 # CVAT

@@ -101,3 +101,29 @@ def test_voc_files_behind_links_and_in_capitals(tmp_path):
     voc(tmp_path, "../real/c.xml", "<annotation/>")
     (folder / "deep").symlink_to("../real")
     assert [r.name for r in read_voc(folder, PICTURES).records] == ["a.jpg", "deep/c.png"]
+
+
+def test_voc_files_of_another_folder_find_no_picture_by_its_bare_name(tmp_path):
+    said = f"<annotation><filename>1.jpg</filename>{OBJECT}</annotation>"
+    folder = voc(tmp_path, "cam0/1.xml", said)
+    pictures = ["cam1/1.jpg", "cam1/2.jpg"]
+    # Told when it is fetched: there is no such picture.
+    assert [r.name for r in read_voc(folder, Lookup(pictures)).records] == ["cam0/1.jpg"]
+    (tmp_path / "rig/cam0").mkdir(parents=True)
+    beside = Lookup(["1.jpg"], tmp_path / "rig/cam1")
+    assert [r.name for r in read_voc(folder, beside).records] == ["cam0/1.jpg"]
+    voc(tmp_path, "cam1/0.xml", said.replace("1.jpg", "2.jpg"))  # renamed, in the folder of its picture
+    voc(tmp_path, "cam1/1.xml", said)
+    found = read_voc(folder, Lookup(pictures))
+    assert [r.name for r in found.records] == ["cam0/1.jpg", *pictures] and found.faults == ()
+    # A folder of XML files without folders, for pictures that lie in some.
+    assert [r.name for r in read_voc(folder / "cam0", Lookup(pictures)).records] == ["cam1/1.jpg"]
+
+
+def test_a_voc_file_of_a_picture_s_own_name_goes_before_one_that_speaks_of_it(tmp_path):
+    for order in ("0.xml", "z.xml", "0/1.xml"):
+        folder = voc(tmp_path / order, order, "<annotation><filename>1.jpg</filename></annotation>")
+        voc(tmp_path / order, "1.xml", f"<annotation>{OBJECT}</annotation>")
+        found = read_voc(folder, Lookup(["1.jpg"]))
+        assert [(r.name, r.categories) for r in found.records] == [("1.jpg", ("dog",))]
+        assert [fault.kind for fault in found.faults] == ["repeated id"]
