@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.lookup import Lookup, number, side, span
+from data_prep.lookup import Lookup, is_marked, number, side, span
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.xmlfile import read_xml, text_of
 
@@ -83,7 +83,7 @@ def _record(name: str, image: Element, categories: dict[str, Category], faults: 
         categories.setdefault(key, Category(key))
         boxes.append(box)
         keys.append(key)
-        said = {a.get("name", "").lower(): text_of(a).lower() in ("1", "true") for a in shape}
+        said = {a.get("name", "").lower(): is_marked(text_of(a)) for a in shape}
         marks.append((said.get("iscrowd", False), said.get("difficult", False)))
     return Record(
         name=name,

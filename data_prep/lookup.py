@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from data_prep.pictures import SUFFIXES
+from data_prep.pictures import SUFFIXES, is_tar
 
 # How closely a name is a picture's own, the least the closest: which of an entry's names it was, whether
 # folders were dropped or guessed, and whether the ending is the same (0), not said (1) or another (2).
@@ -83,7 +83,7 @@ class Lookup:
 
     def _leads_here(self, front: str) -> bool:
         """Whether folders in front of a name, "a/b/", are none or end in that of the pictures."""
-        here = self._path.name.removesuffix(".tar") if self._path is not None else ""
+        here = _folder_name(self._path) if self._path is not None else ""
         return not front or f"/{front}".endswith(f"/{here}/")
 
     def _is_elsewhere(self, front: str) -> bool:
@@ -93,11 +93,20 @@ class Lookup:
             return False
         if front not in self._elsewhere:
             here, folders = self._path, [part for part in front.split("/") if part not in ("", ".", "..")]
-            while folders and folders[-1] == here.name.removesuffix(".tar"):
+            while folders and folders[-1] == _folder_name(here):
                 here, folders = here.parent, folders[:-1]
-            beside = [here.parent / f"{folder}{ending}" for folder in folders[-1:] for ending in ("", ".tar")]
+            beside = [
+                here.parent / f"{folder}{ending}"
+                for folder in folders[-1:]
+                for ending in ("", ".tar", ".TAR")
+            ]
             self._elsewhere[front] = any(map(_is_there, beside))
         return self._elsewhere[front]
+
+
+def _folder_name(path: Path) -> str:
+    """Of a folder, or of a tar that stands for one."""
+    return path.stem if is_tar(path) else path.name
 
 
 def _ending(called: str, found: str) -> int:
@@ -136,7 +145,10 @@ def number(text: str) -> float | None:
 
 def is_marked(value: Any) -> bool:
     """Whether a field that tools write as truth value, number or text says yes."""
-    return value.strip().lower() in ("1", "true", "yes") if isinstance(value, str) else bool(value)
+    if not isinstance(value, str):
+        return bool(value)
+    text = value.strip().lower()
+    return text in ("true", "yes") or number(text) == 1  # tables of numbers have 1.0
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.lookup import Lookup, number
+from data_prep.lookup import Lookup, is_marked, number
 from data_prep.record import Category, Fault, Record, Records
 
 _BOX = ("XMin", "YMin", "XMax", "YMax")
@@ -62,7 +62,7 @@ def read_openimages(
             faults.append(Fault("malformed annotation", of[0], f"{where}: a box needs four numbers"))
             drawn[of[0]] += []  # somebody drew boxes here
             continue
-        drawn[of[0]].append((box, of[1], (row.get("IsGroupOf") or "").strip() == "1"))
+        drawn[of[0]].append((box, of[1], is_marked(row.get("IsGroupOf") or "")))
 
     seen: dict[str, list[str]] = defaultdict(list)
     absent: dict[str, list[str]] = defaultdict(list)

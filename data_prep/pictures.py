@@ -27,6 +27,9 @@ SUFFIXES = frozenset(
     | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
 )
 
+# Beside tars such a file is one that somebody forgot to unpack.
+_PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip")
+
 # Above this a picture is an accident or an attack: 200 megapixels decode to 600 MB.
 MAX_PIXELS = 200_000_000
 
@@ -76,7 +79,13 @@ def open_pictures(path: Path | str) -> "Folder | Tar | TarFolder":
         entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    tars = [p for p in entries if p.suffix == ".tar" and p.is_file()]
+    tars = [p for p in entries if is_tar(p) and p.is_file()]
+    packed = [p for p in entries if tars and p.name.lower().endswith(_PACKED)]
+    if packed:
+        raise DataError(
+            f"{path}: holds tars and beside them {packed[0].name}; "
+            "unpack it to an uncompressed tar, or move it away"
+        )
     others = [p for p in entries if p not in tars and (p.is_dir() or _is_picture(p.name))] if tars else []
     if others:
         raise DataError(
@@ -84,6 +93,11 @@ def open_pictures(path: Path | str) -> "Folder | Tar | TarFolder":
             "put the tars and the pictures into folders of their own"
         )
     return TarFolder(path, tars) if tars else Folder(path)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether its name is that of an uncompressed tar."""
+    return path.suffix.lower() == ".tar"
 
 
 class Folder:
@@ -175,7 +189,9 @@ class Tar:
         return members
 
     def names(self) -> list[str]:
-        return sorted(name for name in self._index() if _is_picture(name.rpartition("/")[2]))
+        """As of a folder: hidden files and what lies in hidden folders are left aside."""
+        shown = (name for name in self._index() if not _is_hidden(name))
+        return sorted(name for name in shown if _is_picture(name.rpartition("/")[2]))
 
     def __contains__(self, name: str) -> bool:
         return name in self._index()
@@ -217,16 +233,25 @@ class TarFolder:
 
     def __init__(self, path: Path, tars: list[Path]):
         self.path = path
-        self._tars = {tar.stem: Tar(tar) for tar in tars}
+        self._tars: dict[str, Tar] = {}
+        for tar in tars:
+            if tar.stem in self._tars:
+                raise DataError(f"{path}: {tar.name} differs from another tar by capitals only; rename one")
+            self._tars[tar.stem] = Tar(tar)
 
     def names(self, stems: frozenset[str] | None = None) -> list[str]:
-        """Names of all pictures, or only of those in the tars of these stems, sorted."""
-        return sorted(
-            name if name.startswith(f"{stem}/") else f"{stem}/{name}"
-            for stem, tar in self._tars.items()
-            if stems is None or stem in stems
-            for name in tar.names()
-        )
+        """Names of all pictures, or only of those in the tars of these stems, sorted; DataError where a tar
+        holds two of one name."""
+        found: list[str] = []
+        for stem, tar in self._tars.items():
+            names = tar.names() if stems is None or stem in stems else []
+            bare = {f"{stem}/{name}" for name in names if not name.startswith(f"{stem}/")}
+            whole = {name for name in names if name.startswith(f"{stem}/")}
+            for name in sorted(bare & whole):
+                rest = name.removeprefix(f"{stem}/")
+                raise DataError(f"{tar.path}: holds {rest} and {name}, which go by one name; take one out")
+            found += bare | whole
+        return sorted(found)
 
     def read(self, name: str) -> bytes:
         stem, _, rest = name.partition("/")
@@ -234,6 +259,10 @@ class TarFolder:
         if tar is None or not rest:
             raise DataError(f"{name}: {self.path} holds no {stem}.tar")
         return tar.read(name if name in tar else rest)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def _is_picture(file_name: str) -> bool:

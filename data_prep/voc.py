@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.lookup import Lookup, number, side, tidy
+from data_prep.lookup import Lookup, is_marked, number, side, tidy
 from data_prep.pictures import files_below
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.xmlfile import read_xml, text_of
@@ -85,7 +85,7 @@ def _record(
         categories.setdefault(key, Category(key))
         boxes.append(corner)
         keys.append(key)
-        difficult.append(text_of(thing.find("difficult")).lower() in ("1", "true"))
+        difficult.append(is_marked(text_of(thing.find("difficult"))))
     boxes_xyxy = np.asarray(boxes, np.float64).reshape(-1, 4)
     if corners == "pixels":
         boxes_xyxy[:, :2] -= 1

@@ -15,6 +15,7 @@ from data_prep import DataError
 from data_prep.pictures import inspect, open_pictures
 
 FILES = {"n01/a.JPEG": b"aa", "n01/sub/b.png": b"b", "n02/a.JPEG": b"other"}
+HIDDEN = {"n01/.hidden.jpg": b"x", "n01/.thumb/a.JPEG": b"x", ".n03/a.JPEG": b"x"}
 
 
 def as_folder(root, make):
@@ -22,24 +23,26 @@ def as_folder(root, make):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
     (root / "notes.txt").write_text("no picture")
-    (root / "n01" / ".hidden.jpg").write_bytes(b"x")
+    for name in HIDDEN:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"x")
     return root
 
 
 def as_tar(root, make):
-    return make.tar_of(root / "all.tar", {**FILES, "notes.txt": b"no picture"})
+    return make.tar_of(root / "all.tar", {**FILES, **HIDDEN, "notes.txt": b"no picture"})
 
 
 def as_tar_with_dots(root, make):
-    return make.tar_of(root / "all.tar", {f"./{name}": content for name, content in FILES.items()})
+    return make.tar_of(root / "all.tar", {f"./{name}": content for name, content in (FILES | HIDDEN).items()})
 
 
 def as_tars(root, make, keep_stem=False):
     (root / "tars").mkdir()
     for stem in ("n01", "n02"):
         start = 0 if keep_stem else len(stem) + 1
-        files = {name[start:]: content for name, content in FILES.items() if name.startswith(stem)}
-        make.tar_of(root / "tars" / f"{stem}.tar", files)
+        files = {name[start:]: x for name, x in (FILES | HIDDEN).items() if name.startswith(stem)}
+        make.tar_of(root / "tars" / f"{stem}.{'tar' if stem == 'n01' else 'TAR'}", files)
     return root / "tars"
 
 
@@ -195,6 +198,23 @@ def test_tars_beside_pictures_are_refused_not_half_read(tmp_path, make):
     assert open_pictures(tmp_path).names() == ["n1/x.jpg"]
     (tmp_path / "n2").mkdir()
     with pytest.raises(DataError, match="holds tars and beside them n2"):
+        open_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".TGZ", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip"])
+def test_archives_beside_tars_are_refused_not_left_out(tmp_path, make, ending):
+    make.tar_of(tmp_path / "n1.tar", {"x.jpg": make.picture()})
+    (tmp_path / f"n2{ending}").write_bytes(b"")
+    with pytest.raises(DataError, match=rf"beside them n2{ending}; unpack it"):
+        open_pictures(tmp_path)
+
+
+def test_two_of_one_name_in_a_folder_of_tars_are_refused(tmp_path, make):
+    make.tar_of(tmp_path / "n1.tar", {"x.jpg": b"one", "n1/x.jpg": b"other", "n1/n1/x.jpg": b"third"})
+    with pytest.raises(DataError, match=r"n1\.tar: holds x\.jpg and n1/x\.jpg, which go by one name"):
+        open_pictures(tmp_path).names()
+    make.tar_of(tmp_path / "n1.TAR", {"y.jpg": b""})
+    with pytest.raises(DataError, match="differs from another tar by capitals only"):
         open_pictures(tmp_path)
 
 

@@ -298,6 +298,16 @@ def test_open_images_boxes_labels_and_negatives(tmp_path):
     assert [r.boxed for r in only_labels.records] == [False, False]
 
 
+@pytest.mark.parametrize(
+    ("mark", "crowd"),
+    [("1", 1), ("1.0", 1), ("True", 1), ("0", 0), ("0.0", 0), ("-1", 0), ("-1.0", 0), ("False", 0), ("", 0)],
+)
+def test_open_images_groups_however_tables_write_them(tmp_path, mark, crowd):
+    path = tmp_path / "b.csv"
+    path.write_text(f"ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,/m/1,0.1,0.5,0.2,0.4,{mark}\n")
+    assert read_openimages(path, PICTURES).records[0].crowd.tolist() == [bool(crowd)]
+
+
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"{}"])
 def test_csv_that_is_not_open_images(tmp_path, content):
     (tmp_path / "b.csv").write_bytes(content)
