@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data_prep.errors import DataError
+from data_prep.limits import FORMATS, MAX_PIXELS, check_size, is_wide, white_of
 
 # What Pillow commonly opens; other files in a folder of pictures are notes and lists.
 SUFFIXES = frozenset(
@@ -29,9 +31,6 @@ SUFFIXES = frozenset(
 
 # Beside tars such a file is one that somebody forgot to unpack.
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip")
-
-# Above this a picture is an accident or an attack: 200 megapixels decode to 600 MB.
-MAX_PIXELS = 200_000_000
 
 _MOST_LINKS = 40  # from one to the next, as Linux has it
 
@@ -270,27 +269,29 @@ def _is_picture(file_name: str) -> bool:
 
 
 def inspect(content: bytes, decode: bool) -> Shape:
-    """Size and orientation of an encoded picture; with `decode`, every pixel is decoded, so a file cut in
-    half is found out.
+    """Size and orientation of an encoded picture of a format in limits.py; with `decode`, every pixel is
+    decoded, so a file cut in half and samples that are no brightness are found out.
 
     Raises:
         DataError: says in a few words what is wrong (the caller knows the name): empty, not a picture,
-        truncated, too large.
+        truncated, too large, of colours or samples that nobody can show to a network.
     """
     if not content:
         raise DataError("the file is empty")
+    Image.init()
+    known = [form for form in FORMATS if form in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warning about size: MAX_PIXELS decides here
-            with Image.open(io.BytesIO(content)) as picture:
-                width, height = stored = _stored_size(picture)
-                if width < 1 or height < 1 or width * height > MAX_PIXELS:
-                    raise DataError(f"{width} x {height} pixels, the limit is {MAX_PIXELS:,}")
+            with Image.open(io.BytesIO(content), formats=known) as picture:
+                stored = _stored_size(picture)
+                check_size(*stored)
                 # Pillow turns a TIFF when it decodes it, and forgets how. To find a PNG's orientation, it
                 # decodes it, and what went wrong once in decoding it does not tell again.
                 orientation = _orientation(picture) if picture.format == "TIFF" else None
                 if decode:
                     picture.load()
+                    _check_samples(picture)
                 if orientation is None:
                     orientation = _orientation(picture)
     except DataError:
@@ -298,10 +299,18 @@ def inspect(content: bytes, decode: bool) -> Shape:
     except UnidentifiedImageError as error:
         raise DataError(f"not a picture (starts with {content[:12]!r})") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"too many pixels, the limit is {MAX_PIXELS:,}") from error
+        raise DataError(f"far more pixels than the limit of {MAX_PIXELS:,}; scale it down") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DataError(f"cannot be decoded ({type(error).__name__}: {error})") from error
     return Shape(stored, orientation if orientation in range(1, 9) else 1)
+
+
+def _check_samples(picture: Image.Image) -> None:
+    """Raises DataError or ValueError for a decoded picture that has no RGB."""
+    if is_wide(picture.mode):
+        white_of(np.asarray(picture))
+    else:  # by one pixel: which modes Pillow converts does not depend on the rest
+        picture.crop((0, 0, 1, 1)).convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
 def _stored_size(picture: Image.Image) -> tuple[int, int]:

@@ -13,21 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from data_prep import limits
+from data_prep.errors import DataError
 from yolo9000 import jpeg
 from yolo9000.errors import ImageError
 
 if TYPE_CHECKING:
     import torch
 
-# Formats that hold photographs. Pillow knows more, but some of those start other programs (EPS) or describe
-# no pixels.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "ICO")
-
-# 100 megapixels are 300 MB as RGB: more than any camera in wide use, less than a small machine's memory.
-MAX_PIXELS = 100_000_000
-
-# Sides beyond this are no photograph, and letterboxing reckons in numbers that are exact up to it.
-MAX_SIDE = 2**16
+FORMATS, MAX_PIXELS, MAX_SIDE = limits.FORMATS, limits.MAX_PIXELS, limits.MAX_SIDE
 
 # A transparent picture is shown on white, as web browsers do.
 _BACKGROUND = (255, 255, 255)
@@ -65,13 +59,6 @@ _quiet = _Quiet()
 
 # PIL reads an image when it is first looked at, and two threads may look at one.
 _loading = threading.Lock()
-
-# So far floating point pictures may leave 0..1, and are cut to it: the weights by which interpolation mixes
-# pixels add up to 1 to rounding only.
-_SLACK = 1e-3
-
-# What white may be in samples whose type does not tell.
-_WHITES = (1.0, 255.0, 65535.0)
 
 
 def read_image(
@@ -253,7 +240,7 @@ def _without_rest(pixels: np.ndarray, stored: tuple[int, int]) -> np.ndarray:
 
 def _pixels(picture: Image.Image, name: str) -> np.ndarray:
     """(H, W, 3) uint8 of any mode."""
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+    if limits.is_wide(picture.mode):
         return _from_wide(np.asarray(picture), name)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -284,20 +271,11 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _from_wide(samples: np.ndarray, name: str) -> np.ndarray:
-    """Grey samples of 16 or 32 bits (H, W) to (H, W, 3): white is 1, 255 or 65535, the least that no sample
-    exceeds."""
-    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:  # of either byte order
-        white = 65535.0
-    else:
-        top, slack = float(samples.max()), _SLACK if samples.dtype.kind == "f" else 0.0
-        if not np.isfinite(samples).all():
-            raise ImageError(f"{name}: holds infinite or undefined samples")
-        whites = [white for white in _WHITES if top <= white + slack and (white > 1 or slack)]
-        if not whites or float(samples.min()) < -slack:
-            raise ImageError(
-                f"{name}: samples from {samples.min()} to {samples.max()} are no brightness known here"
-            )
-        white = whites[0]
+    """Grey samples of 16 or 32 bits (H, W) to (H, W, 3)."""
+    try:
+        white = limits.white_of(samples)
+    except DataError as error:
+        raise ImageError(f"{name}: {error}") from None
     grey = np.round(np.clip(samples * (255.0 / white), 0, 255)).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
@@ -321,7 +299,7 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> np.ndarray:
     _check_size(array.shape[1], array.shape[0], name, max_pixels)
     if array.dtype.kind == "f":
         # NaN anywhere is both the least and the greatest, and then neither holds.
-        if not (array.min() >= -_SLACK and array.max() <= 1 + _SLACK):
+        if not (array.min() >= -limits.SLACK and array.max() <= 1 + limits.SLACK):
             raise ImageError(f"{name}: floating point pictures hold values from 0 to 1 (0 to 255 as uint8)")
         array = np.round(np.clip(array, 0, 1).astype(np.float32) * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
@@ -337,12 +315,7 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> np.ndarray:
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise ImageError(f"{name}: has no pixels ({width} x {height})")
-    if max(width, height) > MAX_SIDE:
-        raise ImageError(f"{name}: {width} x {height} pixels, of which a side has at most {MAX_SIDE:,}")
-    if width * height > max_pixels:
-        limit = f"{max_pixels:,}"
-        raise ImageError(
-            f"{name}: {width} x {height} pixels are more than the limit of {limit}; scale it down"
-        )
+    try:
+        limits.check_size(width, height, max_pixels)
+    except DataError as error:
+        raise ImageError(f"{name}: {error}") from None

@@ -8,11 +8,15 @@ import struct
 import tarfile
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from data_prep import DataError
+from data_prep.limits import MAX_SIDE
 from data_prep.pictures import inspect, open_pictures
+from yolo9000.errors import ImageError
+from yolo9000.images import read_image
 
 FILES = {"n01/a.JPEG": b"aa", "n01/sub/b.png": b"b", "n02/a.JPEG": b"other"}
 HIDDEN = {"n01/.hidden.jpg": b"x", "n01/.thumb/a.JPEG": b"x", ".n03/a.JPEG": b"x"}
@@ -129,6 +133,56 @@ def test_every_colour_mode_is_a_picture(mode):
     assert inspect(out.getvalue(), decode=True).upright == (5, 3)
 
 
+def _png_of_size(width, height):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return start + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+
+
+def _tiff(samples):
+    out = io.BytesIO()
+    Image.fromarray(samples).save(out, "TIFF")
+    return out.getvalue()
+
+
+def _of_mode(mode, size=(5, 3), kind="TIFF"):
+    out = io.BytesIO()
+    Image.new(mode, size).save(out, kind)
+    return out.getvalue()
+
+
+ODD = {
+    "wide": _png_of_size(MAX_SIDE + 1, 1),
+    "widest": _of_mode("1", (MAX_SIDE, 1), "PNG"),
+    "large": _png_of_size(10_001, 10_000),
+    "EPS": _of_mode("RGB", kind="EPS"),
+    "PCX": _of_mode("RGB", kind="PCX"),
+    "TGA": _of_mode("RGB", kind="TGA"),
+    "ICO": _of_mode("RGB", (16, 16), "ICO"),
+    "below black": _tiff(np.asarray([[-1, 5]], np.int32)),
+    "above white": _tiff(np.asarray([[0, 70_000]], np.int32)),
+    "grey": _tiff(np.asarray([[0, 60_000]], np.int32)),
+    "undefined": _tiff(np.asarray([[0, np.nan]], np.float32)),
+    "shares": _tiff(np.asarray([[0, 0.5]], np.float32)),
+    "transparent": _of_mode("RGBA"),
+} | {mode: _of_mode(mode) for mode in ("LAB", "CMYK", "YCbCr", "I;16", "I", "F", "P", "LA", "1")}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_what_passes_is_what_training_and_detecting_read(what, monkeypatch):
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("started another program"))
+    try:
+        shape = read_image(ODD[what]).shape
+    except ImageError as error:
+        with pytest.raises(DataError) as refused:
+            inspect(ODD[what], decode=True)
+        if "not a picture" not in str(error) and "damaged" not in str(error):
+            assert str(error).endswith(str(refused.value))
+    else:
+        assert inspect(ODD[what], decode=True).upright == shape[1::-1]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_upright_is_what_pillow_says(make, orientation):
     exif = Image.Exif()
@@ -155,13 +209,6 @@ def test_a_picture_cut_in_half_passes_a_header_check_only(make, kind):
     assert inspect(half, decode=False).upright == (64, 64)
     with pytest.raises(DataError, match="cannot be decoded"):
         inspect(half, decode=True)
-
-
-def _png_of_size(width, height):
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return start + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 
 
 @pytest.mark.parametrize("decode", [True, False])
