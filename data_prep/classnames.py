@@ -14,13 +14,24 @@ from data_prep.textfile import read_text
 _SINGLE = re.compile(r"'(?:[^']|'')*+'")
 _DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ITEM = re.compile(rf"\s*+({_SINGLE.pattern}|{_DOUBLE.pattern}|[^,\[\]'\"][^,\[\]]*+|)\s*+([,\]])", re.DOTALL)
+_NUMBER = "0|[1-9][0-9]{0,8}"  # YAML takes 010 for eight
+_PAIR = re.compile(
+    rf"\s*+(?:({_NUMBER})\s*+:\s++({_SINGLE.pattern}|{_DOUBLE.pattern}|[^,\[\]{{}}'\"][^,\[\]{{}}]*+))?"
+    r"\s*+([,}])",
+    re.DOTALL,
+)
+_LINE = re.compile(rf"(\s*)-\s+(.+)|\s+({_NUMBER})\s*:\s+(.+)")
+# Up to a comment, which is a # at the start or after a blank, but not within quotes where a name may begin.
+_NO_COMMENT = re.compile(
+    rf"(?:(?:^\s*+(?:-\s++)?|[\[{{,]\s*+|:\s++)(?:{_SINGLE.pattern}|{_DOUBLE.pattern})|(?!(?:^|(?<=\s))#).)*+"
+)
 _KEYPOINTS = re.compile(
     r"^kpt_shape\s*:(?:[ ]*\[\s*(?P<n>\d{1,4})\s*,\s*(?P<d>[23])\s*,?\s*\]"
     r"|\s*-\s+(?P<lines>\d{1,4})\s*-\s+(?P<last>[23]))\s*$",
     re.MULTILINE,
 )
-# A plain name that is none to YAML: a mapping, an alias, a tag, a text of several lines.
-_NOT_PLAIN = re.compile(r"^[&*!|>%@`{}\[\],]|^[?-](?:\s|$)|:(?:\s|$)")
+# A plain name that is none to YAML: a mapping, an alias, a tag, a text of several lines, half a comment.
+_NOT_PLAIN = re.compile(r"^[&*!|>%@`#{}\[\],]|^[?-](?:\s|$)|:(?:\s|$)|\s#")
 
 
 def read_class_names(path: Path | str) -> list[str]:
@@ -28,7 +39,7 @@ def read_class_names(path: Path | str) -> list[str]:
 
     Args:
         path: a name a line (.names, .txt, or any other ending); a Darknet .data file, whose `names` is such a
-            file; or a .yaml file with a list or numbered names under `names`.
+            file; or a .yaml file with a list or numbered names, in any order, under `names`.
 
     Raises:
         DataError: cannot be read, no names, a blank or repeated name, or numbers with gaps.
@@ -97,8 +108,8 @@ def beside(path: Path, named: str) -> Path:
 
 
 def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:
-    """The names of a data.yaml. Not all of YAML, only the three forms in use: `names: [a, b]`, `- a` lines,
-    `0: a` lines."""
+    """The names of a data.yaml. Not all of YAML, only the four forms in use: `names: [a, b]`, `- a` lines,
+    `names: {0: a, 1: b}`, `0: a` lines; numbers come in any order."""
     lines = text.splitlines()
     found = [k for k, line in enumerate(lines) if re.match(r"names\s*:", line)]
     if len(found) != 1:
@@ -107,35 +118,59 @@ def _yaml_names(path: Path, text: str) -> list[tuple[str, str]]:
     start = found[0]
     rest = _plain(lines[start].partition(":")[2])
     if rest:
-        return [(f"line {start + 1}", name) for name in _flow_list(path, start, lines)]
-    numbered: list[tuple[str, str]] = []
+        return _flow(path, start, lines)
+    listed: list[tuple[str, str]] = []
+    numbered: list[tuple[int, str, str]] = []
     for number, line in enumerate(lines[start + 1 :], start + 2):
         content = _plain(line)
         if not content:
             continue
-        item = re.fullmatch(r"(\s*)-\s+(.+)", content) or re.fullmatch(r"\s+([0-9]{1,9})\s*:\s+(.+)", content)
+        item = _LINE.fullmatch(content)
         if item is None:
             if not content[0].isspace() and content[0] != "-":
                 break  # the next key
             raise DataError(f"{path}: line {number}: wanted `- name` or `number: name`, found {line[:60]!r}")
-        if item[1].strip() and int(item[1]) != len(numbered):
-            raise DataError(f"{path}: line {number}: class {item[1]} where {len(numbered)} is due")
-        numbered.append((f"line {number}", _scalar(path, number, item[2])))
-    return numbered
+        where, name = f"line {number}", _scalar(path, number, item[2] or item[4])
+        if item[2]:
+            listed.append((where, name))
+        else:
+            numbered.append((int(item[3]), where, name))
+        if listed and numbered:
+            raise DataError(f"{path}: {where}: names with numbers and without; keep one form")
+    return listed or _in_order(path, numbered)
 
 
-def _flow_list(path: Path, start: int, lines: list[str]) -> list[str]:
+def _in_order(path: Path, numbered: list[tuple[int, str, str]]) -> list[tuple[str, str]]:
+    """(where, name) of (class number, where, name) by their numbers; DataError for one that is missing or
+    there twice."""
+    ordered = sorted(numbered)
+    for due, (number, where, _) in enumerate(ordered):
+        if number != due:
+            said = "is there already" if number < due else f"where {due} is due"
+            raise DataError(f"{path}: {where}: class {number} {said}")
+    return [(where, name) for _, where, name in ordered]
+
+
+def _flow(path: Path, start: int, lines: list[str]) -> list[tuple[str, str]]:
+    """(where, name) of `[a, b]` or `{0: a, 1: b}` that begins in line `start`."""
     text = "\n".join(_plain(line) for line in lines[start:]).partition(":")[2].strip()
-    names: list[str] = []
-    at, end = 1, ""
-    while end != "]":
-        item = _ITEM.match(text, at) if text[0] == "[" else None
-        if item is None:
-            raise DataError(f"{path}: line {start + 1}: wanted names: [a, b, ...] or a name a line")
-        at, end = item.end(), item[2]
-        if item[1] or end == ",":  # a comma may stand behind the last name
-            names.append(_scalar(path, start + 1, item[1].strip()))
-    return names
+    pattern = {"[": _ITEM, "{": _PAIR}.get(text[0])
+    where = f"line {start + 1}"
+    listed: list[tuple[str, str]] = []
+    numbered: list[tuple[int, str, str]] = []
+    at, end = 1, ","
+    while end == ",":
+        item = pattern.match(text, at) if pattern else None
+        if item is None or (item[0].strip() == "," and pattern is _PAIR):
+            raise DataError(
+                f"{path}: {where}: wanted names: [a, b, ...], {{0: a, 1: b, ...}} or a name a line"
+            )
+        at, end = item.end(), item[item.lastindex]
+        if pattern is _PAIR and item[1]:
+            numbered.append((int(item[1]), where, _scalar(path, start + 1, item[2].strip())))
+        elif pattern is _ITEM and (item[1] or end == ","):  # a comma may stand behind the last name
+            listed.append((where, _scalar(path, start + 1, item[1].strip())))
+    return listed or _in_order(path, numbered)
 
 
 def _scalar(path: Path, number: int, text: str) -> str:
@@ -161,5 +196,5 @@ def _scalar(path: Path, number: int, text: str) -> str:
 
 
 def _plain(line: str) -> str:
-    """Without a comment: a # at the start or after a blank."""
-    return re.sub(r"(^|\s)#.*$", "", line).rstrip()
+    """Without a comment."""
+    return _NO_COMMENT.match(line)[0].rstrip()

@@ -164,11 +164,32 @@ def test_darknet_lists_with_mistakes(yolo):
         'names:\n  0: cat # first\n\n  1: hot dog\n  2: "a, b"\n',
         "names:\n- cat\n- hot dog\n- a, b\n",
         "names: [cat,\n  hot dog,\n  'a, b']\n",
+        "names: {0: cat, 1: 'hot dog', 2: \"a, b\"}  # three\n",
+        "names: {\n  2: 'a, b',  # the last\n  0: cat, 1: hot dog,\n}\nnc: 3\n",
+        "names:\n  2: 'a, b'\n  0: cat\n  1: hot dog\n",
     ],
 )
 def test_names_in_yaml(tmp_path, text):
     (tmp_path / "data.yaml").write_text(text)
     assert read_class_names(tmp_path / "data.yaml") == ["cat", "hot dog", "a, b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: ['dog #1', \"cat # 2\", it's] # three\n",
+        "names:  # three\n  - \"dog #1\"  # one\n  - 'cat # 2' # two\n  - it's # not 'quoted'\n",
+        "names:\n  1: 'cat # 2'\n  0: 'dog #1'\n  2: it's # 'x'\n",
+        "names: {0: dog#1, 1: 'cat # 2', 2: it's} # 'three'\n",
+    ],
+)
+def test_a_name_with_a_number_sign_is_what_yaml_has(tmp_path, text):
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    (tmp_path / "a.yaml").write_text(text)
+    wanted = yaml.safe_load((tmp_path / "a.yaml").read_text())["names"]
+    wanted = [wanted[k] for k in range(3)]
+    assert read_class_names(tmp_path / "a.yaml") == wanted
+    assert wanted[1:] == ["cat # 2", "it's"]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +202,20 @@ def test_names_in_yaml(tmp_path, text):
         ("a.data", "names = nowhere.names\n"),
         ("a.data", "names\n"),
         ("a.yaml", "nc: 3\n"),
-        ("a.yaml", "names: {0: a}\n"),
+        ("a.yaml", "names: [#a, b]\n"),
+        ("a.yaml", "names: {0: a, 2: b}\n"),
+        ("a.yaml", "names: {0: a, 0: b}\n"),
+        ("a.yaml", "names: {0: a,, 1: b}\n"),
+        ("a.yaml", "names: {0: , 1: b}\n"),
+        ("a.yaml", "names: {0:a, 1:b}\n"),
+        ("a.yaml", "names: {a: 0}\n"),
+        ("a.yaml", "names: {}\n"),
+        ("a.yaml", "names: {0: a, 1: b\n"),
+        ("a.yaml", "names: {0: a, 1: b]\n"),
+        ("a.yaml", "names: [a, b}\n"),
+        ("a.yaml", "names:\n  1: a\n  2: b\n"),
+        ("a.yaml", "names:\n  0: a\n  - b\n"),
+        ("a.yaml", "names:\n  - a, 'b # c'\n"),
         ("a.yaml", "names:\n  0: a\n  2: b\n"),
         ("a.yaml", "names:\n  what\n"),
     ],

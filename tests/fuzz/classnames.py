@@ -25,6 +25,7 @@ YAML_LINES = b"""names:
 - "a \\"b\\""
 - don't
 """
+YAML_PAIRS = b"names: {1: 'dog #1', 0: cat,\n  2: \"a, # b\"}  # three\n"
 
 
 @contextmanager
@@ -49,8 +50,8 @@ def open_names(folder: Path) -> Iterator[Check]:
             return  # other parts of the file may be no YAML; the reader looks at the names alone
         wanted = content["names"]
         if isinstance(wanted, dict):
-            same(list(wanted), list(range(len(wanted))), "numbers")
-            wanted = list(wanted.values())
+            same(set(wanted), set(range(len(wanted))), "numbers")
+            wanted = [wanted[k] for k in range(len(wanted))]
         # What YAML takes for a number or a date is a name here, as it is in a .names file.
         if not isinstance(wanted, list):
             raise MisreadError(f"names {names}, where YAML has {wanted!r}")
@@ -61,7 +62,7 @@ def open_names(folder: Path) -> Iterator[Check]:
     yield check
 
 
-_SAMPLES = [NAMES, YAML, YAML_LIST, YAML_QUOTES, YAML_LINES]
+_SAMPLES = [NAMES, YAML, YAML_LIST, YAML_QUOTES, YAML_LINES, YAML_PAIRS]
 READERS = (
     Reader("class-names", (DataError,), open_names, lambda: _SAMPLES, (edit_text, edit_text, edit_bytes)),
 )
