@@ -5,9 +5,11 @@ Also here: small conversions that readers of text share. No picture is opened.
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
 from data_prep.pictures import SUFFIXES, is_tar
 
@@ -21,15 +23,18 @@ class Lookup:
 
     def __init__(self, names: Iterable[str], path: Path | None = None):
         """names: all pictures; path: the folder or tar that they lie in."""
+        names = list(names)
+        self._spelt = comparable(names)
         self._names: dict[str, str | None] = {}  # name without ending -> the picture, None if several
         self._last: dict[str, str | None] = {}  # the same for the last part, with its ending and without
-        self._full = set()
+        self._full: dict[str, str] = {}  # whole name -> the picture
         self._path = path.absolute() if path is not None else None
         self._elsewhere: dict[str, bool] = {}  # folders in front of a name -> whether that is another place
         self._closest: dict[str, Closeness] = {}  # picture -> how close the closest of all entries comes
         for name in names:
-            self._full.add(name)
-            stem, last = stem_of(name), name.rpartition("/")[2]
+            spelt = self._spelt(name)
+            self._full[spelt] = name
+            stem, last = stem_of(spelt), spelt.rpartition("/")[2]
             self._names[stem] = None if stem in self._names else name
             for part in {last, stem_of(last)}:
                 self._last[part] = None if part in self._last else name
@@ -52,8 +57,9 @@ class Lookup:
 
         A name is tried as it is, without its ending, and without folders in front of it (lists hold paths of
         the machine they were made on), unless these lead to a folder beside that of the pictures: cam0/1.jpg
-        is not 1.jpg of cam1. A name without any folder may also lie in one, if only one does. None, too, for
-        a picture that another entry comes closer to (`among`).
+        is not 1.jpg of cam1. A name without any folder may also lie in one, if only one does. Letters with
+        accents may be written either way (`comparable`). Where nothing is found, names are read as parts of
+        an address, %20 for a blank. None, too, for a picture that another entry comes closer to (`among`).
         """
         found = self._match(called)
         if found is None or found[1] > self._closest.get(found[0], found[1]):
@@ -67,19 +73,27 @@ class Lookup:
         return found and found[1]
 
     def _match(self, called: Sequence[str]) -> tuple[str, Closeness] | None:
-        for position, name in enumerate(called):
-            front, rest = "", tidy(name)
+        addresses = [unquote(name) for name in called if "%" in name]
+        for position, name in enumerate((*called, *addresses)):
+            whole = tidy(self._spelt(name))
+            front, rest = "", whole
             while rest:
-                found = rest if rest in self._full else self._names.get(stem_of(rest))
+                found = self._full.get(rest) or self._names.get(stem_of(rest))
                 if found is not None and not self._is_elsewhere(front):
-                    return found, (position, not self._leads_here(front), _ending(rest, found))
+                    return found, (position, not self._leads_here(front), self._ending(rest, found))
                 folder, slash, rest = rest.partition("/")
                 front += folder + slash
-            if name and "/" not in (last := tidy(name)):
-                found = self._last.get(last) or self._last.get(stem_of(last))
+            if whole and "/" not in whole:
+                found = self._last.get(whole) or self._last.get(stem_of(whole))
                 if found is not None:
-                    return found, (position, True, _ending(last, found))
+                    return found, (position, True, self._ending(whole, found))
         return None
+
+    def _ending(self, called: str, found: str) -> int:
+        """How the ending of a name is that of the picture: see Closeness."""
+        if called.rpartition("/")[2] == self._spelt(found).rpartition("/")[2]:
+            return 0
+        return 1 if stem_of(called) == called else 2
 
     def _leads_here(self, front: str) -> bool:
         """Whether folders in front of a name, "a/b/", are none or end in that of the pictures."""
@@ -104,16 +118,20 @@ class Lookup:
         return self._elsewhere[front]
 
 
+def comparable(*groups: Collection[str]) -> Callable[[str], str]:
+    """What makes one of the ways in which systems write é: a letter, or an e and an accent (NFC, NFD). Where
+    two names of a group would become one, names are left as they are."""
+
+    def composed(name: str) -> str:
+        return unicodedata.normalize("NFC", name)
+
+    apart = all(len(set(map(composed, group))) == len(set(group)) for group in groups)
+    return composed if apart else str
+
+
 def _folder_name(path: Path) -> str:
     """Of a folder, or of a tar that stands for one."""
     return path.stem if is_tar(path) else path.name
-
-
-def _ending(called: str, found: str) -> int:
-    """How the ending of a name is that of the picture: see Closeness."""
-    if called.rpartition("/")[2] == found.rpartition("/")[2]:
-        return 0
-    return 1 if stem_of(called) == called else 2
 
 
 def _is_there(path: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from data_prep.errors import DataError
-from data_prep.lookup import stem_of
+from data_prep.lookup import comparable, stem_of
 from data_prep.textfile import read_json, read_text
 
 
@@ -79,12 +79,15 @@ def select(
 
 
 def _matching(names: Collection[str], wanted: frozenset[str]) -> set[str]:
-    def called(name: str) -> set[str]:
-        last = name.rpartition("/")[2]
-        return {name, last, stem_of(last)}
+    spelt = comparable(names)
+    sought = {spelt(name): name for name in wanted}
 
-    matching = {name for name in names if called(name) & wanted}
-    unknown = wanted - set().union(*map(called, matching))
+    def called(name: str) -> set[str]:
+        last = spelt(name).rpartition("/")[2]
+        return {spelt(name), last, stem_of(last)}
+
+    matching = {name for name in names if called(name) & sought.keys()}
+    unknown = {sought[name] for name in sought.keys() - set().union(*map(called, matching))}
     if unknown:
         raise DataError(f"{len(unknown)} listed names that no picture has: {', '.join(sorted(unknown)[:10])}")
     return matching

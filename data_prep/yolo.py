@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.classnames import beside, read_class_names, read_data_file, read_keypoint_numbers
 from data_prep.errors import DataError
-from data_prep.lookup import Lookup, number, span, stem_of, tidy
+from data_prep.lookup import Lookup, comparable, number, span, stem_of, tidy
 from data_prep.pictures import files_below
 from data_prep.record import Category, Fault, Record, Records
 from data_prep.textfile import read_text
@@ -42,14 +42,16 @@ def read_yolo(
         raise DataError(f"{folder}: no such folder of label files")
     reader = _Reader(class_names)
     left: dict[str, Path] = {}
-    for file in files_below(folder, lambda name: name.lower().endswith(".txt")):
-        stem = file[: -len(".txt")]
+    names, files = sorted(names), files_below(folder, lambda name: name.lower().endswith(".txt"))
+    spelt = comparable(names, [file[: -len(".txt")] for file in files])
+    for file in files:
+        stem = spelt(file[: -len(".txt")])
         if stem in left:
             detail = f"{folder / file}: {left[stem]} differs from it by capitals only, and is taken"
             reader.faults.append(Fault("repeated id", "", detail))
         left.setdefault(stem, folder / file)
-    for name in sorted(names):
-        file = left.pop(stem_of(name), None)
+    for name in names:
+        file = left.pop(stem_of(spelt(name)), None)
         if file is None:
             detail = f"no {stem_of(name)}.txt in {folder}; an empty one says that nothing is in the picture"
             reader.faults.append(Fault("missing labels", name, detail))

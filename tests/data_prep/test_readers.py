@@ -2,8 +2,10 @@
 test_voc.py's and test_yolo.py's."""
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from data_prep.openimages import read_openimages
 from data_prep.packing import pack
 from data_prep.recipe import Recipe, Source
 from data_prep.record import Records
+from data_prep.selection import select
 from data_prep.store import Store
 
 PICTURES = Lookup(["a.jpg", "b.jpg", "deep/c.png"])
@@ -122,6 +125,28 @@ def test_pictures_are_found_by_what_annotations_call_them():
     assert find("z.jpg", "b.jpg") == "b.jpg"
     assert Lookup(["x/1.jpg", "y/1.jpg"]).find("1") is None  # which of the two?
     assert Lookup(["images/1.jpg", "masks/1.png"]).find("1.jpg") == "images/1.jpg"
+
+
+@pytest.mark.parametrize("ours", ["NFC", "NFD"])
+@pytest.mark.parametrize("theirs", ["NFC", "NFD"])
+def test_accents_are_the_same_however_they_are_written(ours, theirs):
+    on_disk, called = unicodedata.normalize(ours, "é/ü 1.jpg"), unicodedata.normalize(theirs, "é/ü 1.jpg")
+    find = Lookup(["1.jpg", "ü 1.jpg", on_disk]).find
+    assert find(called) == find(called[:-4]) == find(f"/home/{called}") == on_disk
+    assert find(quote(called)) == on_disk
+    for listed in (called, called.rpartition("/")[2]):
+        assert select([on_disk], only=frozenset({listed})) == {on_disk}
+    both = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    assert list(map(Lookup(both).find, both)) == both  # two pictures, as they are
+    assert [select(both, only=frozenset({name})) for name in both] == [{name} for name in both]
+
+
+def test_what_only_looks_like_an_address_is_a_name():
+    assert Lookup(["a%20b.jpg", "a b.jpg"]).find("a%20b.jpg") == "a%20b.jpg"
+    assert Lookup(["a b.jpg"]).find("a%20b.jpg") == "a b.jpg"
+    assert Lookup(["a b.jpg"]).find("a%2520b.jpg") is None  # once
+    pictures = Lookup(["a b.jpg"]).among([("a%20b.jpg",), ("a b.jpg",)])
+    assert (pictures.find("a%20b.jpg"), pictures.find("a b.jpg")) == (None, "a b.jpg")
 
 
 def test_a_name_that_leads_to_a_folder_beside_is_not_found(tmp_path):

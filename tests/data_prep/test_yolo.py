@@ -1,5 +1,6 @@
 """YOLO's and Darknet's label files and lists, and their class names."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,19 @@ def test_keypoints_behind_a_box(yolo, shape):
     (yolo / "data.yaml").write_text("kpt_shape: many\nnames: [cat]\n")
     with pytest.raises(DataError, match=r"data\.yaml: wanted kpt_shape: \[keypoints, 2 or 3\]"):
         read_yolo(yolo / "labels", ["b.jpg"], PICTURES, yolo / "data.yaml")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_labels_of_pictures_whose_accents_are_written_otherwise(tmp_path, forms):
+    picture, label = (unicodedata.normalize(form, "é") for form in forms)
+    for k, names in enumerate(([picture], [picture, label])):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        (folder / f"{label}.txt").write_text("0 .5 .5 .1 .1\n")
+        names = [f"{name}.jpg" for name in names]
+        found = read_yolo(folder, names, Lookup(names))
+        assert [record.name for record in found.records] == names[-1:]  # of two its own
+        assert [fault.kind for fault in found.faults] == ["missing labels"] * k
 
 
 def test_darknets_mark_for_a_picture_without_boxes(yolo, make, tree, tree_file):
