@@ -42,7 +42,8 @@ def is_wide(mode: str) -> bool:
 
 def white_of(samples: np.ndarray) -> float:
     """What white is in grey samples (H, W) of 16 or 32 bits: 1, 255 or 65535, the least that no sample
-    exceeds, but for rounding (SLACK); of 16 bits 65535. Raises DataError, as check_size does, for samples that are no brightness."""
+    exceeds, but for rounding (SLACK); of 16 bits 65535. Raises DataError, as check_size does, for samples
+    that are no brightness."""
     if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:  # of either byte order
         return 65535.0
     if not np.isfinite(samples).all():
