@@ -14,9 +14,12 @@ from data_prep.xmlfile import read_xml, text_of
 
 _LIMIT = 1 << 24  # bytes a file: 16 MiB are 50,000 objects in one picture
 
+# Folders beside those of the pictures: VOC's own, and others' (Oxford's pets: annotations/xmls).
+_FOLDERS = ("Annotations", "annotations", "xmls", "xml")
+
 
 def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Records:
-    """Read a folder of VOC XML files (or a folder that has them in `Annotations`), folders below it too.
+    """Read a folder of VOC XML files (or a folder that has them in one of _FOLDERS), folders below it too.
 
     A file's picture is the one of the same name; only if there is none, the one its <filename> names, which
     without a folder means a picture in the folder that the file itself lies in. <difficult> is kept.
@@ -31,7 +34,7 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
         fault.
     """
     path = Path(path)
-    folder = path / "Annotations" if (path / "Annotations").is_dir() else path
+    folder = _xml_folder(path)
     if not folder.is_dir():
         raise DataError(f"{path}: no such folder of VOC's XML files")
     names = files_below(folder, lambda name: name.lower().endswith(".xml"))
@@ -62,6 +65,15 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
     if not records:
         raise DataError(f"{path}: not one file can be read; the first: {faults[0].detail}")
     return Records(tuple(records[name] for name in sorted(records)), categories, tuple(faults))
+
+
+def _xml_folder(path: Path) -> Path:
+    """Where the XML files of a data set lie, that its pictures lie beside: the lowest folder of such a name."""
+    for name in _FOLDERS:
+        inner = path / name
+        if inner.is_dir() and (name == _FOLDERS[0] or not any(path.glob("*.xml"))):
+            return _xml_folder(inner)
+    return path
 
 
 def _record(

@@ -127,3 +127,15 @@ def test_a_voc_file_of_a_picture_s_own_name_goes_before_one_that_speaks_of_it(tm
         found = read_voc(folder, Lookup(["1.jpg"]))
         assert [(r.name, r.categories) for r in found.records] == [("1.jpg", ("dog",))]
         assert [fault.kind for fault in found.faults] == ["repeated id"]
+
+
+@pytest.mark.parametrize("inner", ["Annotations", "annotations/xmls", "xmls", "xml"])
+def test_a_folder_of_xml_beside_that_of_the_pictures_is_found_from_above(tmp_path, inner):
+    said = f"<annotation><filename>1.jpg</filename>{OBJECT}</annotation>"
+    for stem in ("1", "renamed"):
+        path = tmp_path / stem / inner / f"{stem}.xml"
+        path.parent.mkdir(parents=True)
+        path.write_text(said)
+        for lookup in (Lookup(["1.jpg"]), Lookup(["images/1.jpg"])):
+            (record,) = read_voc(tmp_path / stem, lookup).records
+            assert record.name == lookup.find("1.jpg")
