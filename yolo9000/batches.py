@@ -238,6 +238,9 @@ def load_batches(batches: Batches, start: int, workers: int, device: torch.devic
         persistent_workers=False,
         worker_init_fn=_quiet_worker,
         pin_memory=device.type == "cuda",
+        # It draws a seed for its workers, which nothing here reads: not from the generator that losses and
+        # networks draw from, whose state a resumed run has just put back.
+        generator=torch.Generator(),
     )
     for item in loader:
         if "error" in item:

@@ -40,7 +40,8 @@ for _filters in (48, 64):
     CFG += (
         f"[convolutional]\nbatch_normalize=1\nfilters={_filters}\nsize=3\nstride=1\npad=1\nactivation=leaky\n"
     )
-CFG += "[convolutional]\nfilters=22\nsize=1\nstride=1\npad=1\nactivation=linear\n"
+_LAST = "[convolutional]\nfilters=22\n"
+CFG += _LAST + "size=1\nstride=1\npad=1\nactivation=linear\n"
 CFG += "[region]\nanchors=2.4,2.4,3.6,3.6\nclasses=6\nnum=2\ncoords=4\nsoftmax=1\n"
 
 
@@ -118,8 +119,11 @@ def test_it_learns_to_find_squares_and_their_colours(folder: Path, tmp_path: Pat
     ].keys()
 
 
-def test_stopped_and_resumed_is_bit_equal_to_undisturbed(folder: Path, tmp_path: Path) -> None:
-    config = settings(folder)
+@pytest.mark.parametrize("layer", ["", "[dropout]\nprobability=0.5\n"])  # one that draws random numbers
+def test_stopped_and_resumed_is_bit_equal_to_undisturbed(folder: Path, tmp_path: Path, layer: str) -> None:
+    (tmp_path / "net.cfg").write_text(CFG.replace(_LAST, layer + _LAST))
+    model = {"cfg": str(tmp_path / "net.cfg"), "tree": str(folder / "tree.json")}
+    config = settings(folder, model=model)
     data = [folder / "train.h5"]
     train(config, data, tmp_path / "whole", progress=False)
 
