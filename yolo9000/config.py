@@ -229,6 +229,7 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         within("log.log_every", self.log_every, 1, 1e9)
+        within("log.checkpoint_seconds", self.checkpoint_seconds, 0, 1e9)
         within("log.keep", self.keep, 1, 1000)
 
 
@@ -279,6 +280,8 @@ class TrainConfig:
         _choice("precision", self.precision, ("auto", "bfloat16", "float32"))
         if (self.images > 0) == (self.epochs > 0):
             raise TrainingError("exactly one of images and epochs is set, to a positive number")
+        within("images", self.images, 0, 1e15)
+        within("epochs", self.epochs, 0, 1e6)
         if not self.data:
             raise TrainingError("no data: at least one [[data]] part is needed")
         if not self.input.sizes and self.task != "rows":

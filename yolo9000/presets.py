@@ -7,6 +7,7 @@ GPU; for published weight files, as loaded by `darknet.load`, see docs/darknet.m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -253,6 +254,8 @@ def tiny9000(
 
 
 def _scaled(filters: int, slim: float) -> int:
+    if not 0 < slim < math.inf:
+        raise ModelError(f"slim is a factor on the numbers of filters, above 0; it is {slim}")
     return max(1, round(filters * slim))
 
 

@@ -5,6 +5,7 @@ and back. Which settings there are is config.py's.
 import dataclasses
 import difflib
 import inspect
+import math
 import tomllib
 import types
 import typing
@@ -95,6 +96,7 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
             raise TrainingError(f"{where}: {key} is a table, not {value!r}")
         return {k: _convert(arguments[1], v, where, f"{key}.{k}") for k, v in value.items()}
     if hint is Any:
+        _check_finite(value, where, key)
         return value
     if isinstance(hint, types.UnionType):
         raise TypeError(f"{key}: unions are not supported in configurations")
@@ -104,9 +106,17 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         names = {str: "text", int: "a whole number", float: "a number such as 0.5", bool: "true or false"}
         text = ", which is text to TOML" if isinstance(value, str) else ""
         raise TrainingError(f"{where}: {key} is {names[hint]}, not {value!r}{text}")
-    if hint is float and value != value:
-        raise TrainingError(f"{where}: {key} is not a number (NaN)")
+    _check_finite(value, where, key)
     return value
+
+
+def _check_finite(value: Any, where: str, key: str) -> None:
+    """TOML's nan and inf are floats; nothing that is set here means anything by one."""
+    for one in value if isinstance(value, list | tuple) else ():
+        _check_finite(one, where, key)
+    if isinstance(value, float) and not math.isfinite(value):
+        reason = "is not a number (NaN)" if value != value else "is infinite; give a number such as 1e9"
+        raise TrainingError(f"{where}: {key} {reason}")
 
 
 def read_table(path: Path, find: Callable[[str], Path], seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -151,18 +161,21 @@ def apply_setting(table: dict[str, Any], setting: str) -> None:
     here: Any = table
     for name in parents:
         here = _step(here, name, setting)
-    if isinstance(here, list):
-        here[_position(here, last, setting)] = value
-    else:
-        here[last] = value
+    here[_key(here, last, setting)] = value
 
 
 def _step(here: Any, name: str, setting: str) -> Any:
+    key = _key(here, name, setting)
+    return here[key] if isinstance(here, list) else here.setdefault(key, {})
+
+
+def _key(here: Any, name: str, setting: str) -> str | int:
+    """What `here` has by this name is found at."""
     if isinstance(here, list):
-        return here[_position(here, name, setting)]
+        return _position(here, name, setting)
     if not isinstance(here, dict):
         raise TrainingError(f"--set {setting}: {name} lies below something that has no keys")
-    return here.setdefault(name, {})
+    return name
 
 
 def _position(parts: list, name: str, setting: str) -> int:

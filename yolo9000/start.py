@@ -327,7 +327,7 @@ def _from_preset(config: ModelConfig, tree: WordTree, named: Sequence[str], know
             arguments[key] = value
     try:
         made = preset(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TrainingError(f"model.arguments of the preset {config.preset}: {error}") from None
     if config.neck and (made.region is None or made.region.boxes is not None):
         raise TrainingError(f"model.neck is for a detector in Darknet's form, not for {config.preset}")

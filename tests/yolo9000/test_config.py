@@ -58,6 +58,16 @@ def test_plain_data_and_back_is_the_same(small: Path) -> None:
         ("batch = true", ["batch is a whole number"]),
         ("batch = 0", ["batch lies from 1"]),
         ("optimiser.lr = nan", ["optimiser.lr is not a number"]),
+        ("optimiser.lr = inf", ["optimiser.lr is infinite; give a number"]),
+        ("optimiser.scales.layers = inf", ["optimiser.scales.layers is infinite"]),
+        ("schedule.steps = [-inf]", ["schedule.steps.0 is infinite"]),
+        ("model.arguments.slim = nan", ["model.arguments.slim is not a number"]),
+        ("model.arguments.anchors = [[1, inf]]", ["model.arguments.anchors is infinite"]),
+        ("loss.object_scale = inf", ["loss.object_scale is infinite"]),
+        ("log.checkpoint_seconds = inf", ["log.checkpoint_seconds is infinite; give a number such as 1e9"]),
+        ("log.checkpoint_seconds = -1", ["log.checkpoint_seconds lies from 0"]),
+        ("epochs = -5.0", ["epochs lies from 0"]),
+        ("epochs = inf", ["epochs is infinite"]),
         ("optimiser.lr = -1", ["optimiser.lr lies from 0"]),
         ("optimiser.lr = .5", ["optimiser.lr is a number such as 0.5", "'.5', which is text to TOML"]),
         ("optimiser.nesterov = True", ["optimiser.nesterov is true or false", "text to TOML"]),
@@ -135,7 +145,9 @@ def test_settings_reach_parts_by_position_and_name(small: Path) -> None:
     assert (part.share, part.augment.flip, config.model.preset) == (2.5, 0.0, "yolov2")
 
 
-@pytest.mark.parametrize("setting", ["batch", "=3", "data.1.share=2", "data.x.share=2", "batch.size=2"])
+@pytest.mark.parametrize(
+    "setting", ["batch", "=3", "data.1.share=2", "data.x.share=2", "batch.size=2", "batch.size.x=2"]
+)
 def test_settings_that_lead_nowhere(small: Path, setting: str) -> None:
     with pytest.raises(TrainingError):
         load_config(small, (setting,))

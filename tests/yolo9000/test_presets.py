@@ -113,6 +113,10 @@ def test_without_a_pass_through():
         ({"backbone": presets.yolo9000(classes=3)}, "not a detector"),
         ({"num_classes": 0}, "classes must be a whole number"),
         ({"anchors": [(1, 0)]}, "positive"),
+        ({"slim": 0}, "slim is a factor .* above 0; it is 0"),
+        ({"slim": -1.0}, "slim is a factor"),
+        ({"slim": float("inf")}, "slim is a factor"),
+        ({"slim": float("nan")}, "slim is a factor"),
     ],
 )
 def test_what_does_not_fit_is_said(arguments, says):

@@ -100,6 +100,9 @@ def test_where_no_neck_fits_is_said(tmp_path: Path) -> None:
     data = toys.pack_squares(tmp_path / "t.h5", boxed=2, labelled=2, size=48)
     with pytest.raises(TrainingError, match="Darknet's form, not for tiny9000"):
         build_network(ModelConfig(preset="tiny9000", neck=8), [Store(data)])
+    for slim in ("thin", 1e308):
+        with pytest.raises(TrainingError, match=r"model\.arguments of the preset yolo9000: "):
+            build_network(ModelConfig(preset="yolo9000", arguments={"slim": slim}), [Store(data)])
     flat = (Convolution(3 * (5 + 2), 1, activation="linear", batch_normalize=False), Region(((1, 1),) * 3, 2))
     with pytest.raises(TrainingError, match="twice the resolution"):
         own_rows(NetworkSpec(64, 64, flat), None, True, neck=8)
