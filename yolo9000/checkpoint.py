@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from wordtree.files import written_whole
+from yolo9000.device import loader_killed
 from yolo9000.errors import TrainingError
 
 BEST_NAME = "best.pt"
@@ -24,6 +25,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with written_whole(path, TrainingError, durable=True) as part:
             write(part)
     except RuntimeError as error:  # as torch.save reports a full disk
+        if loader_killed(error):
+            raise
         raise TrainingError(f"{path}: cannot be written; is the disk full? ({error})") from error
 
 

@@ -4,10 +4,14 @@ No network."""
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from yolo9000.errors import TrainingError
 
 # Held while lanes begin: for that moment threads that begin elsewhere would compute with as few.
 _BEGINNING = threading.Lock()
@@ -83,6 +87,29 @@ def batches_ahead(size: int, workers: int, most: int) -> int:
     if not (workers and shared.is_dir()):
         return most
     return min(most, shutil.disk_usage(shared).free // 2 // (size * workers))
+
+
+def loader_killed(error: Exception) -> bool:
+    """Whether this is how torch says that a process of its DataLoader has died."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
+@contextmanager
+def loaders_told(remedy: str) -> Iterator[None]:
+    """Within, a loading process of torch's that was killed is a TrainingError, which says what to do.
+
+    It is told of where the system's signal reaches this process, at any line: not only where a batch is
+    waited for.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not loader_killed(error):
+            raise
+        reason = str(error).split(". ")[0].strip()
+        raise TrainingError(
+            f"a process that loads pictures was killed, probably because memory ran out ({reason}); {remedy}"
+        ) from None
 
 
 def _forked() -> None:

@@ -18,7 +18,7 @@ from yolo9000 import augment
 from yolo9000.asked import Asked
 from yolo9000.boxes import decode
 from yolo9000.canvas import as_input, placed
-from yolo9000.device import batches_ahead, wants_bfloat16
+from yolo9000.device import batches_ahead, loaders_told, wants_bfloat16
 from yolo9000.errors import ImageError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
@@ -336,7 +336,8 @@ class HeldOut:
             worker_init_fn=_one_thread,
             collate_fn=_same,
         )
-        with tqdm(total=len(self.pictures.where), unit="img", disable=not progress) as bar:
+        bar = tqdm(total=len(self.pictures.where), unit="img", disable=not progress)
+        with bar, loaders_told("take fewer workers, or a smaller batch"):
             for item in loader:
                 if isinstance(item, str):
                     raise TrainingError(item)

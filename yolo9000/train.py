@@ -16,7 +16,7 @@ from yolo9000.average import drop_fitted
 from yolo9000.batches import Batches, Samples, load_batches, open_store
 from yolo9000.checkpoint import BEST_NAME, list_checkpoints, load_checkpoint, write_atomically
 from yolo9000.config import TrainConfig, to_dict
-from yolo9000.device import find_device
+from yolo9000.device import find_device, loaders_told
 from yolo9000.distributed import World, join_world
 from yolo9000.errors import TrainingError
 from yolo9000.history import CURVES_NAME, draw_curves, models_left
@@ -33,6 +33,11 @@ from yolo9000.twin import hold_first_expert, hold_second_expert
 from yolo9000.validation import Judge, nearest_size
 
 BEST_MODEL_NAME = "best.safetensors"  # only where validation data says which is the best
+
+_KILLED = (
+    "the last checkpoint stands: go on with --resume and fewer workers (--set workers=0 takes least memory), "
+    "or begin anew with a smaller batch"
+)
 
 
 @dataclass
@@ -131,7 +136,7 @@ def _train(
         if resized:
             run.warn(resized, progress)
         run.forget_best(progress)
-        with caught_signals() as caught:
+        with caught_signals() as caught, loaders_told(_KILLED):
             run.loop(load_batches(batches, run.done, config.workers, device), caught, progress)
         model = None
         if run.stopped is None:

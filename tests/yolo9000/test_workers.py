@@ -3,15 +3,25 @@ compute though they were forked."""
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from data_prep import Store
 from tests.yolo9000.test_train import CFG, settings
 from tests.yolo9000.toys import TREE, pack_squares
+from yolo9000.batches import Batch
+from yolo9000.errors import TrainingError
+from yolo9000.heldout import EvalSettings, HeldOut
+from yolo9000.network import Network
+from yolo9000.start import load_any
+from yolo9000.train import train
 
 _RUN = """
 import json, pathlib, sys
@@ -40,6 +50,37 @@ def test_an_error_that_nobody_catches_ends_the_run(tmp_path: Path, workers: int)
     program = [sys.executable, "-c", _RUN, table, str(data), str(tmp_path / "run")]
     done = subprocess.run(program, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and "nobody foresaw this" in done.stderr
+
+
+def kill_loaders(*_: object) -> None:
+    """As the system does where memory runs out."""
+    for process in multiprocessing.active_children():
+        process.kill()
+    time.sleep(10)  # until this process is told, which ends it
+
+
+class Killing:
+    """A task in whose course the loading processes are killed."""
+
+    def loss(self, net: Network, batch: Batch) -> dict[str, torch.Tensor]:
+        kill_loaders()
+        return {"loss": sum(p.sum() for p in net.parameters()) * 0}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no signal tells of it here")
+def test_a_loading_process_that_is_killed_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "toy.cfg").write_text(CFG)
+    TREE.save(tmp_path / "tree.json")
+    data, out = pack_squares(tmp_path / "train.h5", boxed=40, labelled=10), tmp_path / "run"
+    config = settings(tmp_path, images=160, workers=1)
+    with pytest.raises(TrainingError, match=r"loads pictures was killed, .*Killed.* --resume and fewer work"):
+        train(config, [data], out, progress=False, task=Killing())
+    fewer = dataclasses.replace(config, workers=0)
+    assert train(fewer, [data], out, resume=True, progress=False).batches == 10
+    held = HeldOut(load_any(str(out)), [Store(data)], EvalSettings(workers=1, batch=1))
+    held.net.layers[0].register_forward_hook(kill_loaders)
+    with pytest.raises(TrainingError, match=r"loads pictures was killed, .* fewer workers, or a smaller"):
+        next(held.outputs())
 
 
 _FORKED = """
