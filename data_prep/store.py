@@ -3,6 +3,7 @@
 Not here: writing (writer.py) and the layout (layout.py).
 """
 
+import hashlib
 import json
 import os
 import zlib
@@ -151,6 +152,12 @@ class Store:
                 f"{self.path}: chunks of image bytes are missing; the file is damaged, pack it again"
             )
         self._places = places.tolist()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what tells samples, their order and their tree from others' (the checksums in the file:
+        no sample is read); where the file lies and what it is called do not matter."""
+        return hashlib.sha256(json.dumps([self._identity, self.sources]).encode()).hexdigest()
 
     # Columns over all samples
 

@@ -65,11 +65,13 @@ def without_folders(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def about(store: Any) -> dict[str, Any]:
-    """What a packed file is, for the log and the model: name, samples, sources, fingerprint of its tree."""
+    """What a packed file is, for the log and the model: name, samples, sources, fingerprints of all of it
+    and of its tree."""
     path = getattr(store, "path", None)
     return {
         "file": Path(path).name if path else "",
         "samples": len(store),
         "sources": sorted({str(name) for name in store.source}),
+        "fingerprint": getattr(store, "fingerprint", ""),
         "tree": getattr(store, "tree_fingerprint", ""),
     }

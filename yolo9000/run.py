@@ -54,7 +54,9 @@ def _first_difference(old: Sequence[Any], new: Sequence[Any]) -> tuple[int, Any,
 
 
 class Run:
-    """What the loop needs, and what goes into a checkpoint. total: batches of the whole run."""
+    """What the loop needs, and what goes into a checkpoint. total: batches of the whole run; data: the files
+    that these are made of (record.about).
+    """
 
     def __init__(
         self,
@@ -67,7 +69,9 @@ class Run:
         out: Path,
         total: int,
         world: World,
+        data: Sequence[dict[str, Any]] = (),
     ):
+        self.data = list(data)
         self.config, self.net, self.task, self.out, self.world = config, net, task, out, world
         self.optimiser, self.average, self.judge = optimiser, average, judge
         self.done, self.total = 0, total
@@ -215,6 +219,7 @@ class Run:
         """Everything that the next batch depends on, and what the network carries beside its weights."""
         return {
             "config": to_dict(self.config),
+            "data": self.data,
             "batch": self.done,
             "net": self.net.state_dict(),
             "spec": self.net.spec.to_dict(),
@@ -232,7 +237,7 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Puts a checkpoint's state back. Raises TrainingError where it is of another run or network."""
+        """Puts a checkpoint's state back. TrainingError where it is of another run, network or data."""
         new, old = to_dict(self.config), _as_now(state["config"])
         keys = sorted((set(new) | set(old)) - set(_FREE))
         changed = [key for key in keys if new.get(key) != old.get(key)]
@@ -242,6 +247,7 @@ class Run:
                 "resume with its own, or start another run"
             )
         self._check_same(state)
+        self._check_data(state)
         try:
             self.net.load_state_dict(state["net"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -280,6 +286,25 @@ class Run:
             raise TrainingError(
                 f"the run to resume has another network: layer {found[0]} is set up differently; give the "
                 "data files of its start, and the files that [model] names as they were"
+            )
+
+    def _check_data(self, state: dict[str, Any]) -> None:
+        """TrainingError where a checkpoint is of a run on other pictures, or on these in another order.
+        Names of files may differ; checkpoints of versions that did not say are believed.
+        """
+        old = state.get("data", self.data)
+        if found := _first_difference(
+            *([file["fingerprint"] for file in files] for files in (old, self.data))
+        ):
+            text = "{file} ({samples:,} samples, {fingerprint:.8})"
+            there, here = (
+                text.format(**files[found[0]]) if found[0] < len(files) else "none"
+                for files in (old, self.data)
+            )
+            raise TrainingError(
+                f"the run to resume has other training data: its file {found[0]} is {there}, here it is "
+                f"{here}; give the data files of its start in the same order, or begin another run from "
+                "its model (model.start)"
             )
 
     def _judge(self) -> None:

@@ -124,7 +124,8 @@ def _train(
     judge = Judge(config, net, held_out, len(batches))
     task = task or make_task(config, net, tree)
     _check_norms(config, net, world.ranks)
-    run = Run(config, net, task, optimiser, average, judge, out, len(batches), world)
+    files = [about(store) for store in stores]
+    run = Run(config, net, task, optimiser, average, judge, out, len(batches), world, files)
     if resuming:
         run.restore(load_checkpoint(out))
         if _finished(run):

@@ -81,6 +81,15 @@ def test_what_goes_in_comes_out(tmp_path, tree, make, count, seed, size):
     store.verify()
 
 
+def test_a_fingerprint_is_of_samples_and_their_order(tmp_path, tree, make):
+    samples = random_samples(make, 5)
+    one, again, turned, fewer = (
+        Store(write(tmp_path / f"{k}.h5", tree, some)).fingerprint
+        for k, some in enumerate((samples, samples, samples[::-1], samples[:4]))
+    )
+    assert one == again and len({one, turned, fewer}) == 3
+
+
 def test_pictures_across_chunks_equal_what_h5py_reads(tmp_path, tree, make):
     rng = np.random.default_rng(0)
     sizes = [CHUNK - 1, 1, 3, CHUNK, 2 * CHUNK + 7, 5, 3 * CHUNK // 2]

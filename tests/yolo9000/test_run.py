@@ -60,6 +60,27 @@ def test_a_run_is_not_resumed_on_data_files_in_another_order(folder: Path) -> No
     assert train(config, data, folder / "run", resume=True, progress=False).batches == 2
 
 
+def test_a_run_is_not_resumed_on_other_data(folder: Path) -> None:
+    """Its own files go on wherever they lie; without one, in another order or changed they do not."""
+    out = folder / "run"
+    data = [pack_labels(folder / f"{label}.h5", image_labels=[label]) for label in (2, 5)]
+    config = short(folder, data=[{"share": 1.0, "kind": "label"}])
+    train(config, data, out, progress=False)
+    refused(config, data[::-1], out, r"file 0 is 2\.h5 \(2 samples, \w{8}\), here it is 5\.h5 .* same order")
+    refused(config, data[:1], out, r"its file 1 is 5\.h5 .*, here it is none; give the data files")
+    refused(config, [*data, folder / "train.h5"], out, r"its file 2 is none, here it is train\.h5 \(20 ")
+    moved = [shutil.copy(path, folder / f"moved-{path.name}") for path in data]
+    longer = dataclasses.replace(config, images=8)
+    assert train(longer, moved, out, resume=True, progress=False).batches == 4
+    pack_labels(data[1], image_labels=[4])
+    refused(longer, data, out, r"its file 1 is moved-5\.h5 .*, here it is 5\.h5 \(2 samples")
+    path = list_checkpoints(out)[-1]
+    state = load_checkpoint(path)
+    del state["data"]  # as in versions before
+    torch.save(state, path)
+    assert train(dataclasses.replace(config, images=12), data, out, resume=True, progress=False).batches == 6
+
+
 def test_a_run_is_not_resumed_on_another_tree_or_other_layers(folder: Path) -> None:
     data, out = [folder / "train.h5"], folder / "run"
     train(short(folder), data, out, progress=False)
