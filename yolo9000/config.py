@@ -7,6 +7,7 @@ of data parts is replaced.
 """
 
 import difflib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,20 @@ class ModelConfig:
             raise TrainingError("model.trunk is the start of a preset, or with model.known gives class rows")
         if self.weights and not self.cfg:
             raise TrainingError("model.weights is read with model.cfg; for a model file use model.start")
+        if self.data_root and not self.cfg:
+            raise TrainingError("model.data_root is where model.cfg's files lie; leave it out")
+        for name in ("arguments", "stored", "shared_rows", "trunk_rows"):
+            default = {"arguments": {}, "stored": "all"}.get(name, False)
+            if getattr(self, name) != default and not self.preset:
+                raise TrainingError(
+                    f"model.{name} is for a model.preset; that of model.{given[0]} is made already: leave it "
+                    f"out, or after a base that has it --set model.{name}={json.dumps(default)}"
+                )
+        if self.trunk_rows and not self.trunk:
+            raise TrainingError(
+                "model.trunk_rows takes the class rows of model.trunk, a classifier on a tree: name it, or "
+                "go without, with model.trunk_rows = false"
+            )
         if (self.twin or self.box_twin) and not self.start:
             raise TrainingError("model.twin and box_twin add to a trained detector: name it with model.start")
         if self.hold and self.hold_second:
@@ -80,6 +95,10 @@ class ModelConfig:
             )
         if self.freeze < 0:
             raise TrainingError(f"model.freeze is a layer index, 0 or more; it is {self.freeze}")
+        if self.fold and not self.freeze:
+            raise TrainingError(
+                "model.fold is for frozen layers, and model.freeze is 0; set it, or fold = false"
+            )
 
 
 @dataclass(frozen=True)

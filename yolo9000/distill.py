@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wordtree import TreeError, WordTree
+from yolo9000.config import within
 from yolo9000.errors import ModelError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy, soft_tree_cross_entropy, tree_cross_entropy
@@ -164,16 +165,42 @@ def make_task(config: Any, net: Network, tree: WordTree | None) -> DistillTask:
         ) from None
     from yolo9000.start import load_any
 
+    for key, value in (("classifier", names), ("labels", labels)):
+        if not isinstance(value, str):
+            raise TrainingError(f"distill.{key} is text, not {value!r}")
     parts = settings.pop("parts", None)
     if parts is not None:
         parts = _positions(parts, [part.name for part in config.data])
-    settings = keywords(DistillTask, settings, "distill") | {"parts": parts, "loss": config.loss}
+    settings = keywords(DistillTask, settings, "distill")
+    _check(settings, config.loss)
+    settings |= {"parts": parts, "loss": config.loss}
     return DistillTask(net, tree, load_any(names), class_labels(labels), **settings)
+
+
+def _check(settings: dict[str, Any], loss: dict[str, Any]) -> None:
+    """Raises TrainingError for values of [distill] that nothing can be taught with, and for settings that
+    with or without boxes do nothing."""
+    for key, value in settings.items():
+        if key.endswith("_weight"):
+            within(f"distill.{key}", value, 0, 1e9)
+    for count in (settings.get("per_picture", 1), *settings.get("windows", ())):
+        if count < 1:
+            raise TrainingError(f"distill.per_picture and windows are whole numbers from 1; one is {count}")
+    idle = [key for key in ("windows", "label_weight") if key in settings] if settings.get("boxes") else []
+    if idle:
+        raise TrainingError(f"distill.{idle[0]} does nothing with distill.boxes = true; leave it out")
+    if loss and not settings.get("boxes"):
+        raise TrainingError(
+            f"loss.{next(iter(loss))} is RegionLoss's, which the task distill has only with "
+            "distill.boxes = true"
+        )
 
 
 def _positions(wanted: Any, names: Sequence[str]) -> list[int]:
     """The positions of data parts given by their names."""
-    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if not (isinstance(wanted, list | tuple) and wanted and all(isinstance(name, str) for name in wanted)):
+        raise TrainingError(f"distill.parts is a list of one or more names of data parts, not {wanted!r}")
     missing = [name for name in wanted if name not in names]
     if missing:
         known = ", ".join(name for name in names if name) or "none has a name"
@@ -185,7 +212,8 @@ class DistillTask:
     """Tree cross entropy with the teacher's opinion of windows of the picture, and with known labels.
 
     windows: sides, in cells, of the windows whose averages are judged, beside the whole picture; per_picture:
-    how many of each. label_weight: of the cross entropy with the labels of whole pictures. parts: positions
+    how many of each. label_weight: of the cross entropy with the labels of whole pictures. (With `boxes` that
+    many cells are judged as they are, and labels are RegionLoss's.) parts: positions
     of the parts of the data that the teacher judges, None = all. trust: it is believed on a labelled picture
     as far as it believes the label itself (it may not know such pictures). Of nodes that it has no class for
     it has no opinion: conditionals are compared among the siblings that it knows.

@@ -36,10 +36,10 @@ class Task(Protocol):
 
 def make_task(config: TrainConfig, net: Network, tree: WordTree | None) -> Task:
     """The task that the configuration names, for this network."""
+    if config.distill and config.task != "distill":
+        raise TrainingError(f"[distill] belongs to the task distill; this run's is {config.task}")
     if config.task in _ELSEWHERE:
         return importlib.import_module(_ELSEWHERE[config.task]).make_task(config, net, tree)
-    if config.distill:
-        raise TrainingError(f"[distill] belongs to the task distill; this run's is {config.task}")
     if config.task == "classify":
         return ClassifyTask(net, tree, **keywords(ClassifyTask, config.loss, "loss"))
     return DetectTask(net, tree, config.loss)

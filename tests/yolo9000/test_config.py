@@ -85,6 +85,9 @@ def test_plain_data_and_back_is_the_same(small: Path) -> None:
         ("epochs = 3.0", ["exactly one of images and epochs"]),
         ("precision = 'half'", ["precision is one of"]),
         ("model.start = 'x'", ["exactly one of preset, start and cfg"]),
+        ("model.data_root = 'x'", ["model.data_root is", "model.cfg"]),
+        ("model.trunk_rows = true", ["model.trunk_rows takes", "model.trunk_rows = false"]),
+        ("model.fold = true", ["model.fold is for frozen layers", "model.freeze is 0"]),
         ("model.weights = 'x'", ["model.weights is read with model.cfg"]),
     ],
 )
@@ -94,6 +97,27 @@ def test_mistakes_are_named_with_file_key_and_remedy(small: Path, text: str, wor
         load_config(small, (f"{key}={value}",))
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["start", "cfg"])
+@pytest.mark.parametrize(
+    ("setting", "off"),
+    [
+        ("arguments.slim=0.5", "arguments={}"),
+        ("stored=labels", 'stored="all"'),
+        ("shared_rows=true", "shared_rows=false"),
+        ("trunk_rows=true", "trunk_rows=false"),
+    ],
+)
+def test_a_network_that_is_there_already_takes_no_settings_of_a_preset(
+    small: Path, place: str, setting: str, off: str
+) -> None:
+    made = (f"model.{place}=x", "model.preset=", f"model.{setting}")
+    with pytest.raises(TrainingError) as error:
+        load_config(small, made)
+    assert f"that of model.{place} is made already" in str(error.value)
+    assert str(error.value).endswith(f"--set model.{off}")
+    assert load_config(small, (*made, f"model.{off}")).model.preset == ""
 
 
 def test_a_part_teaches_something(small: Path) -> None:
@@ -169,6 +193,7 @@ def test_named_configurations_are_sound_and_say_what_they_are() -> None:
     assert named_configs()
     for name in named_configs():
         # What a configuration leaves to the user has to be given before it can be judged.
-        known = read_table(find_config(name), find_config).get("model", {}).get("known")
-        config = load_config(name, ("model.trunk=x.cfg x.weights",) if known else ())
+        model = read_table(find_config(name), find_config).get("model", {})
+        of_trunk = model.get("known") or model.get("trunk_rows")
+        config = load_config(name, ("model.trunk=x.cfg x.weights",) if of_trunk else ())
         assert config.name == name and config.about, name

@@ -353,13 +353,29 @@ def test_networks_of_another_form_are_refused():
         ({"boxes": "False"}, "distill.boxes is true or false, not 'False', which is text to TOML"),
         ({"windows": [3, 0.5]}, "distill.windows.1 is a whole number, not 0.5"),
         ({"box": True}, "unknown key distill.box; did you mean boxes"),
+        ({"per_picture": 0}, "whole numbers from 1; one is 0"),
+        ({"windows": [3, -1]}, "whole numbers from 1; one is -1"),
+        ({"teacher_weight": -5}, "distill.teacher_weight lies from 0"),
+        ({"teacher_weight": math.inf}, "distill.teacher_weight is infinite"),
+        ({"label_weight": -1.0}, "distill.label_weight lies from 0"),
+        ({"gate_weight": -1.0}, "distill.gate_weight lies from 0"),
+        ({"classifier": 3}, "distill.classifier is text, not 3"),
+        ({"labels": 3}, "distill.labels is text, not 3"),
+        ({"parts": 3}, "distill.parts is a list of one or more names"),
+        ({"parts": []}, "distill.parts is a list of one or more names"),
+        ({"parts": [["a"]]}, "distill.parts is a list of one or more names"),
+        ({"parts": ["a"]}, "no data part is called 'a'"),
+        ({"boxes": True, "windows": [3]}, "distill.windows does nothing with distill.boxes"),
+        ({"boxes": True, "label_weight": 2.0}, "distill.label_weight does nothing with distill.boxes"),
+        ({"boxes": False}, "loss.label_box is RegionLoss's"),
     ],
 )
 def test_settings_are_checked(setting, words):
     _, net = started()
     settings = {"classifier": "x.cfg x.weights", "labels": "voc", **setting}
+    loss = {"label_box": "best"} if setting == {"boxes": False} else {}
     with pytest.raises(TrainingError, match=words):
-        make_task(SimpleNamespace(distill=settings, loss={}, data=()), net, TREE)
+        make_task(SimpleNamespace(distill=settings, loss=loss, data=()), net, TREE)
 
 
 def test_labels_are_a_file_or_a_table(tmp_path):

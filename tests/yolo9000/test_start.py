@@ -160,6 +160,6 @@ def test_the_papers_recipes_one_after_another(tmp_path: Path) -> None:
         assert load_any(str(tmp_path / boxes)).spec.region is not None
         if tree == "":
             joint = run("yolo9000-joint", 'model.tree=""', size=64, trunk=second)
-            batch = load_config("yolo9000-joint", few).data
+            batch = load_config("yolo9000-joint", (*few, "model.trunk=x")).data
             assert [part.share for part in batch] == [1, 4]
             assert load_any(str(tmp_path / joint)).tree == Store(data).tree

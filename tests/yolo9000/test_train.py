@@ -352,6 +352,7 @@ def test_the_command_trains_and_reports(folder: Path, tmp_path: Path) -> None:
         ({"model": {"preset": "yolov3"}}, "did you mean yolov2"),
         ({"model": {"preset": "yolov2", "arguments": {"slimm": 1}}}, "did you mean slim"),
         ({"distill": {"x": 1}}, "belongs to the task distill"),
+        ({"distill": {"x": 1}, "task": "rows", "loss": {}}, "belongs to the task distill"),
     ],
 )
 def test_runs_that_cannot_start_leave_no_trace(folder: Path, tmp_path: Path, change: dict, word: str) -> None:
