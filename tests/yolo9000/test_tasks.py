@@ -118,6 +118,18 @@ def test_verified_negatives_are_pushed_down_and_nothing_else_of_a_picture_withou
     assert probability(TREE, after[1], CAT) > probability(TREE, before[1], CAT)
 
 
+def test_of_boxes_without_names_verified_negatives_still_count() -> None:
+    """As of a picture that has no label at all."""
+    boxed = {"boxes": [[0.5, 0.5, 0.2, 0.2]], "labels": [CAT], "named": [0], "shown_labels": [CAT]}
+    losses = []
+    for target in (boxed, {"image_labels": []}):
+        task, net, batch = task_of(TREE, target | {"negative_labels": [DOG]})
+        if "named" in target:
+            batch.targets[0]["named"] = batch.targets[0]["named"].bool()
+        losses.append(task.loss(net, batch)["loss"])
+    assert losses[0] == losses[1] > 0
+
+
 def test_a_contradicted_negative_says_nothing() -> None:
     plain = {"image_labels": [HUSKY]}
     for negative, counts in ((ANIMAL, False), (DOG, False), (HUSKY, False), (POODLE, True), (CAT, True)):
