@@ -68,7 +68,7 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
 
 
 def _xml_folder(path: Path) -> Path:
-    """Where the XML files of a data set lie, that its pictures lie beside: the lowest folder of such a name."""
+    """Where the XML files of a data set lie beside its pictures: the lowest folder of such a name."""
     for name in _FOLDERS:
         inner = path / name
         if inner.is_dir() and (name == _FOLDERS[0] or not any(path.glob("*.xml"))):
