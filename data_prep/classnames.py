@@ -14,7 +14,7 @@ from data_prep.textfile import read_text
 _SINGLE = re.compile(r"'(?:[^']|'')*+'")
 _DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ITEM = re.compile(rf"\s*+({_SINGLE.pattern}|{_DOUBLE.pattern}|[^,\[\]'\"][^,\[\]]*+|)\s*+([,\]])", re.DOTALL)
-_NUMBER = "0|[1-9][0-9]{0,8}"  # YAML takes 010 for eight
+_NUMBER = "0?[0-7]|[89]|[1-9][0-9]{1,8}"  # YAML takes 010 for eight, and 08 for no number
 _PAIR = re.compile(
     rf"\s*+(?:({_NUMBER})\s*+:\s++({_SINGLE.pattern}|{_DOUBLE.pattern}|[^,\[\]{{}}'\"][^,\[\]{{}}]*+))?"
     r"\s*+([,}])",

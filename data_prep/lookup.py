@@ -13,9 +13,10 @@ from urllib.parse import unquote
 
 from data_prep.pictures import SUFFIXES, is_tar
 
-# How closely a name is a picture's own, the least the closest: which of an entry's names it was, whether
-# folders were dropped or guessed, and whether the ending is the same (0), not said (1) or another (2).
-Closeness = tuple[int, bool, int]
+# How closely a name is a picture's own, the least the closest: which of an entry's names it was, how far its
+# folders are from the picture's (Lookup._apart), and whether the ending is the same (0), not said (1) or
+# another (2).
+Closeness = tuple[int, int, int]
 
 
 class Lookup:
@@ -80,13 +81,13 @@ class Lookup:
             while rest:
                 found = self._full.get(rest) or self._names.get(stem_of(rest))
                 if found is not None and not self._is_elsewhere(front):
-                    return found, (position, not self._leads_here(front), self._ending(rest, found))
+                    return found, (position, self._apart(front), self._ending(rest, found))
                 folder, slash, rest = rest.partition("/")
                 front += folder + slash
             if whole and "/" not in whole:
                 found = self._last.get(whole) or self._last.get(stem_of(whole))
                 if found is not None:
-                    return found, (position, True, self._ending(whole, found))
+                    return found, (position, 2, self._ending(whole, found))
         return None
 
     def _ending(self, called: str, found: str) -> int:
@@ -95,10 +96,21 @@ class Lookup:
             return 0
         return 1 if stem_of(called) == called else 2
 
-    def _leads_here(self, front: str) -> bool:
-        """Whether folders in front of a name, "a/b/", are none or end in that of the pictures."""
-        here = _folder_name(self._path) if self._path is not None else ""
-        return not front or f"/{front}".endswith(f"/{here}/")
+    def _apart(self, front: str) -> int:
+        """How far folders in front of a name, "a/b/", are from the pictures' own: 0 where the shorter of both
+        ends in the other, 1 where some are the same, 2 where none is."""
+        here, folders = self._parted(front)
+        if not folders or here is None or here == here.parent:
+            return 2 if folders and here is None else 0
+        return 2 if here == self._path else 1
+
+    def _parted(self, front: str) -> tuple[Path | None, list[str]]:
+        """The folder of the pictures, or above it, where these folders in front of a name part from those
+        that it lies in, and what is left of them."""
+        here, folders = self._path, [part for part in front.split("/") if part not in ("", ".", "..")]
+        while here is not None and folders and folders[-1] == _folder_name(here):
+            here, folders = here.parent, folders[:-1]
+        return here, folders
 
     def _is_elsewhere(self, front: str) -> bool:
         """Whether folders in front of a name, "a/b/", part from those of the pictures towards one that is
@@ -106,9 +118,7 @@ class Lookup:
         if self._path is None:
             return False
         if front not in self._elsewhere:
-            here, folders = self._path, [part for part in front.split("/") if part not in ("", ".", "..")]
-            while folders and folders[-1] == _folder_name(here):
-                here, folders = here.parent, folders[:-1]
+            here, folders = self._parted(front)
             beside = [
                 here.parent / f"{folder}{ending}"
                 for folder in folders[-1:]

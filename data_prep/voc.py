@@ -14,15 +14,16 @@ from data_prep.xmlfile import read_xml, text_of
 
 _LIMIT = 1 << 24  # bytes a file: 16 MiB are 50,000 objects in one picture
 
-# Folders beside those of the pictures: VOC's own, and others' (Oxford's pets: annotations/xmls).
-_FOLDERS = ("Annotations", "annotations", "xmls", "xml")
+# Folders that only say that annotations are in them, beside those of the pictures: VOC's own, and others'
+# (Oxford's pets: annotations/xmls).
+_BESIDE = ("annotations", "xmls", "xml")
 
 
 def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Records:
-    """Read a folder of VOC XML files (or a folder that has them in one of _FOLDERS), folders below it too.
+    """Read a folder of VOC XML files (or a folder that has them in `Annotations`), folders below it too.
 
     A file's picture is the one of the same name; only if there is none, the one its <filename> names, which
-    without a folder means a picture in the folder that the file itself lies in. <difficult> is kept.
+    without a folder means a picture in a folder that goes with the file's own. <difficult> is kept.
     Categories are named, their keys are the names. <truncated>, <occluded>, <pose> and the boxes of parts are
     not used.
 
@@ -34,7 +35,7 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
         fault.
     """
     path = Path(path)
-    folder = _xml_folder(path)
+    folder = path / "Annotations" if (path / "Annotations").is_dir() else path
     if not folder.is_dir():
         raise DataError(f"{path}: no such folder of VOC's XML files")
     names = files_below(folder, lambda name: name.lower().endswith(".xml"))
@@ -54,10 +55,7 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
         except DataError as error:
             faults.append(Fault("malformed annotation", pictures.find(own) or "", str(error)))
             continue
-        called, inner = tidy(text_of(found[0].find("filename"))), own.rpartition("/")[0]
-        if called and inner and "/" not in called:
-            called = f"{inner}/{called}"
-        name = pictures.find(own, called) or called or own
+        name = _picture_of(own, found[0], pictures)
         if name in records:
             faults.append(Fault("repeated id", name, f"{file}: the picture has another annotation already"))
             continue
@@ -67,13 +65,24 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
     return Records(tuple(records[name] for name in sorted(records)), categories, tuple(faults))
 
 
-def _xml_folder(path: Path) -> Path:
-    """Where the XML files of a data set lie beside its pictures: the lowest folder of such a name."""
-    for name in _FOLDERS:
-        inner = path / name
-        if inner.is_dir() and (name == _FOLDERS[0] or not any(path.glob("*.xml"))):
-            return _xml_folder(inner)
-    return path
+def _picture_of(own: str, root: Element, pictures: Lookup) -> str:
+    """The picture that a file is about; where there is none such, what it calls it. own: the file's own name,
+    without its ending, in the folder of all.
+
+    A bare <filename> means a picture in a folder that goes with the file's: of the same name, or the two in
+    one (train/annotations, train/images), or the other way round (n01, train/n01).
+    """
+    inner, called = own.rpartition("/")[0], tidy(text_of(root.find("filename")))
+    folders = [part for part in inner.split("/") if part and part.lower() not in _BESIDE]
+    bare = "" if "/" in called else called
+    whole = "/".join((*folders, bare)) if bare else called
+    name = pictures.find(own, whole) if whole else pictures.find(own)
+    if name is None and bare and folders:
+        name = pictures.find(bare)
+        of = [] if name is None else name.split("/")[:-1]
+        if folders not in (of[: len(folders)], of[-len(folders) :]):
+            name = None
+    return name or whole or own
 
 
 def _record(

@@ -149,6 +149,13 @@ def test_what_only_looks_like_an_address_is_a_name():
     assert (pictures.find("a%20b.jpg"), pictures.find("a b.jpg")) == (None, "a b.jpg")
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_splits_that_number_alike_the_one_whose_pictures_they_are_is_meant(tmp_path, order):
+    entries = [("train/images/1.jpg",), ("valid/images/1.jpg",)][::order]
+    pictures = Lookup(["1.jpg"], tmp_path / "train" / "images").among(entries)
+    assert pictures.find("train/images/1.jpg") == "1.jpg" and pictures.find("valid/images/1.jpg") is None
+
+
 def test_a_name_that_leads_to_a_folder_beside_is_not_found(tmp_path):
     for folder in ("rig/cam0/rgb", "rig/cam1/rgb"):
         (tmp_path / folder).mkdir(parents=True)

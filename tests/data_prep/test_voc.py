@@ -139,3 +139,18 @@ def test_a_folder_of_xml_beside_that_of_the_pictures_is_found_from_above(tmp_pat
         for lookup in (Lookup(["1.jpg"]), Lookup(["images/1.jpg"])):
             (record,) = read_voc(tmp_path / stem, lookup).records
             assert record.name == lookup.find("1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("file", "picture", "other"),
+    [
+        ("VOC2007/Annotations/1.xml", "VOC2007/JPEGImages/1.jpg", "VOC2012/JPEGImages/1.jpg"),
+        ("train/annotations/1.xml", "train/images/1.jpg", "val/images/1.jpg"),
+        ("n01/1.xml", "train/n01/1.jpg", "train/n02/1.jpg"),
+    ],
+)
+def test_a_bare_filename_means_a_picture_in_a_folder_that_goes_with_the_files(tmp_path, file, picture, other):
+    folder = voc(tmp_path, file, f"<annotation><filename>1.jpg</filename>{OBJECT}</annotation>")
+    for pictures, found in (([picture], True), ([other], False)):
+        (record,) = read_voc(folder, Lookup(pictures)).records
+        assert (record.name == picture) is found and (record.name in pictures) is found

@@ -181,6 +181,7 @@ def test_darknet_lists_with_mistakes(yolo):
         "names: {0: cat, 1: 'hot dog', 2: \"a, b\"}  # three\n",
         "names: {\n  2: 'a, b',  # the last\n  0: cat, 1: hot dog,\n}\nnc: 3\n",
         "names:\n  2: 'a, b'\n  0: cat\n  1: hot dog\n",
+        "names:\n  00: cat\n  01: hot dog\n  02: a, b\n",
     ],
 )
 def test_names_in_yaml(tmp_path, text):
