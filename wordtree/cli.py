@@ -307,7 +307,9 @@ def export(out: Path, form: str | None, html: bool, path: Path | None, as_json: 
         raise click.UsageError(f"what is {out.name}? name it .json, .csv, .graphml or .html, or say --form")
     if form not in (*(_ANY_ENDING if known is None else known), "folders", "darknet"):
         fitting = " or ".join(ending for ending, forms in _FORMS.items() if form in forms)
-        raise click.UsageError(f"{out.name} is no name for the form {form}; name it {fitting}")
+        if known is not None:
+            raise click.UsageError(f"{out.name} is no name for the form {form}; name it {fitting}")
+        click.echo(f"note: --tree reads the form {form} from {fitting} only, not {out.name}", err=True)
     if form in nested.FORMS:
         nested.write_nested(tree, out, form)
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from yolo9000.errors import TrainingError
+from yolo9000.errors import LoaderError
 
 # Held while lanes begin: for that moment threads that begin elsewhere would compute with as few.
 _BEGINNING = threading.Lock()
@@ -96,7 +96,7 @@ def loader_killed(error: Exception) -> bool:
 
 @contextmanager
 def loaders_told(remedy: str) -> Iterator[None]:
-    """Within, a loading process of torch's that was killed is a TrainingError, which says what to do.
+    """Within, a loading process of torch's that was killed is a LoaderError, which says what to do.
 
     It is told of where the system's signal reaches this process, at any line: not only where a batch is
     waited for.
@@ -107,7 +107,7 @@ def loaders_told(remedy: str) -> Iterator[None]:
         if not loader_killed(error):
             raise
         reason = str(error).split(". ")[0].strip()
-        raise TrainingError(
+        raise LoaderError(
             f"a process that loads pictures was killed, probably because memory ran out ({reason}); {remedy}"
         ) from None
 

@@ -294,9 +294,12 @@ def _describe(
         untrue.append("lambdas")
     # A vocabulary is as true without a node; at a cut, what lay below that node would count as another's.
     spoilt = {"level": any, "vocabulary": all}
-    if (old.depths[stays] != tree.depths[map[stays]]).any():
+    before, after = old.depths[stays], tree.depths[map[stays]]
+    if (before != after).any():
         untrue.append("temperatures")  # one for each depth
-        untrue += ["level"] if isinstance(net.defaults.get("level"), int) else []
+        level = net.defaults.get("level")
+        if isinstance(level, int) and (np.minimum(before, after) <= level)[before != after].any():
+            untrue.append("level")
     for key, lost in spoilt.items():
         listed = net.defaults.get(key)
         named = isinstance(listed, str) and old.fingerprint != tree.fingerprint  # "coco", maybe not all there

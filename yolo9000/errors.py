@@ -11,3 +11,7 @@ class ImageError(Exception):
 
 class TrainingError(Exception):
     """A training run that cannot start or go on; names the setting, file or images at fault."""
+
+
+class LoaderError(TrainingError):
+    """A process that loads pictures was killed by the system; says what to do."""

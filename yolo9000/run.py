@@ -19,7 +19,7 @@ from yolo9000.checkpoint import list_checkpoints, save_best, save_checkpoint, se
 from yolo9000.config import TrainConfig, from_dict, to_dict
 from yolo9000.device import wants_bfloat16
 from yolo9000.distributed import World, running_buffers
-from yolo9000.errors import TrainingError
+from yolo9000.errors import LoaderError, TrainingError
 from yolo9000.network import Network
 from yolo9000.optim import Average, rate_factor, set_rate, training_mode
 from yolo9000.runlog import Meter, RunLog, rounded, timestamp
@@ -36,9 +36,19 @@ _LOGGED = 30.0  # seconds between two states of the progress bar that go into a 
 def _as_now(settings: dict[str, Any]) -> dict[str, Any]:
     """A saved run's settings with those that a later version has added, at their defaults."""
     try:
-        return to_dict(from_dict(TrainConfig, settings, "checkpoint"))
+        return to_dict(from_dict(TrainConfig, _without_idle(settings), "checkpoint"))
     except TrainingError:
         return settings  # some mean nothing any more: they differ from today's, whatever these are
+
+
+def _without_idle(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without those that earlier versions took and that did nothing; config.ModelConfig refuses them."""
+    model = settings.get("model", {})
+    idle = set() if model.get("preset") else {"arguments", "stored", "shared_rows", "trunk_rows"}
+    idle |= set() if model.get("trunk") else {"trunk_rows"}
+    idle |= set() if model.get("freeze") else {"fold"}
+    idle |= set() if model.get("cfg") else {"data_root"}
+    return {**settings, "model": {key: value for key, value in model.items() if key not in idle}}
 
 
 def _paths(tree: WordTree | None) -> list[str]:
@@ -316,6 +326,8 @@ class Run:
         line = {"event": "validation", "batch": self.done, "images": self.images}
         try:
             verdict = self.judge.judge(self.net, self.average)
+        except LoaderError:  # nor can the rest be
+            raise
         except TrainingError as error:
             self.log({"event": "not judged", "batch": self.done, "reason": str(error)})
             return

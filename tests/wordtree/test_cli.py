@@ -293,6 +293,18 @@ def test_export(tmp_path, small):
         ("t.json.gz", "keys", ".json"),
         ("t.tree", "graphml", ".graphml"),
         ("t.tsv", "html", ".html"),
+    ],
+)
+def test_no_form_is_written_under_a_name_that_is_read_as_another(tmp_path, small, name, form, fitting):
+    out = tmp_path / "out" / name
+    done = CliRunner().invoke(cli, ["export", str(out), "--form", form, "--tree", small])
+    assert (done.exit_code, out.exists()) == (2, False)
+    assert f"{name} is no name for the form {form}; name it {fitting}\n" in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "fitting"),
+    [
         ("t.txt", "edges", ".csv or .tsv"),
         ("t", "ranks", ".csv or .tsv"),
         ("t.xml", "graphml", ".graphml"),
@@ -300,13 +312,13 @@ def test_export(tmp_path, small):
         ("t.js", "openimages", ".json"),
     ],
 )
-def test_no_form_is_written_under_a_name_that_is_read_as_another_or_as_none(
-    tmp_path, small, name, form, fitting
-):
-    out = tmp_path / "out" / name
+def test_a_form_is_noted_under_a_name_that_nothing_reads(tmp_path, small, name, form, fitting):
+    out = tmp_path / name
     done = CliRunner().invoke(cli, ["export", str(out), "--form", form, "--tree", small])
-    assert (done.exit_code, out.exists()) == (2, False)
-    assert f"{name} is no name for the form {form}; name it {fitting}\n" in done.output
+    assert done.exit_code == 0 and out.stat().st_size
+    assert f"reads the form {form} from {fitting} only, not {name}\n" in done.stderr
+    with pytest.raises(TreeError):
+        WordTree.load(out)
 
 
 def test_the_own_form_is_known_under_any_name(tmp_path, small):

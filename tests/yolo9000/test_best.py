@@ -20,13 +20,16 @@ from tests.yolo9000.test_train import CFG, assert_same_weights, settings
 from yolo9000.checkpoint import load_checkpoint
 from yolo9000.cli.info import command as info
 from yolo9000.cli.train import command as train_command
-from yolo9000.errors import TrainingError
+from yolo9000.errors import LoaderError, TrainingError
 from yolo9000.evaluate import EvalSettings, evaluate
 from yolo9000.history import CURVES_NAME, differences, draw_curves, summary
+from yolo9000.run import _as_now
 from yolo9000.runlog import LOG_NAME, RunLog, append_line, read_log
+from yolo9000.settings import to_dict
 from yolo9000.start import build_network, load_any
 from yolo9000.tasks import make_task
 from yolo9000.train import train
+from yolo9000.validation import Judge
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,30 @@ def test_a_validation_picture_that_cannot_be_read_ends_no_run(folder: Path, tmp_
     assert result.model is not None and result.best is None
     lines = [line for line in read_log(tmp_path / "run") if line["event"] == "not judged"]
     assert lines and lines[0]["reason"]
+
+
+def test_a_killed_loader_of_validation_pictures_ends_the_run(
+    folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise LoaderError("killed")
+
+    monkeypatch.setattr(Judge, "judge", killed)
+    config, val = settings(folder, images=32), toys.pack_squares(tmp_path / "val.h5", boxed=4)
+    with pytest.raises(LoaderError, match="killed"):
+        train(config, [folder / "train.h5"], tmp_path / "run", progress=False, validation=[val])
+
+
+def test_a_run_with_settings_that_did_nothing_is_known_again(folder: Path) -> None:
+    now = to_dict(settings(folder))
+    idle = {
+        "arguments": {"slim": 0.5},
+        "trunk_rows": True,
+        "shared_rows": True,
+        "fold": True,
+        "stored": "labels",
+    }
+    assert _as_now({**now, "model": now["model"] | idle}) == now
 
 
 def test_a_corrupt_picture_is_skipped_counted_and_reported(folder: Path, tmp_path: Path) -> None:

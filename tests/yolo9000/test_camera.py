@@ -69,8 +69,8 @@ def test_the_film_of_a_camera_that_fails_is_kept(tmp_path):
             told.append(record)
             source.go_on.set()
 
-    with pytest.raises(ImageError, match="bus reset"):
-        _films.detect(detector, detector.options(), source, Told("lines"), tmp_path / "a.mp4", None)
+    failed = _films.detect(detector, detector.options(), source, Told("lines"), tmp_path / "a.mp4", None)
+    assert isinstance(failed, ImageError) and "bus reset" in str(failed)
     assert len(told) == 1 and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     assert len(list(Film(tmp_path / "a.mp4"))) >= 1
 

@@ -219,6 +219,10 @@ def test_a_level_that_is_a_depth_goes_where_depths_change():
     assert done.dropped == ("temperatures", "level", "rule") and edited.defaults == {}
     edited, done = edit_model(net, *prune(TREE, ["dog"]))
     assert done.dropped == () and edited.defaults == net.defaults
+    # Depths change below the one that is looked at.
+    net.defaults = {"rule": "level", "level": 0}
+    edited, done = edit_model(net, *prune(TREE, ["dog"], keep_children=True))
+    assert done.dropped == () and edited.defaults == net.defaults
 
 
 def test_a_vocabulary_by_its_name_keeps_what_is_left():

@@ -385,8 +385,8 @@ def test_a_frame_that_cannot_be_looked_at_ends_a_film_with_its_reason(model, tmp
     hand.put(np.zeros((1, MAX_SIDE + 1, 3), np.uint8))
     hand.put(None)
     detector, answers = Detector.load(model), Answers("lines")
-    with pytest.raises(ImageError, match="of which a side has at most"):
-        _films.detect(detector, detector.options(), hand, answers, None, None)
+    failed = _films.detect(detector, detector.options(), hand, answers, None, None)
+    assert isinstance(failed, ImageError) and "of which a side has at most" in str(failed)
     assert hand.released
 
 

@@ -32,13 +32,14 @@ def detect(
     target: Path | None,
     most: int | None,
     clock: Callable[[], float] = time.monotonic,
-) -> None:
+) -> ImageError | None:
     """Detect on each frame of a film, or on a camera's newest until Ctrl-C; `answers` hears of each frame.
 
     source: a film's path, or a camera or stream (see video.Camera). target: the film to write, if any. most:
-    frames after which to stop. Raises ImageError.
+    frames after which to stop. Returns what a camera failed by on the way, if it did: what was seen until
+    then stands. Raises ImageError.
     """
-    live = not isinstance(source, Path)
+    live, failed = not isinstance(source, Path), None
     frames = video.Camera(source) if live else video.Film(source)
     name = "camera" if live else _pictures.printable(source)
     with ExitStack() as stack:
@@ -64,11 +65,13 @@ def detect(
                 _take(behind.due(), answers, name, recorder, live)
             _take(behind.due(rest=True), answers, name, recorder, live)
         except (KeyboardInterrupt, ImageError) as ended:
-            if live and recorder is not None:  # this is how a camera's film ends, or by its failing
-                recorder.keep()
-            if not live or isinstance(ended, ImageError):
+            if not live:
                 raise
+            if recorder is not None:  # this is how a camera's film ends, or by its failing
+                recorder.keep()
+            failed = ended if isinstance(ended, ImageError) else None
     _report(frames, answers, target, most)
+    return failed
 
 
 def _drawn(

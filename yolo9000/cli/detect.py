@@ -180,7 +180,9 @@ def command(
         if film is not None:
             from yolo9000.cli import _films
 
-            _films.detect(detector, chosen, film, answers, target, frames)
+            failed = _films.detect(detector, chosen, film, answers, target, frames)
+            if failed is not None:
+                skipped(str(failed))
             if folder is not None and target is not None:
                 note_result(target)
         else:
