@@ -15,9 +15,7 @@ tree, paths, (wide, high) = about["tree"], {-1: []}, about["size"]
 for node, parent in enumerate(tree["parents"]):  # parents come before their children
     paths[node] = [*paths[parent], tree["names"][node]]
 for file in files:
-    photo = ImageOps.exif_transpose(Image.open(file))
-    photo = photo.convert("RGBA") if photo.mode[0] not in "IF" else sys.exit(f"{file}: has more than 8 bits")
-    photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("RGB")
+    photo = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
     W, H = photo.size
     w, h = min(wide, max(1, W * high // H)), min(high, max(1, H * wide // W))  # as large as it fits
     small = photo.resize((w, h), Image.BILINEAR) if about["letterbox"]["resize"] == "smooth" else photo
