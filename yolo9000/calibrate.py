@@ -14,6 +14,7 @@ from torch import Tensor
 
 from yolo9000 import descent
 from yolo9000.boxes import cxcywh_to_xyxy, iou_xyxy
+from yolo9000.conditionals import LazyConditionals
 from yolo9000.errors import TrainingError
 from yolo9000.hedging import Frontier, fit_lambda, is_right, rewards, share_right
 from yolo9000.heldout import EvalSettings, HeldOut, Output
@@ -75,7 +76,7 @@ def gather(
             if held.detector:
                 _, _, H, W = said.objectness.shape
                 at = image, flat // (H * W), flat // W % H, flat % W
-                conditionals = descent.LazyConditionals(said.lazy, *at).all(held.hierarchy)
+                conditionals = LazyConditionals(said.lazy, *at).all(held.hierarchy)
             else:
                 conditionals = held.hierarchy.log_conditionals(said.logits[image])
             logs.append(conditionals.float().cpu())

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from yolo9000 import boxes as box_math
 from yolo9000.boxes import decode, decode_at
+from yolo9000.conditionals import DenseConditionals, LazyConditionals
 from yolo9000.decision import Decision, last_of_path, step_of_path
-from yolo9000.descent import DenseConditionals, LazyConditionals, path_log_probabilities
+from yolo9000.descent import path_log_probabilities
 from yolo9000.head import LazyOutput
 from yolo9000.voting import vote
 

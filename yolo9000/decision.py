@@ -8,7 +8,7 @@ boxes.
 
 Before any of them, temperatures (one for each depth) may soften the conditionals: temperature.py. All are
 pure functions of (tree, conditionals), lazy where they can be: the walks look at the groups on their way
-only, "leaf" and hedging at those that may hold their answer, levels and lists at those above their nodes."""
+only, "leaf", hedging and a depth at those that may hold their answer, lists at those above their nodes."""
 
 from dataclasses import dataclass
 from numbers import Integral
@@ -18,15 +18,12 @@ import torch
 from torch import Tensor
 
 from yolo9000 import cuts, hedging
+from yolo9000.conditionals import Conditionals, DenseConditionals
 from yolo9000.descent import (
     RULES as WALKS,
 )
-from yolo9000.descent import (
-    Conditionals,
-    DenseConditionals,
-    descend,
-    path_log_probabilities,
-)
+from yolo9000.descent import descend, path_log_probabilities
+from yolo9000.search import best_end
 from yolo9000.temperature import TemperedConditionals
 
 if TYPE_CHECKING:
@@ -69,9 +66,8 @@ class Decision:
         listed = {"vocabulary": options.vocabulary, "level": options.level}.get(options.rule)
         self.cut: cuts.Cut | None = None
         self._looked_at: Tensor | None = None  # nodes (m,) that the rule looks at; None: all
-        if isinstance(listed, Integral):
-            deepest = min(int(listed), len(hierarchy.level_sizes))
-            self._looked_at = (hierarchy.depths <= deepest).nonzero().squeeze(1)
+        if isinstance(listed, Integral):  # may be beyond 64 bits
+            self._depth = min(int(listed), len(hierarchy.level_sizes))
         elif listed is not None:
             self.cut = cuts.Cut.of(hierarchy, cuts.resolve(tree, listed))
             self._looked_at = hierarchy.paths(self.cut.nodes)[0].unique()
@@ -103,7 +99,11 @@ class Decision:
         if options.rule in WALKS:
             walk = descend(self.hierarchy, conditionals, options.rule, options.tree_threshold)
             return Answer(walk.nodes, walk.log_path, walk.log_given)
-        if options.rule == "hedge" and not isinstance(conditionals, DenseConditionals):
+        lazy = not isinstance(conditionals, DenseConditionals)
+        if options.rule == "level" and self.cut is None and lazy:
+            best = best_end(self.hierarchy, conditionals, self._depth)
+            return Answer(best.nodes, best.log_path, best.log_given)
+        if options.rule == "hedge" and lazy:
             nodes, path = hedging.hedge_walk(self.hierarchy, conditionals, options.chosen_lambda)
             return Answer(nodes, path, step_of_path(path))
         logs = self._log_probabilities(conditionals)
@@ -111,7 +111,7 @@ class Decision:
         if options.rule == "hedge":
             nodes = hedging.hedge(self.hierarchy, logs, options.chosen_lambda)
         elif self.cut is None:
-            nodes = cuts.at_depth(self.hierarchy, logs, options.level)
+            nodes = cuts.at_depth(self.hierarchy, logs, self._depth)
         elif options.rule == "level":
             nodes, given = cuts.at_cut(self.cut, logs)
         else:

@@ -150,7 +150,8 @@ class LazyOutput:
         """
         if self.bank is None:
             position, known = self._positions(nodes)
-            return self.weight[:, position], self.bias[:, position], known
+            weight, bias = self.weight.index_select(1, position), self.bias.index_select(1, position)
+            return weight, bias, known
         numbers, known = self._numbers(nodes)
         weight, bias = self.bank.take(numbers.flatten())  # (A or 1, K') -> ((A or 1) * K',)
         return weight.unflatten(0, numbers.shape), bias.unflatten(0, numbers.shape), known

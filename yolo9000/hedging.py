@@ -14,13 +14,14 @@ calibrate.py's."""
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from yolo9000.descent import search, searched_paths
+from yolo9000.search import Steps, search, searched_paths
 
 if TYPE_CHECKING:
-    from yolo9000.descent import Conditionals
+    from yolo9000.conditionals import Conditionals
     from yolo9000.hierarchy import Hierarchy
 
 # Beyond this every answer whose probability is not 1 in float32 has become the virtual root.
@@ -69,28 +70,29 @@ def hedge_walk(hierarchy: "Hierarchy", conditionals: "Conditionals", lambda_: fl
     Returns nodes (M,), and log Pr of the nodes on the path to each, root first: (M, L), NaN beyond its end.
     """
     _check_lambda(lambda_)
-    count, device = conditionals.count, conditionals.device
-    weight = rewards(hierarchy).to(device) + lambda_  # (n,)
-    most = weight.max() / _ROUGHLY  # with room for rounding
-    best = torch.full((count,), -torch.inf, dtype=torch.float64, device=device)
-    place = torch.full((count,), -1, dtype=torch.long, device=device)
-    last = torch.zeros(count, device=device)  # log Pr of the best node
+    count = conditionals.count
+    weight = rewards(hierarchy).cpu().numpy() + lambda_  # (n,)
+    most = weight.max(initial=0) / _ROUGHLY  # with room for rounding
+    best, place = np.full(count, -np.inf), np.full(count, -1)
+    last = np.zeros(count, np.float32)  # log Pr of the best node
 
-    def worth(who: Tensor, node: Tensor, logs: Tensor, given: Tensor) -> Tensor:
-        nonlocal best
-        share = logs.double().exp()
-        value = share * weight.index_select(0, node)
-        before, best = best, best.scatter_reduce(0, who, value, "amax")
+    def worth(steps: Steps) -> np.ndarray:
+        share = np.exp(steps.logs, dtype=np.float64)
+        value = share * weight[steps.nodes]
+        before = best.copy()
+        np.maximum.at(best, steps.boxes, value)
         # Of equal ones the lowest in the tree, which comes last.
-        place.masked_fill_(best > before, -1)
-        place.scatter_reduce_(0, who, node.masked_fill(value < best.index_select(0, who), -1), "amax")
-        mine = (node == place.index_select(0, who)).nonzero().squeeze(1)
-        last[who[mine]] = logs[mine]
-        return share * most >= best.clamp(min=lambda_).index_select(0, who)
+        place[best > before] = -1
+        equal = steps[value == best[steps.boxes]]
+        np.maximum.at(place, equal.boxes, equal.nodes)
+        equal = equal[equal.nodes == place[equal.boxes]]
+        last[equal.boxes] = equal.logs
+        return share * most >= np.maximum(best, lambda_)[steps.boxes]
 
-    levels = search(hierarchy, conditionals, worth)
-    nodes = torch.where(best < lambda_, -1, place)
-    return nodes, searched_paths(hierarchy, nodes, last, levels)
+    opened = search(hierarchy, conditionals, worth)
+    nodes = np.where(best < lambda_, -1, place)
+    path = searched_paths(hierarchy, nodes, last, opened)
+    return tuple(torch.from_numpy(part).to(conditionals.device) for part in (nodes, path))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from yolo9000 import descent
+from yolo9000.conditionals import LazyConditionals
 from yolo9000.decision import Decision
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchical import score_answers
@@ -52,7 +53,7 @@ class Naming:
         best, flat = objectness[image].flatten(1).max(1)  # (N, A, H, W) -> (N, A*H*W)
         _, H, W = objectness.shape[1:]
         at = image, flat // (H * W), flat // W % H, flat % W
-        conditionals = descent.LazyConditionals(out, *at)
+        conditionals = LazyConditionals(out, *at)
         greedy, answer = self._walk(conditionals)
         for k, row in enumerate(chosen):
             seen = bool(best[k] > self.settings.threshold)

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from yolo9000.conditionals import log_softmax_runs
 from yolo9000.hierarchy import log_softmax_segments
 
 if TYPE_CHECKING:
-    from yolo9000.descent import Conditionals, Spans
+    from yolo9000.conditionals import Conditionals, Looks
     from yolo9000.hierarchy import Hierarchy, Restriction
 
 # Where a best temperature is looked for; beyond, a level's scores say nothing or are not to be mended.
@@ -33,7 +35,7 @@ def temper(hierarchy: "Hierarchy", log_conditionals: Tensor, temperatures: Seque
 
 
 class TemperedConditionals:
-    """Conditionals softened as they are asked for; see descent.Conditionals."""
+    """Conditionals softened as they are asked for; see conditionals.Conditionals."""
 
     def __init__(
         self, conditionals: "Conditionals", hierarchy: "Hierarchy", temperatures: Sequence[float]
@@ -42,16 +44,11 @@ class TemperedConditionals:
         self._depths = hierarchy.depths
         self.count, self.device = conditionals.count, conditionals.device
 
-    def groups(self, spans: "Spans", boxes: Tensor, counts: list[int]) -> list[Tensor]:
-        found = self._inner.groups(spans, boxes, counts)
-        return [self._soften(start, values) for (start, _), values in zip(spans, found, strict=True)]
-
-    def _soften(self, start: int, values: Tensor) -> Tensor:
-        """Log conditionals (m, members) of the group that begins with node `start`, softened."""
-        depth = int(self._depths[start])
-        temperature = self._temperatures[depth] if depth < len(self._temperatures) else 1.0
-        softened = (values.float() / temperature).log_softmax(dim=1)
-        return torch.where(torch.isneginf(values), -math.inf, softened)
+    def groups(self, looks: "Looks") -> np.ndarray:
+        divisor = by_depth(self._temperatures, self._depths).cpu().numpy()[looks.first]
+        sizes = looks.sizes
+        values = self._inner.groups(looks) / divisor.repeat(looks.counts).repeat(sizes)
+        return log_softmax_runs(values, sizes)
 
     def some(self, few: "Restriction") -> Tensor:
         values = self._inner.some(few).float()

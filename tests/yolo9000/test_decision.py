@@ -14,6 +14,7 @@ from tests.yolo9000.small import FORMS, TREE, picture, small_detector
 from tests.yolo9000.trees import random_conditionals, random_tree
 from yolo9000 import cuts, decision, descent, hedging
 from yolo9000.cli import detect
+from yolo9000.conditionals import DenseConditionals, Looks
 from yolo9000.decision import Decision
 from yolo9000.descent import descend
 from yolo9000.detections import SOMETHING, Detections
@@ -163,11 +164,12 @@ def test_tempered_group_by_group_as_all_at_once(seed, groups, missing):
     temperatures = random.uniform(0.3, 4, int(random.integers(0, 5))).tolist()
     whole = temper(hierarchy, logs, temperatures)
     assert torch.equal(torch.isneginf(whole), torch.isneginf(logs))
-    lazy = TemperedConditionals(descent.DenseConditionals(logs), hierarchy, temperatures)
-    spans = list(itertools.pairwise(hierarchy.group_starts.tolist()))
-    found = lazy.groups(spans, torch.arange(4).repeat(len(spans)), [4] * len(spans))
-    for (start, end), values in zip(spans, found, strict=True):
-        assert torch.allclose(values, whole[:, start:end], atol=1e-5)
+    lazy = TemperedConditionals(DenseConditionals(logs), hierarchy, temperatures)
+    starts = hierarchy.group_starts.numpy()
+    looking = np.arange(hierarchy.groups).repeat(4)
+    _, looks = Looks.sorted(starts, looking, np.tile(np.arange(4), hierarchy.groups))
+    expected = [whole[:, start:end].flatten() for start, end in itertools.pairwise(starts.tolist())]
+    assert np.allclose(lazy.groups(looks), torch.cat(expected), atol=1e-5)
     few = hierarchy.restrict(torch.from_numpy(random.permutation(len(tree))[:3]))
     assert torch.allclose(lazy.some(few), whole[:, few.columns].T, atol=1e-5)
     assert torch.allclose(temper(hierarchy, logs, []).exp(), logs.exp(), atol=1e-6)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.yolo9000.trees import AskedConditionals
 from wordtree import WordTree
 from yolo9000 import descent
-from yolo9000.descent import RULES, DenseConditionals, LazyConditionals, descend
+from yolo9000.conditionals import DenseConditionals, LazyConditionals
+from yolo9000.descent import RULES, descend
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.temperature import TemperedConditionals

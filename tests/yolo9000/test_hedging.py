@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.yolo9000.trees import AskedConditionals, absolute, random_conditionals, random_tree
 from wordtree import WordTree
-from yolo9000.descent import DenseConditionals, path_log_probabilities
+from yolo9000.conditionals import DenseConditionals
+from yolo9000.descent import path_log_probabilities
 from yolo9000.hedging import Frontier, fit_lambda, hedge, hedge_walk, is_right, rewards, share_right
 from yolo9000.hierarchy import Hierarchy
 

@@ -10,7 +10,8 @@ import torch
 from tests.yolo9000.test_loss import TREE
 from yolo9000 import Network, presets
 from yolo9000.blocks import BatchNorm
-from yolo9000.descent import RULES, LazyConditionals, descend
+from yolo9000.conditionals import LazyConditionals
+from yolo9000.descent import RULES, descend
 from yolo9000.detector import Detector
 from yolo9000.distill import known_below
 from yolo9000.errors import ModelError

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from wordtree import WordTree
-from yolo9000.descent import DenseConditionals
+from yolo9000.conditionals import DenseConditionals
 from yolo9000.hierarchy import Hierarchy
 
 
@@ -44,6 +44,6 @@ class AskedConditionals(DenseConditionals):
         super().__init__(log_conditionals)
         self.asked: list[int] = []
 
-    def groups(self, spans, boxes, counts):
-        self.asked += [start for start, _ in spans]
-        return super().groups(spans, boxes, counts)
+    def groups(self, looks):
+        self.asked += looks.first.tolist()
+        return super().groups(looks)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from yolo9000 import boxes as box_math
+from yolo9000.conditionals import DenseConditionals, LazyConditionals
 from yolo9000.cuts import never_learnt, rowless
 from yolo9000.decision import Decision
-from yolo9000.descent import DenseConditionals, LazyConditionals
 from yolo9000.fitted import alike
 from yolo9000.head import LazyOutput
 from yolo9000.letterbox import Letterbox
