@@ -25,6 +25,7 @@ class Lookup:
     def __init__(self, names: Iterable[str], path: Path | None = None):
         """names: all pictures; path: the folder or tar that they lie in."""
         names = list(names)
+        self.folders = frozenset(name.rpartition("/")[0] for name in names)
         self._spelt = comparable(names)
         self._names: dict[str, str | None] = {}  # name without ending -> the picture, None if several
         self._last: dict[str, str | None] = {}  # the same for the last part, with its ending and without

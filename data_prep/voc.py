@@ -1,6 +1,10 @@
 """Pascal VOC's XML, a file for each picture, into records; also what ImageNet, LabelImg and CVAT write in
 that form. No pictures are touched here."""
 
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -15,8 +19,9 @@ from data_prep.xmlfile import read_xml, text_of
 _LIMIT = 1 << 24  # bytes a file: 16 MiB are 50,000 objects in one picture
 
 # Folders that only say that annotations are in them, beside those of the pictures: VOC's own, and others'
-# (Oxford's pets: annotations/xmls).
-_BESIDE = ("annotations", "xmls", "xml")
+# (Oxford's pets: annotations/xmls). A split's name in it (labels_train) makes one another folder.
+_WORDS = r"annotat(ions?|ed)|annot?s?|labels?|xmls?|bboxe?s?|bounding|boxes|ground|truths?|gt"
+_BESIDE = re.compile(rf"(({_WORDS})[-_ .]*)+", re.IGNORECASE)
 
 
 def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Records:
@@ -44,6 +49,7 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
     categories: dict[str, Category] = {}
     faults: list[Fault] = []
     records: dict[str, Record] = {}
+    folders_with = cache(lambda inner: _folders_with(inner, pictures.folders))
     owns = {inside: inside[: -len(".xml")] for inside in names}
     # Files of a picture's very name come first: one that only speaks of it is then the second.
     closeness = {inside: pictures.closeness(own) for inside, own in owns.items()}
@@ -55,7 +61,7 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
         except DataError as error:
             faults.append(Fault("malformed annotation", pictures.find(own) or "", str(error)))
             continue
-        name = _picture_of(own, found[0], pictures)
+        name = _picture_of(own, found[0], pictures, folders_with)
         if name in records:
             faults.append(Fault("repeated id", name, f"{file}: the picture has another annotation already"))
             continue
@@ -65,24 +71,39 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
     return Records(tuple(records[name] for name in sorted(records)), categories, tuple(faults))
 
 
-def _picture_of(own: str, root: Element, pictures: Lookup) -> str:
+def _picture_of(
+    own: str, root: Element, pictures: Lookup, folders_with: Callable[[str], Iterable[str]]
+) -> str:
     """The picture that a file is about; where there is none such, what it calls it. own: the file's own name,
-    without its ending, in the folder of all.
-
-    A bare <filename> means a picture in a folder that goes with the file's: of the same name, or the two in
-    one (train/annotations, train/images), or the other way round (n01, train/n01).
-    """
+    without its ending, in the folder of all. folders_with: see _folders_with; a bare <filename> means the
+    one picture of that name in them."""
     inner, called = own.rpartition("/")[0], tidy(text_of(root.find("filename")))
-    folders = [part for part in inner.split("/") if part and part.lower() not in _BESIDE]
     bare = "" if "/" in called else called
-    whole = "/".join((*folders, bare)) if bare else called
+    whole = "/".join((*_saying(inner), bare)) if bare else called
     name = pictures.find(own, whole) if whole else pictures.find(own)
-    if name is None and bare and folders:
-        name = pictures.find(bare)
-        of = [] if name is None else name.split("/")[:-1]
-        if folders not in (of[: len(folders)], of[-len(folders) :]):
-            name = None
+    if name is None and bare:
+        near = {folder: pictures.find(f"{folder}/{bare}") for folder in folders_with(inner)}
+        fitting = [found for folder, found in near.items() if found and found.rpartition("/")[0] == folder]
+        name = fitting[0] if len(fitting) == 1 else None
     return name or whole or own
+
+
+def _saying(inner: str) -> list[str]:
+    """The folders of a path that say more than that annotations are in them."""
+    return [part for part in inner.split("/") if part and not _BESIDE.fullmatch(part)]
+
+
+def _folders_with(inner: str, folders: Iterable[str]) -> list[str]:
+    """Those of the pictures' folders that go with one of XML files: of the same name, capitals aside, or the
+    two in one (train/labels, train/images), or the other way round (n01, train/n01). None goes with a folder
+    whose name says nothing but what is in it: there the picture's name alone has to tell."""
+    said = [_plain(part) for part in _saying(inner)]
+    parted = [(folder, _plain(folder).split("/")) for folder in folders] if said else []
+    return [folder for folder, of in parted if said in (of[: len(said)], of[-len(said) :])]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _record(

@@ -129,7 +129,10 @@ def test_a_voc_file_of_a_picture_s_own_name_goes_before_one_that_speaks_of_it(tm
         assert [fault.kind for fault in found.faults] == ["repeated id"]
 
 
-@pytest.mark.parametrize("inner", ["Annotations", "annotations/xmls", "xmls", "xml"])
+@pytest.mark.parametrize(
+    "inner",
+    ["Annotations", "annotations/xmls", "xmls", "xml", "labels", "annots", "annotation", "annotations_xml"],
+)
 def test_a_folder_of_xml_beside_that_of_the_pictures_is_found_from_above(tmp_path, inner):
     said = f"<annotation><filename>1.jpg</filename>{OBJECT}</annotation>"
     for stem in ("1", "renamed"):
@@ -147,10 +150,23 @@ def test_a_folder_of_xml_beside_that_of_the_pictures_is_found_from_above(tmp_pat
         ("VOC2007/Annotations/1.xml", "VOC2007/JPEGImages/1.jpg", "VOC2012/JPEGImages/1.jpg"),
         ("train/annotations/1.xml", "train/images/1.jpg", "val/images/1.jpg"),
         ("n01/1.xml", "train/n01/1.jpg", "train/n02/1.jpg"),
+        ("train/labels/1.xml", "train/images/1.jpg", "val/images/1.jpg"),
+        ("train/annots/1.xml", "train/images/1.jpg", "train2/images/1.jpg"),
+        ("train/annotations_xml/1.xml", "train/images/1.jpg", "val/images/1.jpg"),
+        ("labels/train/1.xml", "images/train/1.jpg", "images/val/1.jpg"),
+        ("Train/Annotation/1.xml", "train/images/1.jpg", "val/images/1.jpg"),
     ],
 )
 def test_a_bare_filename_means_a_picture_in_a_folder_that_goes_with_the_files(tmp_path, file, picture, other):
     folder = voc(tmp_path, file, f"<annotation><filename>1.jpg</filename>{OBJECT}</annotation>")
-    for pictures, found in (([picture], True), ([other], False)):
+    for pictures, found in (([picture], True), ([other], False), ([picture, other], True)):
         (record,) = read_voc(folder, Lookup(pictures)).records
         assert (record.name == picture) is found and (record.name in pictures) is found
+
+
+def test_a_bare_filename_that_fits_two_pictures_means_none(tmp_path):
+    folder = voc(tmp_path, "n01/0.xml", f"<annotation><filename>1.jpg</filename>{OBJECT}</annotation>")
+    (record,) = read_voc(folder, Lookup(["train/n01/1.jpg", "val/n01/1.jpg"])).records
+    assert record.name == "n01/1.jpg"
+    voc(tmp_path, "labels_train/0.xml", f"<annotation><filename>2.jpg</filename>{OBJECT}</annotation>")
+    assert read_voc(folder, Lookup(["images_val/2.jpg"])).records[0].name == "labels_train/2.jpg"
