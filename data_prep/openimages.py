@@ -3,7 +3,8 @@ here."""
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ def read_openimages(
     Boxes are in 0..1 of the picture. `IsGroupOf` is kept as crowd. Of the labels, `Confidence` 1 is a class
     that people saw in the picture and 0 one that they looked for in vain (kept as negative); what lies
     between is a machine's guess and is left aside. A class seen in a picture with boxes, none of them of it,
-    is also listed as not exhaustive. A picture without boxes is one that nobody drew boxes in.
+    is also listed as not exhaustive. A picture without boxes is one that nobody drew boxes in. Of several
+    ImageIDs for one picture the one that comes closest to its name has it, of equals the first.
 
     Args:
         boxes: the CSV with ImageID, LabelName, XMin, XMax, YMin, YMax. Decimal commas, as some exporters
@@ -41,17 +43,16 @@ def read_openimages(
     names = _names(Path(class_names)) if class_names else {}
     faults: list[Fault] = []
     categories: dict[str, Category] = {}
-    found: dict[str, str] = {}
+    images: dict[str, None] = {}  # ImageIDs in order of appearance; what is gathered goes by them
 
     def entry(where: str, row: dict) -> tuple[str, str] | None:
         image, key = (row["ImageID"] or "").strip(), (row["LabelName"] or "").strip()
         if not image or not key:
             faults.append(Fault("malformed annotation", "", f"{where}: no ImageID or LabelName"))
             return None
-        if image not in found:
-            found[image] = pictures.find(image) or image
+        images.setdefault(image)
         categories.setdefault(key, Category(names.get(key, key)))
-        return found[image], key
+        return image, key
 
     drawn: dict[str, list[tuple]] = defaultdict(list)
     for where, row in _rows(boxes, ("ImageID", "LabelName", *_BOX)):
@@ -75,12 +76,21 @@ def read_openimages(
         elif sure in (0, 1):
             (seen if sure else absent)[of[0]].append(of[1])
 
-    everything = sorted({*drawn, *seen, *absent})
-    records = tuple(_record(name, drawn.get(name), seen[name], absent[name]) for name in everything)
-    return Records(records, categories, tuple(faults))
+    pictures = pictures.among((image,) for image in images)
+    called = {image: pictures.find(image) or image for image in images}
+    faults = [replace(fault, picture=called.get(fault.picture, "")) for fault in faults]
+    records: dict[str, Record] = {}
+    for image, name in called.items():
+        if image not in drawn and image not in seen and image not in absent:  # guesses alone
+            continue
+        if name in records:
+            faults.append(Fault("repeated id", name, f"ImageID {image!r}: another means the same picture"))
+            continue
+        records[name] = _record(name, drawn.get(image), seen.get(image, ()), absent.get(image, ()))
+    return Records(tuple(records[name] for name in sorted(records)), categories, tuple(faults))
 
 
-def _record(name: str, rows: list[tuple] | None, seen: list[str], absent: list[str]) -> Record:
+def _record(name: str, rows: list[tuple] | None, seen: Sequence[str], absent: Sequence[str]) -> Record:
     boxed, rows = rows is not None, rows or []
     with_box = {row[1] for row in rows}
     unseen = tuple(key for key in dict.fromkeys(seen) if key not in with_box)

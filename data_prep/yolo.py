@@ -5,7 +5,9 @@ here.
 """
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +98,9 @@ def read_darknet(
     data = read_data_file(class_names) if class_names and class_names.suffix == ".data" else {}
     wnids = read_text(beside(class_names, data["labels"])).split() if "labels" in data else None
     reader = _Reader(class_names if not data or "names" in data else None, wnids, numbers)
-    for line_number, line in enumerate(read_text(listing).splitlines(), 1):
+    lines = read_text(listing).splitlines()
+    closest = pictures.among((line,) for line in lines)
+    for line_number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{listing}: line {line_number}"
@@ -104,15 +108,27 @@ def read_darknet(
         if name is None:
             reader.faults.append(Fault("missing picture", "", f"{where}: {line.strip()} is not in {images}"))
             continue
-        if name in reader.records:
-            reader.faults.append(Fault("repeated id", name, f"{where}: the picture is in the list twice"))
+        if name in reader.records or closest.find(line) is None:
+            detail = f"{where}: {line.strip()} means {name}, as another line does that is closer or first"
+            reader.faults.append(Fault("repeated id", name, detail))
             continue
-        file = next((p for p in _places(line, name, images, labels) if p.is_file()), None)
+        spellings = _spellings(name, pictures)
+        places = (p for spell in spellings for p in _places(spell(line), spell(name), images, labels))
+        file = next((p for p in places if p.is_file()), None)
         if file is None:
             reader.faults.append(Fault("missing labels", name, f"{where}: no label file"))
         else:
             reader.read(name, file, marks=True)
     return reader.finish(listing)
+
+
+def _spellings(name: str, pictures: Lookup) -> list[Callable[[str], str]]:
+    """Ways to write the name of a picture and of its label file: as it is, then with each letter and its
+    accent in one and apart (NFC, NFD), but not as another picture is called."""
+    if name.isascii():
+        return [str]
+    forms = [partial(unicodedata.normalize, form) for form in ("NFC", "NFD")]
+    return [str, *(form for form in forms if pictures.find(form(name)) == name)]
 
 
 def _places(line: str, name: str, images: Path, labels: Path | None) -> Iterable[Path]:

@@ -186,6 +186,10 @@ def _entries(kind: str, path: Path, entries: list[tuple[str, str]]) -> Callable[
                 for k, (_, label) in enumerate(entries)
             ],
         }
+    elif kind == "openimages":
+        rows = "".join(f"{name},{label},0.1,0.5,0.2,0.4\n" for name, label in entries)
+        path.write_text(f"ImageID,LabelName,XMin,XMax,YMin,YMax\n{rows}")
+        return lambda pictures: read_openimages(path, pictures)
     elif kind == "fiftyone":
         row = {"bounding_box": [0.1, 0.1, 0.2, 0.2]}
         found = [{"_cls": "Detections", "detections": [row | {"label": label}]} for _, label in entries]
@@ -205,7 +209,7 @@ def _entries(kind: str, path: Path, entries: list[tuple[str, str]]) -> Callable[
     return lambda pictures: reader(path, pictures)
 
 
-@pytest.mark.parametrize("kind", ["coco", "fiftyone", "labelstudio", "cvat"])
+@pytest.mark.parametrize("kind", ["coco", "fiftyone", "labelstudio", "cvat", "openimages"])
 @pytest.mark.parametrize(
     ("loose", "exact"),
     [
@@ -227,6 +231,13 @@ def test_an_entry_without_its_picture_does_not_take_that_of_another(tmp_path, ki
         assert both.faults == ()  # when it is fetched, the picture turns out to be missing
     # Where none comes closer, the first is taken.
     assert _entries(kind, tmp_path / "3", [(loose, "dog")])(pictures).records[0].name == alone.records[0].name
+
+
+@pytest.mark.parametrize("kind", ["coco", "fiftyone", "labelstudio", "cvat", "openimages"])
+def test_of_entries_equally_close_to_a_picture_the_first_has_it(tmp_path, kind):
+    found = _entries(kind, tmp_path / "1", [("x/1.jpg", "dog"), ("y/1.jpg", "cat")])(Lookup(["1.jpg"]))
+    assert [(record.name, record.categories) for record in found.records] == [("1.jpg", ("dog",))]
+    assert [(fault.kind, fault.picture) for fault in found.faults] == [("repeated id", "1.jpg")]
 
 
 def test_boxes_of_a_coco_image_that_is_there_twice_are_no_orphans(tmp_path):

@@ -170,6 +170,39 @@ def test_darknet_lists_with_mistakes(yolo):
         read_darknet(yolo / "none.txt", yolo / "images", PICTURES)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_lines_for_one_picture_the_closer_has_its_labels(tmp_path, order):
+    for split, line in (("val", "0 .5 .5 .1 .1"), ("train", "1 .2 .2 .1 .1")):
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split / "1.txt").write_text(line)
+    lines = ["/data/p/val/1.jpg", "/data/p/train/1.jpg"][::order]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    images = tmp_path / "p" / "train"
+    found = read_darknet(tmp_path / "list.txt", images, Lookup(["1.jpg"], images), tmp_path / "labels")
+    assert [(r.name, r.categories) for r in found.records] == [("1.jpg", (1,))]
+    (fault,) = found.faults
+    assert fault.kind == "repeated id" and f"line {lines.index('/data/p/val/1.jpg') + 1}:" in fault.detail
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("apart", [False, True])
+def test_darknets_labels_of_pictures_whose_accents_are_written_otherwise(tmp_path, forms, apart):
+    picture, label = (unicodedata.normalize(form, "é") for form in forms)
+    folder = tmp_path / "labels" / ("train" if apart else "")
+    folder.mkdir(parents=True)
+    (folder / f"{label}.txt").write_text("0 .5 .5 .1 .1\n")
+    for called in (picture, label):
+        (tmp_path / "list.txt").write_text(f"/data/train/{called}.jpg\n")
+        arguments = tmp_path / "list.txt", tmp_path / "images"
+        labels = tmp_path / "labels" if apart else None
+        (record,) = read_darknet(*arguments, Lookup([f"{picture}.jpg"]), labels).records
+        assert (record.name, record.categories) == (f"{picture}.jpg", (0,))
+        # Not those of another picture, which is called so.
+        with pytest.raises(DataError, match="no label file"):
+            (tmp_path / "list.txt").write_text(f"{picture}.jpg\n")
+            read_darknet(*arguments, Lookup([f"{picture}.jpg", f"{label}.jpg"]), labels)
+
+
 @pytest.mark.parametrize(
     "text",
     [
