@@ -4,7 +4,7 @@ and pictures fetched as they are needed. What becomes of them is packing.py's an
 
 import dataclasses
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -95,6 +95,28 @@ def _read(source: Source, root: Path, pictures: Pictures) -> Records:
         return read_unlabelled(pictures)
     names = pictures.names()
     lookup = Lookup(names, pictures.path)
+    return _tell_outdone(_read_annotations(source, at, names, lookup), lookup)
+
+
+def _tell_outdone(records: Records, lookup: Lookup) -> Records:
+    """With a fault in place of each record of no picture that would have had one, if another did not come
+    closer to its name: whoever looks for it would find a picture there."""
+    kept, faults = [], list(records.faults)
+    for record in records.records:
+        near = lookup.find(record.name)
+        if near is None or near == record.name:
+            kept.append(record)
+        else:
+            detail = f"no such picture; {near} goes to another entry, which comes closer to its name"
+            faults.append(Fault("repeated id", record.name, detail))
+    return dataclasses.replace(records, records=tuple(kept), faults=tuple(faults))
+
+
+def _read_annotations(
+    source: Source, at: Callable[[str | None], Path | None], names: Sequence[str], lookup: Lookup
+) -> Records:
+    """The same of those kinds whose annotations lie apart from the pictures. at: where a path of the source
+    leads. names, lookup: of the pictures."""
     if source.kind == "coco":
         return read_coco(at(source.annotations), lookup)
     if source.kind == "voc":

@@ -96,6 +96,17 @@ def test_a_camera_does_not_get_its_neighbours_boxes(data, tree_file, make):
     assert packed(one, data / "o.h5") == {"0.jpg": 2, "1.jpg": 1}
 
 
+def test_an_entry_whose_picture_goes_to_a_closer_one_is_told(data, tree_file, make):
+    names = {"0.jpg": (20, 10), "elsewhere/0.jpg": (20, 10), "1.png": (20, 10), "1.jpg": (20, 10)}
+    names["9.jpg"] = (20, 10)
+    make.coco_of(data / "c.json", names, [(name, 1, [1, 1, 5, 5], {}) for name in names], {1: "n00000003"})
+    arguments = ["--coco", data / "c.json", "--images", data / "boxed", "--tree", tree_file]
+    found, status = kinds(arguments)
+    told = [("missing picture", "9.jpg"), ("repeated id", "1.png"), ("repeated id", "elsewhere/0.jpg")]
+    assert (sorted(found), status) == (told, 1)
+    assert packed(arguments, data / "o.h5") == {"0.jpg": 1, "1.jpg": 1}
+
+
 def test_the_users_own_files_are_not_overwritten(data, tree_file):
     """As where a shell makes several files of --coco *.json."""
     for path in (data / "boxes.json", make_tar(data)):
