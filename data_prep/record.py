@@ -35,7 +35,7 @@ class Fault:
 # Kind of fault -> what it means; `check` reports in this order.
 KINDS = {
     "missing picture": "annotated, but not there",
-    "unreadable picture": "empty, truncated, not a picture, or too large",
+    "unreadable picture": "empty, truncated, too large, or of a format or samples that are not read",
     "missing labels": "a picture that nobody says anything about, so it is left out",
     "wrong size": "not the size the annotations say, so boxes cannot be placed",
     "orphan annotation": "points to a picture or class that is not listed",
