@@ -3,8 +3,7 @@ that form. No pictures are touched here."""
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -22,6 +21,8 @@ _LIMIT = 1 << 24  # bytes a file: 16 MiB are 50,000 objects in one picture
 # (Oxford's pets: annotations/xmls). A split's name in it (labels_train) makes one another folder.
 _WORDS = r"annotat(ions?|ed)|annot?s?|labels?|xmls?|bboxe?s?|bounding|boxes|ground|truths?|gt"
 _BESIDE = re.compile(rf"(({_WORDS})[-_ .]*)+", re.IGNORECASE)
+# The same of pictures (JPEGImages).
+_PICTURES = re.compile(r"((jpe?gs?|pngs?|images?|imgs?|pictures?|pics?|photos?|frames?)[-_ .]*)+")
 
 
 def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Records:
@@ -49,8 +50,8 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
     categories: dict[str, Category] = {}
     faults: list[Fault] = []
     records: dict[str, Record] = {}
-    folders_with = cache(lambda inner: _folders_with(inner, pictures.folders))
     owns = {inside: inside[: -len(".xml")] for inside in names}
+    folders = _Folders(pictures.folders, {own.rpartition("/")[0] for own in owns.values()})
     # Files of a picture's very name come first: one that only speaks of it is then the second.
     closeness = {inside: pictures.closeness(own) for inside, own in owns.items()}
     for inside in sorted(names, key=lambda inside: (closeness[inside] is None, closeness[inside] or ())):
@@ -61,7 +62,7 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
         except DataError as error:
             faults.append(Fault("malformed annotation", pictures.find(own) or "", str(error)))
             continue
-        name = _picture_of(own, found[0], pictures, folders_with)
+        name = _picture_of(own, found[0], pictures, folders)
         if name in records:
             faults.append(Fault("repeated id", name, f"{file}: the picture has another annotation already"))
             continue
@@ -71,18 +72,16 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
     return Records(tuple(records[name] for name in sorted(records)), categories, tuple(faults))
 
 
-def _picture_of(
-    own: str, root: Element, pictures: Lookup, folders_with: Callable[[str], Iterable[str]]
-) -> str:
+def _picture_of(own: str, root: Element, pictures: Lookup, folders: "_Folders") -> str:
     """The picture that a file is about; where there is none such, what it calls it. own: the file's own name,
-    without its ending, in the folder of all. folders_with: see _folders_with; a bare <filename> means the
-    one picture of that name in them."""
+    without its ending, in the folder of all. A bare <filename> means the one picture of that name in those
+    folders that go with the file's."""
     inner, called = own.rpartition("/")[0], tidy(text_of(root.find("filename")))
     bare = "" if "/" in called else called
     whole = "/".join((*_saying(inner), bare)) if bare else called
     name = pictures.find(own, whole) if whole else pictures.find(own)
     if name is None and bare:
-        near = {folder: pictures.find(f"{folder}/{bare}") for folder in folders_with(inner)}
+        near = {folder: pictures.find(f"{folder}/{bare}") for folder in folders.that_go_with(inner)}
         fitting = [found for folder, found in near.items() if found and found.rpartition("/")[0] == folder]
         name = fitting[0] if len(fitting) == 1 else None
     return name or whole or own
@@ -93,17 +92,38 @@ def _saying(inner: str) -> list[str]:
     return [part for part in inner.split("/") if part and not _BESIDE.fullmatch(part)]
 
 
-def _folders_with(inner: str, folders: Iterable[str]) -> list[str]:
-    """Those of the pictures' folders that go with one of XML files: of the same name, capitals aside, or the
-    two in one (train/labels, train/images), or the other way round (n01, train/n01). None goes with a folder
-    whose name says nothing but what is in it: there the picture's name alone has to tell."""
-    said = [_plain(part) for part in _saying(inner)]
-    parted = [(folder, _plain(folder).split("/")) for folder in folders] if said else []
-    return [folder for folder, of in parted if said in (of[: len(said)], of[-len(said) :])]
+class _Folders:
+    """Which of the pictures' folders go with one of XML files."""
+
+    def __init__(self, pictures: Iterable[str], files: Iterable[str]):
+        self._pictures = {folder: _parts(folder.split("/")) for folder in pictures}
+        self._files = [_parts(_saying(folder)) for folder in files]
+        self._known: dict[str, list[str]] = {}
+
+    def that_go_with(self, inner: str) -> list[str]:
+        """Those of the same name, capitals aside, or with that of the files and more (train/labels and
+        train/images, n01 and train/n01). A name that says something else (train/voc) goes with train/images,
+        unless it may be that of a split or class: others of files lie beside it, or pictures in one called
+        so. None goes with a name that says nothing: there the picture's alone has to tell."""
+        if inner not in self._known:
+            said = _parts(_saying(inner))
+            self._known[inner] = (self._called(said) or self._beside(said)) if said else []
+        return self._known[inner]
+
+    def _called(self, said: list[str]) -> list[str]:
+        count = len(said)
+        return [folder for folder, of in self._pictures.items() if said in (of[:count], of[-count:])]
+
+    def _beside(self, said: list[str]) -> list[str]:
+        *front, last = said
+        count = len(front)
+        if any(of[:count] == front and of[count : count + 1] not in ([], [last]) for of in self._files):
+            return []
+        return [f for f, of in self._pictures.items() if of[:-1] == front and _PICTURES.fullmatch(of[-1])]
 
 
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+def _parts(folders: Iterable[str]) -> list[str]:
+    return [unicodedata.normalize("NFC", folder).casefold() for folder in folders]
 
 
 def _record(

@@ -154,6 +154,7 @@ def test_a_folder_of_xml_beside_that_of_the_pictures_is_found_from_above(tmp_pat
         ("train/annots/1.xml", "train/images/1.jpg", "train2/images/1.jpg"),
         ("train/annotations_xml/1.xml", "train/images/1.jpg", "val/images/1.jpg"),
         ("labels/train/1.xml", "images/train/1.jpg", "images/val/1.jpg"),
+        ("train/pascal/1.xml", "train/JPEGImages/1.jpg", "val/JPEGImages/1.jpg"),
         ("Train/Annotation/1.xml", "train/images/1.jpg", "val/images/1.jpg"),
     ],
 )
@@ -170,3 +171,14 @@ def test_a_bare_filename_that_fits_two_pictures_means_none(tmp_path):
     assert record.name == "n01/1.jpg"
     voc(tmp_path, "labels_train/0.xml", f"<annotation><filename>2.jpg</filename>{OBJECT}</annotation>")
     assert read_voc(folder, Lookup(["images_val/2.jpg"])).records[0].name == "labels_train/2.jpg"
+
+
+def test_a_folder_of_xml_of_any_name_goes_with_images_beside_it_unless_it_is_a_split(tmp_path):
+    said = f"<annotation><filename>1.jpg</filename>{OBJECT}</annotation>"
+    folder = voc(tmp_path, "pascal/1.xml", said)
+    assert read_voc(folder, Lookup(["images/1.jpg"])).records[0].name == "images/1.jpg"
+    for pictures in (["cam1/1.jpg"], ["images/1.jpg", "pascal/2.jpg"], ["images/1.jpg", "imgs/1.jpg"]):
+        assert read_voc(folder, Lookup(pictures)).records[0].name == "pascal/1.jpg"
+    voc(tmp_path, "val/xml/2.xml", said.replace("1.jpg", "2.jpg"))
+    found = read_voc(folder, Lookup(["images/1.jpg", "images/2.jpg"]))
+    assert [record.name for record in found.records] == ["pascal/1.jpg", "val/2.jpg"]
