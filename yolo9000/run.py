@@ -42,13 +42,25 @@ def _as_now(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_idle(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without those that earlier versions took and that did nothing; config.ModelConfig refuses them."""
-    model = settings.get("model", {})
+    """Without those that earlier versions took and that did nothing; config.ModelConfig, tasks.make_task and
+    distill.make_task refuse them.
+    """
+    model, distill, loss = (settings.get(key, {}) for key in ("model", "distill", "loss"))
     idle = set() if model.get("preset") else {"arguments", "stored", "shared_rows", "trunk_rows"}
     idle |= set() if model.get("trunk") else {"trunk_rows"}
     idle |= set() if model.get("freeze") else {"fold"}
     idle |= set() if model.get("cfg") else {"data_root"}
-    return {**settings, "model": {key: value for key, value in model.items() if key not in idle}}
+    if settings.get("task") != "distill":
+        distill = {}
+    elif distill.get("boxes"):
+        distill = _without(distill, {"windows", "label_weight"})
+    else:
+        loss = {}
+    return {**settings, "model": _without(model, idle), "distill": distill, "loss": loss}
+
+
+def _without(table: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in keys}
 
 
 def _paths(tree: WordTree | None) -> list[str]:

@@ -13,12 +13,15 @@ from data_prep import StoreWriter
 from tests.yolo9000 import toys
 from tests.yolo9000.test_train import CFG, settings
 from wordtree import WordTree
+from yolo9000 import Network, presets
 from yolo9000.checkpoint import list_checkpoints, load_checkpoint
-from yolo9000.config import TrainConfig
+from yolo9000.config import TrainConfig, from_dict, to_dict
 from yolo9000.distributed import World
 from yolo9000.errors import TrainingError
 from yolo9000.modelfile import load_model
+from yolo9000.run import _as_now
 from yolo9000.runlog import LOG_NAME, read_log
+from yolo9000.tasks import make_task
 from yolo9000.train import train
 
 
@@ -58,6 +61,30 @@ def test_a_run_is_not_resumed_on_data_files_in_another_order(folder: Path) -> No
     train(config, data, folder / "run", progress=False)
     refused(config, data[::-1], folder / "run", "node 0 is red, here it is blue; give the data files")
     assert train(config, data, folder / "run", resume=True, progress=False).batches == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "used", "idle"),
+    [
+        ("distill", {"distill": {"boxes": True}, "loss": {"thresh": 0.5}}, {"distill": {"windows": [3]}}),
+        ("distill", {"distill": {"boxes": True}}, {"distill": {"label_weight": 2.0}}),
+        ("distill", {"distill": {"windows": [3], "label_weight": 2.0}}, {"loss": {"thresh": 0.5}}),
+        ("rows", {"loss": {"target": 0.9}}, {"distill": {"classifier": "x.cfg x.weights"}}),
+    ],
+)
+def test_a_run_with_tables_of_its_task_that_did_nothing_goes_on(
+    folder: Path, task: str, used: dict, idle: dict
+) -> None:
+    """Its settings are those of a run without them, in which alone they are allowed now."""
+    teacher = {"classifier": "x.cfg x.weights", "labels": "voc"} if task == "distill" else {}
+    new = to_dict(short(folder, task=task)) | {"distill": {}, "loss": {}} | used
+    new["distill"] = new["distill"] | teacher
+    old = new | {table: new[table] | values for table, values in idle.items()}
+    assert _as_now(new) == new == _as_now(old) != old
+    tree, ((table, values),) = toys.TREE, idle.items()
+    net = Network(presets.tiny9000(tree, ((1.5, 2.0),), shared_rows=True, image_size=64), tree)
+    with pytest.raises(TrainingError, match=rf"^(\[{table}\]|{table}\.{next(iter(values))}) "):
+        make_task(from_dict(TrainConfig, old, "old"), net, tree)
 
 
 def test_a_run_is_not_resumed_on_other_data(folder: Path) -> None:
