@@ -134,8 +134,8 @@ def _train(
     run.open_log()
     try:
         _describe(run, stores, held_out, batches, resuming, dropped)
-        if resized:
-            run.warn(resized, progress)
+        for warning in filter(None, (resized, judge.warning)):
+            run.warn(warning, progress)
         run.forget_best(progress)
         with caught_signals() as caught, loaders_told(_KILLED):
             run.loop(load_batches(batches, run.done, config.workers, device), caught, progress)

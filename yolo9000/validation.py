@@ -17,7 +17,7 @@ from yolo9000.evaluate import EvalSettings, evaluate
 from yolo9000.heldout import HeldOut
 from yolo9000.network import Network
 from yolo9000.optim import Average, training_mode
-from yolo9000.parts import Samples, describe
+from yolo9000.parts import Samples
 from yolo9000.sheet import sample_places
 from yolo9000.witness import Witness
 
@@ -68,11 +68,11 @@ class Judge:
         self.best_by = ""
         self.data = _fingerprint(self.stores, self.settings)
         self.forgot = False  # a best moment of before, which was judged on something else
+        self.warning = ""  # what is to be said of the data's classes at the start
         if self.stores:
-            HeldOut(net, self.stores, self.settings)  # what does not fit is said now, not after hours
+            held = HeldOut(net, self.stores, self.settings)  # what does not fit is said now, not after hours
             training_mode(net)
-            if all((describe(store)[1] == "unlabelled").all() for store in self.stores):
-                raise TrainingError("the validation data has neither boxes nor labels")
+            self.warning = _lacking(held)
 
     def add(self, loss: float) -> None:
         """Takes in one batch's loss."""
@@ -138,6 +138,29 @@ class Judge:
             if by in scores:
                 return by, scores[by], scores
         raise TrainingError(f"the validation data gives no score to go by; it gives {', '.join(scores)}")
+
+
+def _lacking(held: HeldOut) -> str:
+    """Which classes of the validation data the model's tree has not, "" if it has all. Raises TrainingError
+    where no truth is left that one moment of the run could score better on than another."""
+    truth = held.truth
+    if held.detector and truth.kinds:  # judged by AP50, in which no node above stands for a class
+        lacking = [wnid for wnid, node in zip(truth.ids, truth.kinds, strict=True) if node < 0]
+        known, complaint = len(lacking) < len(truth.kinds), ""
+        if lacking:
+            some = ", ".join(lacking[:6]) + ", ..." * (len(lacking) > 6)
+            complaint = (
+                f"{len(lacking)} of the {len(truth.kinds)} classes of the validation data are not in the "
+                f"model's tree and count as 0: {some}; pack the data by the model's tree, or with --map"
+            )
+    else:
+        known = any(node >= 0 for node in truth.kinds_along) or any(truth.labels_along)
+        complaint = f"validation data: {truth.complaint}" if truth.complaint else ""
+    if known:
+        return complaint
+    if not complaint:
+        raise TrainingError("the validation data has neither boxes nor labels")
+    raise TrainingError(f"{complaint}. As it is no moment of the run could score")
 
 
 def _fingerprint(stores: Sequence[Samples], settings: EvalSettings) -> str:

@@ -180,32 +180,6 @@ def test_a_corrupt_picture_is_skipped_counted_and_reported(folder: Path, tmp_pat
     assert summary(read_log(out))["skipped"] == len(lines)
 
 
-def test_validation_data_that_does_not_fit_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "none.h5", toys.TREE) as writer:
-        writer.add(
-            dataclasses.replace(
-                toys.square_sample(1, boxed=False), image_labels=toys.square_sample(1, boxed=False).labels
-            )
-        )
-    with pytest.raises(TrainingError, match="neither boxes nor labels"):
-        train(
-            settings(folder),
-            [folder / "train.h5"],
-            tmp_path / "a",
-            progress=False,
-            validation=[tmp_path / "none.h5"],
-        )
-    with pytest.raises(TrainingError, match="no such file"):
-        train(
-            settings(folder),
-            [folder / "train.h5"],
-            tmp_path / "a",
-            progress=False,
-            validation=[tmp_path / "no.h5"],
-        )
-    assert not (tmp_path / "a").exists()
-
-
 @pytest.mark.parametrize("what", ["checkpoint", "best", "log"])
 def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str

@@ -1,0 +1,104 @@
+"""What a run says of its validation data at the start: what cannot be scored is refused then."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import StoreWriter
+from tests.yolo9000 import toys
+from tests.yolo9000.test_train import CFG, settings
+from wordtree import WordTree
+from yolo9000.errors import TrainingError
+from yolo9000.runlog import read_log
+from yolo9000.train import train
+
+# The toys' tree with nothing in common, and with one class that it lacks, below one that it has.
+OTHER = WordTree([f"other {name}" for name in toys.TREE.ids], toys.TREE.parents)
+FINER = WordTree([*toys.TREE.ids, "scarlet"], [*toys.TREE.parents, 2])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "toy.cfg").write_text(CFG)
+    toys.TREE.save(tmp_path / "tree.json")
+    toys.pack_squares(tmp_path / "train.h5", boxed=20)
+    return tmp_path
+
+
+def pack(path: Path, tree: WordTree, classes: Sequence[int], boxed: bool) -> Path:
+    """A picture of one thing for each of these nodes."""
+    with StoreWriter(path, tree) as writer:
+        for k, node in enumerate(classes):
+            sample = toys.square_sample(2 * k, boxed=boxed)
+            label = np.array([node], np.int64)
+            writer.add(dataclasses.replace(sample, **{"labels" if boxed else "image_labels": label}))
+    return path
+
+
+def warnings(folder: Path, data: Path) -> list[str]:
+    """What a short run that is judged on this data is warned of."""
+    config = settings(folder, images=4, batch=2, schedule={"burn_in": 0})
+    train(config, [folder / "train.h5"], folder / "run", progress=False, validation=[data])
+    return [line["reason"] for line in read_log(folder / "run") if line["event"] == "warning"]
+
+
+def test_validation_data_that_does_not_fit_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "none.h5", toys.TREE) as writer:
+        writer.add(
+            dataclasses.replace(
+                toys.square_sample(1, boxed=False), image_labels=toys.square_sample(1, boxed=False).labels
+            )
+        )
+    with pytest.raises(TrainingError, match="neither boxes nor labels"):
+        train(
+            settings(folder),
+            [folder / "train.h5"],
+            tmp_path / "a",
+            progress=False,
+            validation=[tmp_path / "none.h5"],
+        )
+    with pytest.raises(TrainingError, match="no such file"):
+        train(
+            settings(folder),
+            [folder / "train.h5"],
+            tmp_path / "a",
+            progress=False,
+            validation=[tmp_path / "no.h5"],
+        )
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("boxed", [True, False])
+def test_validation_data_of_another_tree_is_refused_at_the_start(folder: Path, boxed: bool) -> None:
+    data = pack(folder / "val.h5", OTHER, [2, 3, 2], boxed)
+    words = "2 of the 2 classes of the validation data .* count as 0: other red, other yellow;"
+    if not boxed:
+        words = (
+            "validation data: of 3 boxes and labels the model's tree has neither .*: other red, other yellow;"
+        )
+    with pytest.raises(TrainingError, match=f"^{words} pack the data .* no moment of the run could score$"):
+        warnings(folder, data)
+    assert not (folder / "run").exists()
+
+
+def test_boxes_of_finer_classes_only_are_refused_and_labels_are_not(folder: Path) -> None:
+    """AP50 has no node above to go by, a descent has."""
+    boxes, labels = (pack(folder / f"{name}.h5", FINER, [6], name == "boxes") for name in ("boxes", "labels"))
+    with pytest.raises(TrainingError, match=r"1 of the 1 classes of the validation data .*: scarlet;"):
+        warnings(folder, boxes)
+    assert warnings(folder, labels) == []
+
+
+def test_some_classes_that_the_model_lacks_are_told(folder: Path) -> None:
+    (told,) = warnings(folder, pack(folder / "val.h5", FINER, [2, 6], True))
+    assert told.startswith(
+        "1 of the 2 classes of the validation data are not in the model's tree and count as 0:"
+    )
+    assert "scarlet" in told and "red" not in told
+
+
+def test_validation_data_that_fits_is_nothing_to_speak_of(folder: Path) -> None:
+    assert warnings(folder, pack(folder / "val.h5", toys.TREE, [2, 5], True)) == []
