@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo9000.errors import TrainingError
-from yolo9000.settings import apply_setting, from_dict, read_table
+from yolo9000.settings import apply_settings, from_dict, read_table
 from yolo9000.settings import to_dict as to_dict  # read and written back from the same place
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -297,10 +297,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _choice("task", self.task, ("detect", "classify", "distill", "rows"))
         _choice("precision", self.precision, ("auto", "bfloat16", "float32"))
-        if (self.images > 0) == (self.epochs > 0):
-            raise TrainingError("exactly one of images and epochs is set, to a positive number")
         within("images", self.images, 0, 1e15)
         within("epochs", self.epochs, 0, 1e6)
+        if (self.images > 0) == (self.epochs > 0):
+            raise TrainingError("exactly one of images and epochs is set, to a positive number")
         if not self.data:
             raise TrainingError("no data: at least one [[data]] part is needed")
         if not self.input.sizes and self.task != "rows":
@@ -322,13 +322,13 @@ def load_config(name: str | Path, settings: tuple[str, ...] = ()) -> TrainConfig
     """The configuration of a TOML file or of that name, with `key=value` settings applied on top.
 
     Keys of settings are dotted; data parts are named by their position or their name: data.0.share=3,
-    optimiser.lr=1e-2. Values are TOML; what is not TOML is text. Raises TrainingError naming file, key and
+    optimiser.lr=1e-2. Values are TOML; what is not TOML is text. A length in images takes the place of one in
+    epochs that the file or its base has, and the other way round. Raises TrainingError naming file, key and
     near matches.
     """
     path = find_config(name)
     table = read_table(path, find_config)
-    for setting in settings:
-        apply_setting(table, setting)
+    apply_settings(table, settings)
     table.setdefault("name", path.stem)
     return from_dict(TrainConfig, table, str(path))
 

@@ -9,11 +9,13 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from yolo9000.errors import TrainingError
+
+_EITHER = {"images", "epochs"}  # how long a run is, said in one of two ways
 
 
 def from_dict(cls: type, table: dict[str, Any], where: str, prefix: str = "") -> Any:
@@ -137,6 +139,7 @@ def read_table(path: Path, find: Callable[[str], Path], seen: tuple[Path, ...] =
     beside = path.parent / str(base)
     start = read_table(beside if beside.is_file() else find(str(base)), find, (*seen, path))
     start.pop("name", None)
+    _make_way(start, table)
     return _merge(start, table)
 
 
@@ -148,8 +151,22 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def apply_setting(table: dict[str, Any], setting: str) -> None:
-    """Puts one `key=value` into the table in place; dotted keys, values TOML or else text. TrainingError."""
+def _make_way(table: dict[str, Any], top: Iterable[str]) -> None:
+    """Takes the length of the run out of the table where keys `top`, to be put on it, say it anew."""
+    if not _EITHER.isdisjoint(top):
+        for key in _EITHER:
+            table.pop(key, None)
+
+
+def apply_settings(table: dict[str, Any], settings: Sequence[str]) -> None:
+    """Puts each `key=value` into the table in place; dotted keys, values TOML or else text. A length of the
+    run takes the place of the table's, whether in images or epochs. TrainingError."""
+    _make_way(table, [setting.partition("=")[0].strip() for setting in settings])
+    for setting in settings:
+        _apply(table, setting)
+
+
+def _apply(table: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
         raise TrainingError(f"--set {setting}: wanted key=value")

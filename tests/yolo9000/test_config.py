@@ -82,7 +82,6 @@ def test_plain_data_and_back_is_the_same(small: Path) -> None:
         ("schedule.steps = [0.9, 0.2]", ["schedule.steps"]),
         ("input.sizes = []", ["input.sizes"]),
         ("input.sizes = 416", ["input.sizes is a list"]),
-        ("epochs = 3.0", ["exactly one of images and epochs"]),
         ("precision = 'half'", ["precision is one of"]),
         ("model.start = 'x'", ["exactly one of preset, start and cfg"]),
         ("model.data_root = 'x'", ["model.data_root is", "model.cfg"]),
@@ -120,6 +119,18 @@ def test_a_network_that_is_there_already_takes_no_settings_of_a_preset(
     assert load_config(small, (*made, f"model.{off}")).model.preset == ""
 
 
+@pytest.mark.parametrize(("length", "other"), [("images=2", "epochs"), ("epochs=2.0", "images")])
+def test_a_length_on_top_takes_the_place_of_either(small: Path, length: str, other: str) -> None:
+    """On the command line or in a file on top of a base, where the base counts the other way or the same."""
+    on_top = small.with_name("top.toml")
+    for base in ("yolov2", str(small)):  # that counts epochs, and that counts images
+        on_top.write_text(f'base = "{base}"\n{length}')
+        for config in (load_config(on_top), load_config(base, (length,))):
+            assert getattr(config, length.partition("=")[0]) == 2 and getattr(config, other) == 0
+    with pytest.raises(TrainingError, match="exactly one of images and epochs"):
+        load_config(small, ("images=2", "epochs=2.0"))
+
+
 def test_a_part_teaches_something(small: Path) -> None:
     with pytest.raises(TrainingError, match="would teach nothing"):
         load_config(small, ("data.0.names=false", "data.0.ignore_boxes=true"))
@@ -141,6 +152,10 @@ def test_a_part_teaches_something(small: Path) -> None:
             "share of the area",
         ),
         ("images = 1\ndata = [{share=1, augment={scale=[2, 1]}}]\n[model]\npreset='a'", "rising pair"),
+        (
+            "images = 1\nepochs = 3.0\ndata = [{share=1}]\n[model]\npreset='a'",
+            "exactly one of images and epochs",
+        ),
         ("images = = 1", "not a readable TOML"),
         ("base = 'nowhere'", "named ones are"),
     ],
