@@ -93,13 +93,22 @@ class RowTask:
             raise TrainingError(
                 f"the model has no class row for {name}; give it one: yolo9000 edit --row {name}"
             )
-        found = [self.place[k] for k in self.tree.siblings(node) if k in self.place]
+        found = self._rivals(node)
         if not found:
+            above = next((k for k in reversed(self.tree.path_nodes(node)) if self._rivals(k)), None)
+            taught = (
+                f", or as pictures of {self.tree.ids[above]}, which can learn" if above is not None else ""
+            )
             raise TrainingError(
                 f"{name} is the only child of its parent that the model knows: it is the answer wherever its "
-                "parent is, and nothing is left to learn"
+                f"parent is, and nothing is left to learn. Pack the data without its pictures{taught}; or "
+                "train every row, with model.start in a configuration of the task detect (docs/training.md)"
             )
         return found
+
+    def _rivals(self, node: int) -> list[int]:
+        """The rows of its siblings, as far as they have one."""
+        return [self.place[k] for k in self.tree.siblings(node) if k in self.place]
 
     def _probability(self, out: LazyOutput, images: Tensor, nodes: Tensor) -> Tensor:
         """Pr(label) at every box of its picture: (L, A or 1, H*W) for labels (L,) of images (L,)."""

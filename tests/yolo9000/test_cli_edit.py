@@ -114,7 +114,10 @@ def test_the_packaged_model(run, tmp_path):
         (["--rename-id", "dog=n5"], 1, "'n5' was already given"),
         (["--prune", "unicorn"], 1, "no node is called 'unicorn'"),
         (["--add", "n8", "cat"], 1, "already"),
-        (["--add", "x", "unicorn"], 1, "unicorn"),
+        (["--add", "x", "unicorn"], 1, "--add x: no node is called 'unicorn'; a new class hangs"),
+        (["--add", "x", "unicorn"], 1, "a new root comes with --tree"),
+        (["--graft", "root.tsv"], 1, "root.tsv:1: wanted node TAB"),
+        (["--graft", "root.tsv"], 1, "a new root comes with --tree"),
         (["--prune", "animal", "--prune", "vehicle", "--prune", "thing"], 1, "nothing would be left"),
         (["--subtree", "bicycle"], 1, "nothing learnt would be left"),
         (["--tree", "missing.json"], 1, "missing.json"),
@@ -129,6 +132,7 @@ def test_wrong_words(words, status, message, model, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.tsv").write_text("pug\tdog\npug\tcat\n")
     (tmp_path / "far.tsv").write_text("pug\tmoon\n")
+    (tmp_path / "root.tsv").write_text("unicorn\t\n")
     (tmp_path / "ring.tsv").write_text("a\tb\nb\ta\n")
     WordTree(["x", "y"], [-1, 0]).save(tmp_path / "other.json")
     code, _, errors = run("edit", model, *words, "--out", tmp_path / "out.safetensors")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _SHOWN = 8  # nodes listed in one line
+_ROOT = "a new class hangs below another; a new root comes with --tree"
 
 
 @click.command(
@@ -47,10 +48,14 @@ _SHOWN = 8  # nodes listed in one line
     "--graft",
     "graft_path",
     type=_FILE,
-    help="A file of lines `node TAB parent [TAB name [TAB gloss]]`: new classes.",
+    help="A file of lines `node TAB parent [TAB name [TAB gloss]]`: new classes (new roots: --tree).",
 )
 @click.option(
-    "--add", nargs=2, multiple=True, metavar="ID PARENT", help="One new class below PARENT; repeatable."
+    "--add",
+    nargs=2,
+    multiple=True,
+    metavar="ID PARENT",
+    help="One new class below PARENT, a class of the tree or of --graft (new roots: --tree); repeatable.",
 )
 @click.option(
     "--row",
@@ -154,14 +159,35 @@ def edited_tree(
     if names or ids:
         steps.append(lambda tree: edit.rename(tree, names, ids=ids))
     if graft_path:
-        steps.append(lambda tree: edit.graft_file(tree, graft_path))
+        steps.append(lambda tree: _grafted(tree, graft_path))
     for node, parent in add:
-        steps.append(lambda tree, node=node, parent=parent: edit.graft(tree, parent, node))
+        steps.append(lambda tree, node=node, parent=parent: _added(tree, node, parent))
     map = np.arange(len(tree))
     for step in steps:
         tree, then = step(tree)
         map = np.where(map < 0, -1, then[map])
     return edit.Edited(tree, map)
+
+
+def _grafted(tree: "WordTree", path: Path) -> "Edited":
+    """With the classes of a file. Raises TreeError."""
+    from wordtree import TreeError, edit
+
+    try:
+        return edit.graft_file(tree, path)
+    except TreeError as error:
+        raise TreeError(f"{error}; {_ROOT}" if path.is_file() else str(error)) from error
+
+
+def _added(tree: "WordTree", node: str, parent: str) -> "Edited":
+    """With one class below a node. Raises TreeError."""
+    from wordtree import TreeError, edit
+
+    try:
+        tree.index(parent)
+    except TreeError as error:
+        raise TreeError(f"--add {node}: {error}; {_ROOT}") from error
+    return edit.graft(tree, parent, node)
 
 
 def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
