@@ -4,7 +4,6 @@ where it is learnt.
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,10 +18,8 @@ from yolo9000.distill import (
     DistillTask,
     Teacher,
     class_branch,
-    class_labels,
     copy_class_rows,
     last_rows,
-    make_task,
     stored_tree,
 )
 from yolo9000.errors import ModelError, TrainingError
@@ -345,48 +342,6 @@ def test_networks_of_another_form_are_refused():
     apart = detector(shared=False)
     with pytest.raises(TrainingError, match="share"):
         DistillTask(apart, TREE, flat, LABELS)
-
-
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ({"boxes": "False"}, "distill.boxes is true or false, not 'False', which is text to TOML"),
-        ({"windows": [3, 0.5]}, "distill.windows.1 is a whole number, not 0.5"),
-        ({"box": True}, "unknown key distill.box; did you mean boxes"),
-        ({"per_picture": 0}, "whole numbers from 1; one is 0"),
-        ({"windows": [3, -1]}, "whole numbers from 1; one is -1"),
-        ({"teacher_weight": -5}, "distill.teacher_weight lies from 0"),
-        ({"teacher_weight": math.inf}, "distill.teacher_weight is infinite"),
-        ({"label_weight": -1.0}, "distill.label_weight lies from 0"),
-        ({"gate_weight": -1.0}, "distill.gate_weight lies from 0"),
-        ({"classifier": 3}, "distill.classifier is text, not 3"),
-        ({"labels": 3}, "distill.labels is text, not 3"),
-        ({"parts": 3}, "distill.parts is a list of one or more names"),
-        ({"parts": []}, "distill.parts is a list of one or more names"),
-        ({"parts": [["a"]]}, "distill.parts is a list of one or more names"),
-        ({"parts": ["a"]}, "no data part is called 'a'"),
-        ({"boxes": True, "windows": [3]}, "distill.windows does nothing with distill.boxes"),
-        ({"boxes": True, "label_weight": 2.0}, "distill.label_weight does nothing with distill.boxes"),
-        ({"boxes": False}, "loss.label_box is RegionLoss's"),
-    ],
-)
-def test_settings_are_checked(setting, words):
-    _, net = started()
-    settings = {"classifier": "x.cfg x.weights", "labels": "voc", **setting}
-    loss = {"label_box": "best"} if setting == {"boxes": False} else {}
-    with pytest.raises(TrainingError, match=words):
-        make_task(SimpleNamespace(distill=settings, loss=loss, data=()), net, TREE)
-
-
-def test_labels_are_a_file_or_a_table(tmp_path):
-    (tmp_path / "ids").write_text("n00000009\nn00000004\n")
-    assert class_labels(str(tmp_path / "ids")) == ["n00000009", "n00000004"]
-    assert len(class_labels("voc")) == 20
-    with pytest.raises(TrainingError, match="neither a readable file"):
-        class_labels("no-such-list")
-    (tmp_path / "bad").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TrainingError, match="neither a readable file"):
-        class_labels(str(tmp_path / "bad"))
 
 
 def test_features_of_one_picture_in_a_line_are_judged_alike():
