@@ -80,6 +80,11 @@ class ModelConfig:
                     f"model.{name} is for a model.preset; that of model.{given[0]} is made already: leave it "
                     f"out, or after a base that has it --set model.{name}={json.dumps(default)}"
                 )
+        if "tree" in self.arguments:
+            raise TrainingError(
+                "model.arguments.tree: a preset is given the tree of model.tree, or without one that of the "
+                "data; leave it out, or set model.tree"
+            )
         if self.trunk_rows and not self.trunk:
             raise TrainingError(
                 "model.trunk_rows takes the class rows of model.trunk, a classifier on a tree: name it, or "

@@ -50,6 +50,8 @@ def _without_idle(settings: dict[str, Any]) -> dict[str, Any]:
     idle |= set() if model.get("trunk") else {"trunk_rows"}
     idle |= set() if model.get("freeze") else {"fold"}
     idle |= set() if model.get("cfg") else {"data_root"}
+    if model.get("arguments"):
+        model = {**model, "arguments": _without(model["arguments"], {"tree"})}
     if settings.get("task") != "distill":
         distill = {}
     elif distill.get("boxes"):

@@ -85,6 +85,10 @@ def test_plain_data_and_back_is_the_same(small: Path) -> None:
         ("precision = 'half'", ["precision is one of"]),
         ("model.start = 'x'", ["exactly one of preset, start and cfg"]),
         ("model.data_root = 'x'", ["model.data_root is", "model.cfg"]),
+        (
+            "model.arguments.tree = 'x'",
+            ["model.arguments.tree: a preset is given the tree", "set model.tree"],
+        ),
         ("model.trunk_rows = true", ["model.trunk_rows takes", "model.trunk_rows = false"]),
         ("model.fold = true", ["model.fold is for frozen layers", "model.freeze is 0"]),
         ("model.weights = 'x'", ["model.weights is read with model.cfg"]),

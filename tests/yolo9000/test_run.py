@@ -87,6 +87,12 @@ def test_a_run_with_tables_of_its_task_that_did_nothing_goes_on(
         make_task(from_dict(TrainConfig, old, "old"), net, tree)
 
 
+def test_a_run_whose_preset_was_given_a_tree_that_did_nothing_goes_on(folder: Path) -> None:
+    new = to_dict(short(folder, model={"preset": "yolo9000", "arguments": {"slim": 0.02}}))
+    old = new | {"model": new["model"] | {"arguments": {"slim": 0.02, "tree": "default"}}}
+    assert _as_now(old) == new
+
+
 def test_a_run_is_not_resumed_on_other_data(folder: Path) -> None:
     """Its own files go on wherever they lie; without one, in another order or changed they do not."""
     out = folder / "run"
