@@ -61,21 +61,29 @@ def from_supervision(
     """Detections of supervision's container, best score first, equal ones as they were; tracker_id is not
     kept.
 
-    image_size: (width, height) of the picture. What `to_supervision` wrote comes back as it was. Of other
-    containers, class_id is the class and class_name its name; with a `tree` they are nodes of it: by name or
-    id where there are names, else by number; without one each class is a path of its own. No confidence is
-    confidence 1. Raises ValueError for what cannot be understood.
+    image_size: (width, height) of the picture. What `to_supervision` wrote comes back as it was; with a
+    `tree` as the nodes that have its ids there, and of paths that differ nothing but box and score is kept.
+    Of other containers, class_id is the class and class_name its name; with a `tree` they are nodes of it: by
+    name or id where there are names, else by number; without one each class is a path of its own. No
+    confidence is confidence 1. Raises ValueError for what cannot be understood.
     """
     data = found.data or {}
     scores = np.ones(len(found.xyxy)) if found.confidence is None else np.asarray(found.confidence)
-    if tree is None and all(name in data for name in _ROWS) and found.class_id is not None:
+    names = [str(name) for name in data["class_name"]] if "class_name" in data else None
+    if all(name in data for name in _ROWS) and found.class_id is not None:
+        nodes = found.class_id
+        if tree is not None:  # by ids: names need not be unique
+            nodes = np.array([_node(tree, str(one) or SOMETHING) for one in data["node_id"]], np.int64)
+            paths = [tree.path(node) if node >= 0 else () for node in nodes]
+            if paths != [tuple(path) for path in data["path"]]:
+                return plain(found.xyxy, scores, nodes, None, image_size, tree, source)
         return _sorted(
             Detections(
                 boxes_xyxy=found.xyxy,
                 objectness=data["objectness"],
                 scores=scores,
-                nodes=found.class_id,
-                names=[str(name) for name in data["class_name"]],
+                nodes=nodes,
+                names=names,
                 paths=list(data["path"]),
                 image_size=image_size,
                 probabilities=data["probability"],
@@ -85,7 +93,6 @@ def from_supervision(
                 conditionals=data["conditional"],
             )
         )
-    names = [str(name) for name in data["class_name"]] if "class_name" in data else None
     return plain(found.xyxy, scores, found.class_id, names, image_size, tree, source)
 
 
@@ -112,8 +119,8 @@ def from_torchvision(
     """Detections of a dict of boxes (n, 4) xyxy, labels (n,) and, if there are any, scores (n,), tensors or
     arrays; best score first.
 
-    labels: nodes of the `tree`, or places in `names`; without both they name themselves. Raises ValueError
-    for what cannot be understood.
+    labels: nodes of the `tree`, or places in `names`; without both they name themselves; -1 is "something".
+    Raises ValueError for what cannot be understood.
     """
     if not isinstance(found, Mapping) or not {"boxes", "labels"} <= set(found):
         raise ValueError("torchvision's form is a dict with boxes and labels, and scores if there are any")
@@ -121,10 +128,10 @@ def from_torchvision(
     scores = _array(found["scores"]) if "scores" in found else np.ones(len(boxes))
     named = None
     if tree is None and names is not None:
-        outside = [int(k) for k in labels if not 0 <= k < len(names)]
+        outside = [int(k) for k in labels if not -1 <= k < len(names)]
         if outside:
             raise ValueError(f"label {outside[0]} of {len(names)} names")
-        named = [names[int(k)] for k in labels]
+        named = [names[int(k)] if k >= 0 else SOMETHING for k in labels]
     return plain(boxes, scores, labels, named, image_size, tree, source)
 
 
@@ -159,16 +166,17 @@ def plain(
     count = len(boxes_xyxy)
     if classes is None and names is None and count:
         raise ValueError("boxes without a class: neither class_id nor class_name")
-    given = list(names) if names is not None else [int(k) for k in classes if classes is not None]
+    numbers = None if classes is None else [int(k) for k in classes]
+    given = list(names) if names is not None else numbers or []
     if tree is not None:
         nodes = [_node(tree, one) for one in given]
         paths = [tree.path(node) if node >= 0 else () for node in nodes]
         titles = [tree.names[node] if node >= 0 else SOMETHING for node in nodes]
         path_names = [tuple(tree.names[k] for k in tree.path_nodes(n)) if n >= 0 else () for n in nodes]
     else:
-        titles = [str(one) for one in given]
+        titles = [SOMETHING if one == -1 else str(one) for one in given]
         number = {title: k for k, title in enumerate(dict.fromkeys(titles))}
-        nodes = [number[t] for t in titles] if classes is None else [int(k) for k in classes]
+        nodes = [number[t] for t in titles] if numbers is None else numbers
         paths = path_names = [(title,) if n >= 0 else () for title, n in zip(titles, nodes, strict=True)]
     scores = np.asarray(scores, np.float32)
     return _sorted(
@@ -213,7 +221,10 @@ def _objects(rows: Sequence[tuple]) -> np.ndarray:
 
 
 def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
 
 
 def _wanted(package: str) -> Any:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.yolo9000.small import TREE, picture, small_detector
+from wordtree import WordTree
 from yolo9000.detections import Detections
 from yolo9000.detector import Detector
 from yolo9000.errors import ImageError
@@ -98,6 +99,42 @@ def test_tracks_are_found_by_the_order_of_confidences():
     assert found.nodes.tolist() == boxes.class_id[order].tolist()
 
 
+def container(found: Detections) -> SimpleNamespace:
+    """What `to_supervision` makes, of the same columns, where supervision is not installed."""
+    made = SimpleNamespace(Detections=SimpleNamespace)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "supervision", made)
+        return found.to_supervision()
+
+
+def test_supervision_and_back_with_a_tree():
+    names = ["animal", "vehicle", "thing", "dog", "cat", "dog", "bicycle", "husky", "poodle", "taxi"]
+    tree = WordTree(TREE.ids, TREE.parents, names)  # two nodes are named "dog"
+    for nodes in ([7, 5, -1, 3], []):
+        found = found_in(nodes, seed=4)
+        rows = container(found)
+        assert same(Detections.from_supervision(rows, (100, 80)), found)
+        assert same(Detections.from_supervision(rows, (100, 80), tree=TREE), found)
+        assert same(Detections.from_supervision(rows, (100, 80), tree=tree), found)
+    # Of another tree: its numbers; where its paths are others, its paths.
+    longer = WordTree(["n0", *TREE.ids], [-1, *(k + 1 if k >= 0 else -1 for k in TREE.parents)])
+    found = found_in([7, 5, -1, 3], seed=4)
+    moved = Detections.from_supervision(container(found), (100, 80), tree=longer)
+    assert moved.nodes.tolist() == [8, 6, -1, 4] and moved.paths == found.paths
+    assert np.array_equal(moved.conditionals, found.conditionals)
+    below = WordTree(longer.ids, [-1, *(k + 1 for k in TREE.parents)])
+    moved = Detections.from_supervision(container(found), (100, 80), tree=below)
+    assert moved.paths == tuple(("n0", *path) if path else () for path in found.paths)
+    with pytest.raises(ValueError, match="n4"):
+        Detections.from_supervision(container(found), (100, 80), tree=WordTree(["n8", "n6"], [-1, -1]))
+
+
+def test_no_boxes_and_no_class():
+    none = SimpleNamespace(xyxy=np.zeros((0, 4)), confidence=None, class_id=None, data={})
+    for tree in (None, TREE):
+        assert len(Detections.from_supervision(none, (100, 80), tree=tree)) == 0
+
+
 def test_supervision_of_others():
     sv = pytest.importorskip(
         "supervision", reason="supervision is not installed: its container was not tried"
@@ -146,12 +183,20 @@ def test_torchvision_of_others():
     }
     found = Detections.from_torchvision(theirs, (10, 10), names=["cat", "dog"])
     assert found.names == ("cat", "dog") and found.paths == (("cat",), ("dog",))
+    for names, titles in ((["cat", "dog"], ("something", "dog")), (None, ("something", "1"))):
+        found = Detections.from_torchvision({**theirs, "labels": [1, -1]}, (10, 10), names=names)
+        assert found.names == titles and found.nodes.tolist() == [-1, 1] and found.paths[0] == ()
+    short = {"boxes": torch.tensor(theirs["boxes"]).bfloat16(), "scores": theirs["scores"].bfloat16()}
+    found = Detections.from_torchvision({**theirs, **short}, (10, 10))
+    assert found.boxes_xyxy.tolist() == [[1, 1, 9, 9], [0, 0, 5, 5]]
+    assert np.allclose(found.scores, [0.7, 0.1], atol=1e-2)
     truth = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     assert len(Detections.from_torchvision(truth, (10, 10))) == 0
     for wrong, more, words in (
         ({"boxes": [[0, 0, 5, 5]]}, {}, "labels"),
         ([], {}, "dict"),
         (theirs, {"names": ["cat"]}, "label 1 of 1"),
+        ({**theirs, "labels": [-2, 0]}, {"names": ["cat"]}, "label -2 of 1"),
         ({**theirs, "labels": [99, 0]}, {"tree": TREE}, "99"),
         ({**theirs, "boxes": [[0, 0, 5, np.nan], [1, 1, 9, 9]]}, {}, "no box"),
         ({**theirs, "scores": [0.5]}, {}, "objectness is"),
