@@ -261,7 +261,7 @@ class Detections:
             if all("conditional" in one for one in found):
                 columns["conditionals"] = [one["conditional"] for one in found]
             return cls(**columns, image_size=(record["width"], record["height"]), source=record.get("source"))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"not a record of detections: {type(error).__name__} {error}") from error
 
     def to_coco(self, image_id: int, categories: Mapping[int, int] | None = None) -> list[dict[str, Any]]:

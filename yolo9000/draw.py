@@ -42,6 +42,9 @@ _FONTS = (
 LONGEST_JPEG = 65_500
 _LONGEST = {"JPEG": LONGEST_JPEG, "WEBP": 16_383, "GIF": 65_535, "TGA": 65_535}
 
+# Formats that scale every picture to icons of a few fixed sizes.
+_ICONS = ("ICO", "ICNS")
+
 # JPEG quality of annotated pictures: text stays sharp.
 _JPEG_QUALITY = 92
 
@@ -156,13 +159,15 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
     """Write a picture in the format of the path's suffix, making the folder; an older file is replaced whole
     or not at all.
 
-    Raises ImageError for a suffix that names no format, for a picture that is too large for the format, and
-    for what the file system refuses.
+    Raises ImageError for a suffix that names no format, or one of icons, for a picture that is too large for
+    the format, and for what the file system refuses.
     """
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or kind not in Image.SAVE:
         raise ImageError(f"{path}: the suffix {path.suffix!r} names no picture format; use .jpg or .png")
+    if kind in _ICONS:
+        raise ImageError(f"{path}: {kind} scales pictures to icons of fixed sizes; use .jpg or .png")
     most = _LONGEST.get(kind, max(picture.size))
     if max(picture.size) > most:
         raise ImageError(

@@ -92,7 +92,10 @@ def test_parts_that_do_not_belong_together(part, value, message):
 
 
 def test_from_dict_refuses_other_things():
-    for record in ({}, {"detections": [{}], "width": 1, "height": 1}, {"detections": 3}):
+    endless = {"detections": [], "width": float("inf"), "height": 1}
+    high = make(1).to_dict()
+    high["detections"][0]["node"] = 2**63
+    for record in ({}, {"detections": [{}], "width": 1, "height": 1}, {"detections": 3}, endless, high):
         with pytest.raises(ValueError, match="not a record"):
             Detections.from_dict(record)
 
@@ -198,6 +201,24 @@ def test_what_no_such_picture_holds(suffix, most, tmp_path):
     with pytest.raises(ImageError, match=rf"x\.{suffix}: 1 x {most + 1} pixels, and no .*; write a \.png"):
         save_picture(Image.new("RGB", (1, most + 1)), path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of formats that Pillow will give up
+def test_a_picture_that_can_be_written_has_its_size(tmp_path):
+    Image.init()
+    written = set()
+    for suffix, kind in Image.registered_extensions().items():
+        try:
+            path = save_picture(Image.new("RGB", (200, 100), (200, 10, 10)), tmp_path / f"x{suffix}")
+        except ImageError:
+            continue
+        written.add(kind)
+        if kind in Image.OPEN:  # a PDF is only written
+            assert Image.open(path).size == (200, 100), suffix
+    assert {"PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"} <= written and not {"ICO", "ICNS"} & written
+    assert not [one for one in tmp_path.iterdir() if one.suffix in (".ico", ".icns")]
+    with pytest.raises(ImageError, match=r"x\.ico: ICO scales .* use \.jpg or \.png"):
+        save_picture(Image.new("RGB", (16, 16)), tmp_path / "x.ico")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
