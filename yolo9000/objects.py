@@ -55,7 +55,7 @@ def propose_objects(
             f"{settings.unsure:g} and {settings.threshold:g}"
         )
     try:
-        sizes = [detector.checked_size(size) for size in settings.sizes] or [detector.size]
+        sizes = [detector.checked_size(size) for size in settings.sizes or [detector.size]]
     except ValueError as error:
         raise TrainingError(str(error)) from None
     to = label_map(detector.tree.ids, store.tree.ids)

@@ -217,6 +217,8 @@ def test_the_command_takes_model_files_runs_and_names(run, tmp_path):
         (["--out", "x.pt2", "--candidates", "0"], "x>=1"),
         (["--out", "x.pt2", "--rule", "hedge"], "'hedge' is not one of"),
         (["--out", "x.pt2", "--raw", "--threshold", "0.2"], "takes no --threshold"),
+        (["--out", "x.pt2", "--raw", "--max", "5"], "takes no --max\n"),
+        (["--out", "x.pt2", "--raw", "--vote-iou", "1"], "takes no --vote-iou\n"),
         (["--out", "x.pt2", "--cfg", "x.cfg"], "go together"),
         (["--out", "x.pt2", "nothing.safetensors"], "no such model file"),
         (["--out", "x.pt2", "classifier.safetensors"], "region layer"),
@@ -266,6 +268,32 @@ def test_an_older_file_stays_whole_where_making_the_new_one_fails(format, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         export(detector, path, tell=stop)
     assert [file.name for file in tmp_path.iterdir()] == [path.name] and path.read_text() == "old"
+
+
+@pytest.mark.parametrize("format", EACH)
+def test_a_bin_of_something_else_stays(format, tmp_path):
+    needs(format)
+    detector, path = Detector(small_detector("rows"), precision="float32"), tmp_path / f"x{SUFFIX[format]}"
+    other = tmp_path / "x.bin"
+    other.write_text("other")
+    if format == "openvino":
+        with pytest.raises(ModelError, match=r"x\.bin: would be .* without x\.xml, .* name another file"):
+            export(detector, path)
+        assert list(tmp_path.iterdir()) == [other] and other.read_text() == "other"
+        path.touch()  # an earlier export is replaced
+        assert export(detector, path) == [path, other] and other.read_bytes() != b"other"
+    else:
+        assert export(detector, path) == [path] and other.read_text() == "other"
+
+
+def test_a_size_that_was_set_is_read_as_detecting_reads_it(tmp_path):
+    detector = Detector(small_detector("rows"), precision="float32")
+    detector.size = 96
+    export(detector, tmp_path / "x.pt2", raw=True)
+    assert load(tmp_path / "x.pt2")[0]["size"] == [96, 96]
+    detector.size = 97
+    with pytest.raises(ValueError, match="multiple of 8"):
+        export(detector, tmp_path / "y.pt2", raw=True)
 
 
 @pytest.mark.parametrize("format", EACH)

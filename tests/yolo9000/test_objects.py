@@ -50,6 +50,18 @@ def test_the_detectors_own_input_need_not_be_square():
     np.testing.assert_allclose(found.boxes_cxcywh[:, 2:], sides[(sides > 0.01).all(1)], atol=1e-5)
 
 
+def test_a_size_that_was_set_is_read_as_detecting_reads_it():
+    detector = Detector(network(), precision="float32")
+    settings = ObjectSettings(threshold=0.7, unsure=0.7)
+    [at_96] = propose_objects(detector, Pictures([labelled(1)]), replace(settings, sizes=(96,)))
+    detector.size = 96
+    [own] = propose_objects(detector, Pictures([labelled(1)]), settings)
+    assert len(own.boxes_cxcywh) and np.array_equal(own.boxes_cxcywh, at_96.boxes_cxcywh)
+    detector.size = 97
+    with pytest.raises(TrainingError, match="multiple"):
+        list(propose_objects(detector, Pictures([labelled(1)]), settings))
+
+
 def test_two_sizes_agree_or_count_half():
     boxes = np.array([[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.6], [0.7, 0.7, 0.9, 0.9]])
     joined, objectness, first = merge(boxes, np.array([0.6, 0.3, 0.8]), 2)

@@ -75,9 +75,10 @@ def command(
     tree, its names and all options are in the file's metadata: docs/export.md.
     """
     _pictures.check_model_options(model, cfg, weights, data_root)
-    given = [name.replace("_", "-") for name, value in options.items() if value is not None]
+    parameters = click.get_current_context().command.params
+    given = [one.opts[0] for one in parameters if options.get(one.name) is not None]
     if raw and given:
-        raise click.UsageError(f"--raw writes the network's channels; it takes no --{given[0]}")
+        raise click.UsageError(f"--raw writes the network's channels; it takes no {given[0]}")
 
     from tqdm import tqdm
 

@@ -70,11 +70,13 @@ def export(
     is always exported in float32, whatever the detector runs in.
 
     Raises ModelError for an unknown format, a package that is missing, options that have no graph, a network
-    that cannot be traced, a file that cannot be written; ValueError for an impossible size.
+    that cannot be traced, a file that cannot be written, a .bin without the .xml that it would be replaced
+    with; ValueError for an impossible size.
     """
     path = Path(path)
     format = _format(path, format)
-    size = detector.size if size is None else detector.checked_size(size)
+    targets = _targets(path, format)
+    size = detector.checked_size(detector.size if size is None else size)
     _check_size(detector, size, batch, candidates, raw)
     options = detector.options() if options is None else options
     if raw:
@@ -83,7 +85,6 @@ def export(
         graph = DetectorGraph(detector, options, size, batch, candidates)
     text = describe(detector, None if raw else options, size, batch, candidates, source)
     # Written whole, the one that is opened last; and first of all it is seen whether they can be written.
-    targets = [path, path.with_suffix(".bin")] if format == "openvino" else [path]
     with ExitStack() as stack:
         parts = [stack.enter_context(written_whole(target, ModelError)) for target in targets]
         for part in parts:
@@ -125,6 +126,19 @@ def _format(path: Path, format: str | None) -> str:
             "pip install 'yolo9000[export]'"
         )
     return format
+
+
+def _targets(path: Path, format: str) -> list[Path]:
+    """The files that are written. Raises ModelError where one that nobody named would be replaced."""
+    if format != "openvino":
+        return [path]
+    weights = path.with_suffix(".bin")
+    if weights.exists() and not path.exists():
+        raise ModelError(
+            f"{weights}: would be replaced, and is there without {path.name}, so it may be something else; "
+            "move it away, or name another file"
+        )
+    return [path, weights]
 
 
 def _check_size(detector: Detector, size: tuple[int, int], batch: int, candidates: int, raw: bool) -> None:
