@@ -1,5 +1,6 @@
 """Cameras whose driver raises; those that behave are in test_video.py."""
 
+import json
 import threading
 
 import numpy as np
@@ -10,6 +11,7 @@ from yolo9000.cli import _films
 from yolo9000.cli._answers import Answers
 from yolo9000.detector import Detector
 from yolo9000.errors import ImageError
+from yolo9000.modelfile import save_model
 from yolo9000.video import Camera, Film
 
 pytest.importorskip("cv2", reason="cameras need OpenCV (the extra `video`)")
@@ -73,6 +75,25 @@ def test_the_film_of_a_camera_that_fails_is_kept(tmp_path):
     assert isinstance(failed, ImageError) and "bus reset" in str(failed)
     assert len(told) == 1 and [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     assert len(list(Film(tmp_path / "a.mp4"))) >= 1
+
+
+def test_every_form_of_the_results_tells_that_a_camera_failed(run, tmp_path, monkeypatch):
+    opened = Camera.__init__
+
+    def failing(self: Camera, _: int) -> None:
+        source = Failing(OSError("bus reset"), frames=1)
+        source.go_on.set()
+        opened(self, source)
+
+    monkeypatch.setattr(Camera, "__init__", failing)
+    save_model(small_detector("shared"), tmp_path / "m.safetensors")
+    words = ("detect", "--source", "0", "--model", tmp_path / "m.safetensors")
+    status, out, err = run(*words, "--json-lines")
+    *frames, last = map(json.loads, out.splitlines())
+    assert status == 1 and "skipped: the camera failed (bus reset)" in err
+    assert len(frames) == 1 and last == {"skipped": "the camera failed (bus reset)"}
+    _, out, _ = run(*words, "--json")
+    assert [last["skipped"]] == json.loads(out)["skipped"]
 
 
 def test_who_waits_for_a_driver_that_raises_is_woken():

@@ -183,6 +183,7 @@ def command(
             failed = _films.detect(detector, chosen, film, answers, target, frames)
             if failed is not None:
                 skipped(str(failed))
+                answers.skip(str(failed))
             if folder is not None and target is not None:
                 note_result(target)
         else:
