@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from wordtree import WordTree
+
 
 # The name of node -1, the virtual root above all roots: something is there, and no more is said.
 SOMETHING = "something"
@@ -229,6 +231,13 @@ class Detections:
                 parts[part.name] = value
         return Detections(**parts)
 
+    def below(self, tree: "WordTree", *nodes: str | int) -> "Detections":
+        """Those that are one of these nodes of the tree (ids, names or numbers), or lie below one. Raises
+        ValueError for what the tree has not."""
+        from yolo9000.keep import Keep
+
+        return Keep.of(tree, [nodes])(self)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: source, width, height, detections (see Detection.to_dict)."""
         width, height = self.image_size
@@ -276,14 +285,8 @@ class Detections:
             if category is not None and one.node >= 0:
                 x, y, right, bottom = one.box_xyxy
                 box = [_short(value, 2) for value in (x, y, right - x, bottom - y)]
-                rows.append(
-                    {
-                        "image_id": image_id,
-                        "category_id": category,
-                        "bbox": box,
-                        "score": _short(one.score, 5),
-                    }
-                )
+                score = _short(one.score, 5)
+                rows.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
         return rows
 
     def draw(self) -> "Image.Image":

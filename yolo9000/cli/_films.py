@@ -16,7 +16,8 @@ from yolo9000 import video
 from yolo9000.cli import _pictures
 from yolo9000.cli._answers import Answers, table
 from yolo9000.errors import ImageError
-from yolo9000.pipeline import Behind, outcomes
+from yolo9000.keep import Keep, kept_outcomes
+from yolo9000.pipeline import Behind
 
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
@@ -32,12 +33,13 @@ def detect(
     target: Path | None,
     most: int | None,
     clock: Callable[[], float] = time.monotonic,
+    keep: Keep = Keep(),  # noqa: B008 - it is frozen
 ) -> ImageError | None:
     """Detect on each frame of a film, or on a camera's newest until Ctrl-C; `answers` hears of each frame.
 
     source: a film's path, or a camera or stream (see video.Camera). target: the film to write, if any. most:
-    frames after which to stop. Returns what a camera failed by on the way, if it did: what was seen until
-    then stands. Raises ImageError.
+    frames after which to stop. keep: of detections. Returns what a camera failed by on the way, if it did:
+    what was seen until then stands. Raises ImageError.
     """
     live, failed = not isinstance(source, Path), None
     frames = video.Camera(source) if live else video.Film(source)
@@ -50,7 +52,7 @@ def detect(
         # Live, every frame that waits is old when it is shown: one at a time, with all threads, and at once.
         settings: dict[str, Any] = {"lanes": 1, "depth": 1, "batch": 1} if live else {}
         behind = stack.enter_context(Behind(depth=0) if live else Behind())
-        found = outcomes(detector, islice(iter(frames), most), options, own=True, **settings)
+        found = kept_outcomes(detector, islice(iter(frames), most), options, keep, own=True, **settings)
         stack.enter_context(closing(found))
         began = clock()
         total = None if live else min(filter(None, (most, frames.expected or None)), default=None)

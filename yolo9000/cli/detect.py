@@ -18,6 +18,7 @@ from yolo9000.signals import sigterm_as_ctrl_c
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
     from yolo9000.detector import Detector
+    from yolo9000.keep import Keep
     from yolo9000.options import Options
 
 # Written out here as well as in options.py and suppression.py, so that --help need not import torch; tests
@@ -62,6 +63,13 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
 @click.option("--nms-iou", "--iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: 0.4]")
 @_pictures.vote_option
 @click.option(
+    "--below",
+    type=_pictures.Nodes(),
+    multiple=True,
+    help="Keep only what is one of these nodes, listed as --vocabulary's, or lies below one; repeatable.",
+)
+@click.option("--least", type=_pictures.SHARE, help="Least score of what is kept.")
+@click.option(
     "--mapped",
     is_flag=True,
     default=None,
@@ -98,6 +106,8 @@ def command(
     data_root: Path | None,
     names: str | None,
     out: Path | None,
+    below: tuple[str | tuple[str, ...], ...],
+    least: float | None,
     as_json: bool,
     as_lines: bool,
     frames: int | None,
@@ -134,6 +144,7 @@ def command(
     if any(said is not None for said in (engine, input_, output, workers, part_size)):
         words = {"model": model, "cfg": cfg, "weights": weights, "data_root": data_root, "names": names}
         words |= {"size": size, "rect": rect, "precision": precision, "device": device, **options}
+        words |= {"below": below, "least": least}
         typed = {"pictures": pictures, "source": source, "out": out, "as_lines": as_lines, "frames": frames}
         _bulk.detect(engine, input_, output, workers, part_size, words, as_json, typed)
         return
@@ -164,12 +175,15 @@ def command(
 
     with _pictures.quick_start():
         from yolo9000.detector import Detector
+        from yolo9000.keep import Keep
 
         net = _pictures.load_network(model, cfg, weights, data_root)
         precision = precision or ("float32" if cfg else "auto")
         try:
             detector = Detector(net, names=names, device=device, rect=rect, precision=precision)
             chosen = detector.options(**options)  # impossible options are told before the first picture
+            keep = Keep.of(detector.tree, below, least)
+            keep.check(detector)
             if size is not None:
                 detector.size = detector.checked_size(size)
         except ValueError as error:
@@ -180,7 +194,7 @@ def command(
         if film is not None:
             from yolo9000.cli import _films
 
-            failed = _films.detect(detector, chosen, film, answers, target, frames)
+            failed = _films.detect(detector, chosen, film, answers, target, frames, keep=keep)
             if failed is not None:
                 skipped(str(failed))
                 answers.skip(str(failed))
@@ -188,7 +202,7 @@ def command(
                 note_result(target)
         else:
             targets = None if out is None else Single(out) if one else Targets(out, files)
-            _photographs(detector, chosen, files, answers, targets, skipped)
+            _photographs(detector, chosen, keep, files, answers, targets, skipped)
         answers.finish(skipped.reasons, **({} if target is None else {"film": target.name}))
     if film is None and out is not None and form == "table":
         count = answers.count
@@ -199,13 +213,15 @@ def command(
 def _photographs(
     detector: "Detector",
     options: "Options",
+    keep: "Keep",
     files: list[Path],
     answers: Answers,
     targets: Targets | Single | None,
     skipped: _pictures.Skipped,
 ) -> None:
     """Detect on files; write them with their boxes where `targets` say, if they do."""
-    from yolo9000.pipeline import Behind, outcomes
+    from yolo9000.keep import kept_outcomes
+    from yolo9000.pipeline import Behind
 
     def finished(found: "Detections", target: Path | None) -> tuple[dict[str, Any], str] | ImageError:
         record = found.to_dict()
@@ -230,7 +246,7 @@ def _photographs(
 
     for reason in skipped.reasons:
         answers.skip(reason)
-    with closing(outcomes(detector, files, options)) as found, Behind() as behind:
+    with closing(kept_outcomes(detector, files, options, keep)) as found, Behind() as behind:
         for outcome in _pictures.progress(found, len(files)):
             if outcome.error is not None:
                 skip(str(outcome.error))

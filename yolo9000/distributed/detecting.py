@@ -27,8 +27,9 @@ from yolo9000.detector import Detector
 from yolo9000.distributed.inputs import Part, read_part, table_pictures
 from yolo9000.distributed.rows import attempts_name, part_name, read_counts, table_of, write_part
 from yolo9000.errors import ImageError, ModelError
+from yolo9000.keep import Keep, kept_outcomes
 from yolo9000.modelfile import read_info
-from yolo9000.pipeline import Outcome, outcomes
+from yolo9000.pipeline import Outcome
 
 # Times that a part is begun. A worker may be lost now and then; a picture that takes its worker with it would
 # do so for ever.
@@ -41,7 +42,7 @@ class DetectPictures:
 
     An instance pickles as the words it was made with; the model is loaded again where it is unpickled.
 
-    Attributes: detector; options; sha256 of the model.
+    Attributes: detector; options; keep; sha256 of the model.
     """
 
     def __init__(
@@ -58,11 +59,14 @@ class DetectPictures:
         rect: bool = False,
         threads: int | None = 1,
         sha256: str | None = None,
+        below: Iterable[str | Iterable[str | int]] | None = None,
+        least: float | None = None,
         **options: Any,
     ) -> None:
         """model, or cfg with weights and data_root: files that every worker can read; neither: the model in
         the package. names, precision, device, size, rect, options: as Detector takes them. threads: what
         torch computes with in this process from now on, None to leave it. sha256: what the model must have.
+        below, least: which detections are kept, as Keep.of.
 
         Raises ModelError for a model that cannot be read or is another one, ValueError for impossible
         options.
@@ -95,6 +99,8 @@ class DetectPictures:
         if size is not None:
             self.detector.size = self.detector.checked_size(size)
         self.options = self.detector.options(**options)
+        self.keep = Keep.of(self.detector.tree, below, least)
+        self.keep.check(self.detector)
 
     @property
     def words(self) -> dict[str, Any]:
@@ -111,7 +117,9 @@ class DetectPictures:
             "options": {
                 **options,
                 "size": list(detector.size),
-                **({"rect": True} if detector.rect else {}),  # not in what was begun before there was this
+                # Neither is in what was begun before there was this.
+                **({"rect": True} if detector.rect else {}),
+                **self.keep.facts(),
                 "precision": detector.precision,
                 "resize": detector.resize,
                 "device": detector.device.type,
@@ -140,7 +148,7 @@ class DetectPictures:
 
         # An iterator, not a list: pictures then run together the same way however many there are, so results
         # are the same to the last bit.
-        for outcome in outcomes(self.detector, alone(), self.options):
+        for outcome in kept_outcomes(self.detector, alone(), self.options, self.keep):
             yield names.popleft(), outcome
 
 
