@@ -21,11 +21,19 @@ HELP = {"help_option_names": ["-h", "--help"]}
 class LazyGroup(click.Group):
     """A group whose sub-command x is `command` of the module <package>.x, imported when asked for."""
 
-    def __init__(self, *args, package: str, lines: dict[str, str], **settings) -> None:
-        """`lines`: sub-command -> the line that `--help` shows for it."""
+    def __init__(
+        self,
+        *args,
+        package: str,
+        lines: dict[str, str],
+        elsewhere: dict[str, str] | None = None,
+        **settings,
+    ) -> None:
+        """`lines`: sub-command -> the line that `--help` shows for it; `elsewhere`: what other programs call
+        one -> the sub-command."""
         settings.setdefault("context_settings", HELP)
         super().__init__(*args, **settings)
-        self._package, self._lines = package, lines
+        self._package, self._lines, self._elsewhere = package, lines, elsewhere or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lines)
@@ -39,7 +47,10 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        close = difflib.get_close_matches(name, self._lines, 2) if name not in self._lines else []
+        close = []
+        if name not in self._lines:
+            meant = self._elsewhere.get(name)
+            close = [meant] if meant else difflib.get_close_matches(name, self._lines, 2)
         if close:  # click itself knows the names of imported commands only
             ctx.fail(f"No such command {name!r}. Did you mean {' or '.join(map(repr, close))}?")
         return super().resolve_command(ctx, args)

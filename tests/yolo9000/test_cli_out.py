@@ -245,6 +245,8 @@ def test_a_stream_goes_with_source(run, model):
     ("words", "remedy"),
     [
         (["detcet"], "Did you mean 'detect'?"),
+        (["predict", "x.jpg"], "Did you mean 'detect'?"),
+        (["val"], "Did you mean 'eval'?"),
         (["xyz"], "No such command"),
         (["detect", "x.jpg", "--vocabulary", "my list.txt"], "my list.txt: no such file"),
         (["detect", "--vocabulary", "dgo"], "Missing argument"),

@@ -1,10 +1,12 @@
 """Words of other YOLO packages: the same results as ours, and where there is no word, where to look."""
 
 import inspect
+import re
 
 import pytest
 
 from tests.yolo9000.small import picture, small_detector
+from yolo9000.cli import _habits, detect
 from yolo9000.detector import Detector
 from yolo9000.habits import ELSEWHERE, SAME, translated
 
@@ -90,3 +92,40 @@ def test_a_mistyped_word_is_told_what_was_meant(detector, typed, meant):
         detector(picture(), **{typed: 1})
     with pytest.raises(TypeError, match="lists what it takes"):
         detector(picture(), zzz=1)
+
+
+def test_the_command_line_knows_every_word_that_a_call_knows():
+    own = {name for option in detect.command.params for name in option.opts}
+    for word in (*SAME, *ELSEWHERE):
+        plain = word.replace("_", "-")
+        assert (f"--{plain}" in own) != (plain in _habits._OURS), word
+    for said in _habits._OURS.values():
+        assert set(re.findall(r"--[a-z-]+", said)) <= own, said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["x.jpg", "--classes", "person"], "No such option: --classes; here it is --vocabulary"),
+        (["x.jpg", "--classes=0"], "--below"),
+        (["--save-txt", "x.jpg"], "--json-lines"),
+        (["--save_crop", "x.jpg"], "found.crop()"),
+        (["--conf-thres", "0.3", "x.jpg"], "here it is --threshold."),
+        (["--vocabluary", "dog", "x.jpg"], "--vocabulary"),  # click's own
+        (["source=x y", "conf=0.3"], "yolo9000 detect --source 'x y' --conf 0.3"),
+        (["predict", "model=a.pt", "rect=True", "mapped=False", "x.jpg"], "detect --model a.pt --rect x.jpg"),
+        (["source=x", "save=True"], "detect --source x; save: --out FOLDER"),
+    ],
+)
+def test_words_of_other_command_lines_say_what_they_are_here(run, words, said):
+    status, out, err = run("detect", *words)
+    assert (status, out) == (2, "") and said in err
+
+
+def test_a_file_called_like_a_setting_is_a_file(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture().save(tmp_path / "source=a.png")
+    picture().save(tmp_path / "epoch=3.png")
+    for name in ("source=a.png", "epoch=3.png", "epoch=*.png"):
+        status, out, _ = run("detect", name, "--threshold", 1)
+        assert status == 0 and "0 objects" in out

@@ -24,11 +24,15 @@ _COMMANDS = {
     "convert": "Turn Darknet's files into a model file and back.",
 }
 
+# What other packages call them.
+_ELSEWHERE = {"predict": "detect", "val": "eval", "test": "eval"}
+
 
 @click.group(
     cls=LazyGroup,
     package="yolo9000.cli",
     lines=_COMMANDS,
+    elsewhere=_ELSEWHERE,
     epilog="Example: yolo9000 detect photo.jpg --out found/",
 )
 @click.version_option(yolo9000.__version__)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from yolo9000.cli import _bulk, _pictures
+from yolo9000.cli import _bulk, _habits, _pictures
 from yolo9000.cli._answers import Answers, json_file, table
 from yolo9000.cli._targets import FILMS, Single, Targets, make_folder, single
 from yolo9000.errors import ImageError
@@ -31,11 +31,12 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
 
 
 @click.command(
+    cls=_habits.Command,
     epilog="Examples: yolo9000 detect photo.jpg --out found/  |  "
     "yolo9000 detect holiday/ 'more/*.png' --json  |  yolo9000 detect film.mp4 --out film_out.mp4  |  "
     "yolo9000 detect --source 0  |  "
     "yolo9000 detect --engine ray --input photos/ --output found.parquet  |  "
-    "yolo9000 detect dog.jpg --cfg yolo9000.cfg --weights yolo9000.weights --data-root darknet/"
+    "yolo9000 detect dog.jpg --cfg yolo9000.cfg --weights yolo9000.weights --data-root darknet/",
 )
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
 @click.option(

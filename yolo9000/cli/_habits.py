@@ -1,0 +1,87 @@
+"""What users of other YOLO packages type after `yolo9000 detect`, and what it is here: options by other names
+and words of the form name=value. Of a call in Python it is yolo9000.habits'; imports no torch."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+# Their option -> ours, or what does the same. Those that are ours as well, --conf, --iou, are not here.
+_OURS = {
+    "classes": "--vocabulary (all boxes get one of its names) or --below (the others are left out)",
+    "conf-thres": "--threshold",
+    "iou-thres": "--nms-iou",
+    "img": "--imgsz",
+    "img-size": "--imgsz",
+    "data": "--names, a file of class names",
+    "agnostic-nms": "--nms agnostic",
+    "half": "--precision bfloat16",
+    "save": "--out FOLDER",
+    "project": "--out FOLDER",
+    "name": "--out FOLDER",
+    "exist-ok": "how it always is: what an earlier run wrote in --out is replaced",
+    "nosave": "the same without --out",
+    "save-txt": "--json or --json-lines",
+    "save-json": "--json or --json-lines",
+    "save-conf": "--json or --json-lines",
+    "save-crop": "found.crop() in Python",
+    "show": "--out FOLDER; in Python found.plot()",
+    "view-img": "--out FOLDER; in Python found.plot()",
+    "stream": "--json-lines, a line as each picture is done",
+    "augment": "a larger --size: pictures are looked at once",
+    "verbose": "not needed: nothing but results is printed",
+}
+
+# An option as Ultralytics has it.
+_SETTING = re.compile(r"([A-Za-z]\w*)=(.*)", re.DOTALL)
+
+
+class Command(click.Command):
+    """A command that tells people of these habits what they mean here."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            ours = _OURS.get(_plain(error.option_name))
+            if ours is None:
+                raise
+            raise click.UsageError(f"No such option: {error.option_name}; here it is {ours}.", ctx) from None
+        given = [str(picture) for picture in ctx.params.get("pictures", ())]
+        if any(self._is_setting(word) and not Path(word).exists() for word in given):
+            self._refuse_settings(ctx, given)
+        return rest
+
+    def _options(self) -> set[str]:
+        return {name for param in self.params for name in param.opts}
+
+    def _is_setting(self, word: str) -> bool:
+        match = _SETTING.fullmatch(word)
+        name = _plain(match[1]) if match else ""
+        return bool(name) and (name in _OURS or f"--{name}" in self._options())
+
+    def _refuse_settings(self, ctx: click.Context, given: Sequence[str]) -> NoReturn:
+        """Raises click.UsageError that has the words as they are typed here, and what becomes of others."""
+        typed, reasons = [], []
+        for word in given:
+            if not self._is_setting(word):
+                if word != "predict":  # yolo detect predict source=...
+                    typed.append(shlex.quote(word))
+                continue
+            name, value = _SETTING.fullmatch(word).groups()  # type: ignore[union-attr]
+            if f"--{_plain(name)}" not in self._options():
+                reasons.append(f"{name}: {_OURS[_plain(name)]}")
+            elif value.lower() != "false":
+                typed.append(
+                    f"--{_plain(name)}" + ("" if value.lower() == "true" else f" {shlex.quote(value)}")
+                )
+        said = f"options are typed with two strokes here: {' '.join([ctx.command_path, *typed])}"
+        raise click.UsageError("; ".join([said, *reasons]), ctx)
+
+
+def _plain(option: str) -> str:
+    """--save_txt -> save-txt."""
+    return option.lstrip("-").replace("_", "-").lower()
