@@ -160,7 +160,7 @@ def test_the_command_looks_at_what_the_other_looks_at(run, photos, tmp_path, mod
 def test_words_that_do_not_go_together(run, photos, tmp_path):
     job = ("--engine", "local", "--input", photos, "--output", tmp_path / "out")
     for words, why in (
-        (("--input", photos), "go with --engine"),
+        (("--input", photos), "--output and --part-size go with --engine local or ray, --workers with"),
         (("--engine", "local", "--input", photos), "needs --input and --output"),
         ((*job, "--workers", 2), "--workers goes with --engine ray"),
         ((*job, "a.jpg"), "PICTURES does not go"),

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image
 
 from tests.yolo9000.small import picture, small_detector
-from yolo9000.cli import detect
+from yolo9000.cli import _answers, detect
 from yolo9000.errors import ImageError
 from yolo9000.folders import RESULTS_NAME
 from yolo9000.modelfile import save_model
@@ -113,6 +114,42 @@ def test_ctrl_c_leaves_whole_lines_and_whole_files(number, model, folder, tmp_pa
     for name in names:
         with Image.open(out / name) as drawn:
             drawn.load()
+
+
+@no_windows
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_whole_document(number, model, folder, tmp_path):
+    many = tmp_path / "many"
+    many.mkdir()
+    for k in range(3000):
+        (many / f"{k:04d}.png").hardlink_to(folder / f"{k % 11:02d}.png")  # one of eleven is none
+    command = [sys.executable, "-m", "yolo9000", "detect", many, "--model", model, "--json"]
+    status, lines, err = stopped(command, number)
+    assert status == 130 and err.splitlines()[-1] == "interrupted"
+    result = json.loads("\n".join(lines))
+    assert list(result) == ["pictures", "skipped", "unfinished"] and result["unfinished"] is True
+    assert 0 < len(result["pictures"]) < 3000
+    told = [line.removeprefix("skipped: ") for line in err.splitlines() if line.startswith("skipped: ")]
+    # stderr hears of one first, and the signal may come between the two.
+    assert told[: len(result["skipped"])] == result["skipped"] and len(told) - len(result["skipped"]) <= 1
+
+
+@pytest.mark.parametrize("place", range(1, 4))
+def test_a_document_is_ended_wherever_it_is_interrupted(place, run, model, folder, monkeypatch):
+    """Within a piece, which is then written whole first."""
+    echo, said = click.echo, []
+
+    def interrupted(*words, **settings):
+        said.append(words)
+        if len(said) == place:
+            signal.raise_signal(signal.SIGINT)
+        echo(*words, **settings)
+
+    monkeypatch.setattr(_answers.click, "echo", interrupted)
+    status, out, _ = run("detect", folder / "00.png", folder / "01.png", "--model", model, "--json")
+    assert status == 130
+    result = json.loads(out)  # the third piece is the end itself, and with it the document is finished
+    assert len(result["pictures"]) == min(place, 2) and ("unfinished" in result) == (place < 3)
 
 
 @no_windows

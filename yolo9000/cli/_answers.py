@@ -2,7 +2,7 @@
 as it is done, so that none waits in memory for the last. Finding is yolo9000.detector."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,6 +13,7 @@ from wordtree.console import to_json
 from wordtree.files import written_whole
 from yolo9000.cli import _pictures
 from yolo9000.errors import ImageError
+from yolo9000.signals import caught_signals
 
 if TYPE_CHECKING:
     from yolo9000.detections import Detections
@@ -26,51 +27,84 @@ class Answers:
 
     The two JSON forms hold the same: {"pictures": [...], "skipped": [reasons]}; lines are the elements of the
     one and {"skipped": reason} of the other.
+
+    As a context: left by an exception, Ctrl-C for one, it ends what stdout has of a document, whose last
+    entry is then "unfinished": true.
     """
 
     def __init__(self, form: str, file: TextIO | None = None) -> None:
         self.form, self.count = form, 0
+        self._skipped: list[str] = []
         # The first piece waits for the first result: what fails before has printed nothing.
         self._documents = [_Document(file.write)] if file is not None else []
+        self._printed = _Document(lambda text: click.echo(text, nl=False))
         if form == "json":
-            self._documents.append(_Document(lambda text: click.echo(text, nl=False)))
+            self._documents.append(self._printed)
 
     def add(self, record: dict[str, Any], text: str) -> None:
         """A picture's result, for programs and for people."""
-        self.count += 1
-        for document in self._documents:
-            document.add(record)
-        if self.form == "table":
-            _pictures.say(text)
-        elif self.form == "lines":
-            _pictures.say(to_json(record, None))
+        with _whole():
+            self.count += 1
+            for document in self._documents:
+                document.add(record)
+            if self.form == "table":
+                _pictures.say(text)
+            elif self.form == "lines":
+                _pictures.say(to_json(record, None))
 
     def skip(self, reason: str) -> None:
         """A picture that has no result; stderr tells of it elsewhere."""
+        self._skipped.append(reason)
         if self.form == "lines":
-            _pictures.say(to_json({"skipped": reason}, None))
+            with _whole():
+                _pictures.say(to_json({"skipped": reason}, None))
 
     def finish(self, skipped: list[str], **more: Any) -> None:
         """No more results follow; more: what else there is to say of all of them."""
-        for document in self._documents:
-            document.finish({"skipped": skipped, **more})
+        with _whole():
+            for document in self._documents:
+                document.finish({"skipped": skipped, **more})
+
+    def __enter__(self) -> "Answers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None and self._printed.open:
+            with _whole(), suppress(OSError):  # who reads may have gone, which may be why
+                self._printed.finish({"skipped": self._skipped, "unfinished": True})
 
 
 class _Document:
     """{"pictures": [...], ...} as `to_json` would write it, piece by piece."""
 
     def __init__(self, write: Any) -> None:
-        self._write, self._begun = write, False
+        self._write, self._begun, self._finished = write, False, False
+
+    @property
+    def open(self) -> bool:
+        """Whether its end is still to be written."""
+        return self._begun and not self._finished
 
     def add(self, record: dict[str, Any]) -> None:
-        self._write(",\n" if self._begun else '{\n  "pictures": [\n')
+        text = indent(to_json(record), "    ")  # what is no number raises before the comma
+        self._write((",\n" if self._begun else '{\n  "pictures": [\n') + text)
         self._begun = True
-        self._write(indent(to_json(record), "    "))
 
     def finish(self, rest: dict[str, Any]) -> None:
         self._write("\n  ]" if self._begun else '{\n  "pictures": []')
         # {"skipped": ...} without its opening brace, which this object has already.
         self._write("," + to_json(rest)[1:] + "\n")
+        self._finished = True
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """What is written within is written whole: Ctrl-C and SIGTERM wait for its end, and are then Ctrl-C; a
+    second Ctrl-C does not wait."""
+    with caught_signals() as caught:
+        yield
+    if caught:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -62,7 +62,9 @@ def detect(
     click.UsageError, ImageError, ModelError.
     """
     if engine is None:
-        raise click.UsageError(f"--input, --output, --workers and --part-size go with --engine {ENGINES[-1]}")
+        raise click.UsageError(
+            "--input, --output and --part-size go with --engine local or ray, --workers with --engine ray"
+        )
     if input_ is None or output is None:
         raise click.UsageError("--engine needs --input and --output")
     if workers is not None and engine != "ray":

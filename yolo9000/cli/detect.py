@@ -190,8 +190,7 @@ def command(
         except ValueError as error:
             raise _pictures.usage(error) from None
 
-    with json_file(None if folder is None else folder / JSON_NAME) as file:
-        answers = Answers(form, file)
+    with json_file(None if folder is None else folder / JSON_NAME) as file, Answers(form, file) as answers:
         if film is not None:
             from yolo9000.cli import _films
 
