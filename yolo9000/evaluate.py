@@ -216,6 +216,7 @@ def best_pairs(place: int, boxes_xyxy: np.ndarray, scores: np.ndarray, settings:
     count = min(settings.pairs, len(flat))
     best = np.argpartition(-flat, count - 1)[:count] if count else np.zeros(0, int)
     best = best[np.argsort(-flat[best], kind="stable")]
+    best = best[flat[best] > 0]  # what is impossible, as a node without a class row, is not found
     box, column = np.divmod(best, max(1, scores.shape[1]))
     kept = suppress(boxes_xyxy[box], column, settings.nms)
     return _detections(place, column[kept], boxes_xyxy[box[kept]], flat[best[kept]])

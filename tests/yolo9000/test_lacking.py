@@ -149,3 +149,22 @@ def test_groups_of_classes_are_found_by_id_and_name_or_refused(store: Store) -> 
     for wrong, words in (("gren", r"'b'.*gren.*did you mean\n  green"), ("xyzzy", "'b'.*no node is called")):
         with pytest.raises(TrainingError, match=words):
             evaluate(Oracle([]), [store], NODES, {"a": ["red"], "b": ["blue", wrong]})
+
+
+class Rowless(Oracle):
+    """The oracle of the same tree without a class row for some of its nodes."""
+
+    def __init__(self, answers: list[Sample], lacking: str):
+        super().__init__(answers)
+        self.rows = torch.tensor([k for k in range(len(toys.TREE)) if k != toys.TREE.index(lacking)])
+
+    def lazy(self, images: torch.Tensor) -> LazyOutput:
+        out, rows = super().lazy(images), self.rows
+        return dataclasses.replace(out, weight=out.weight[:, rows], bias=out.bias[:, rows], stored=rows)
+
+
+def test_a_class_without_a_row_is_never_found(store: Store) -> None:
+    found = evaluate(Rowless(samples(store), "red"), [store], NODES)["boxes"]
+    assert found["per_class"]["red"] == 0 and found["per_class"]["yellow"] > 0.5
+    assert found["AR100_50"] == pytest.approx(3 / 4)  # the three others are all found
+    assert found["AP50"] == pytest.approx(found["nodes"]["leaves"]["AP50"])  # where it is so, too
