@@ -17,7 +17,7 @@ from yolo9000.boxes import cxcywh_to_xyxy, iou_xyxy
 from yolo9000.conditionals import LazyConditionals
 from yolo9000.errors import TrainingError
 from yolo9000.hedging import Frontier, fit_lambda, is_right, rewards, share_right
-from yolo9000.heldout import EvalSettings, HeldOut, Output
+from yolo9000.heldout import EvalSettings, HeldOut, Output, numbers
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.network import Network
 from yolo9000.parts import Samples
@@ -59,7 +59,8 @@ def gather(
 
     In pictures with boxes, the surest box that overlaps a true one by half; in pictures with one label, the
     surest box at all, or the picture. Boxes not above the objectness threshold are not looked at. A class
-    that the tree has not is the nearest node above it. Raises TrainingError where nothing is left.
+    that the tree has not is the nearest node above it. Raises TrainingError where nothing is left, and where
+    the network answers with what is no number.
     """
     held = HeldOut(net, stores, settings or EvalSettings())
     logs, truths, picture, missed = [], [], [], 0
@@ -79,7 +80,7 @@ def gather(
                 conditionals = LazyConditionals(said.lazy, *at).all(held.hierarchy)
             else:
                 conditionals = held.hierarchy.log_conditionals(said.logits[image])
-            logs.append(conditionals.float().cpu())
+            logs.append(numbers(conditionals.float().cpu()))
             truths.append(nodes.cpu())
             picture.append(torch.from_numpy(said.places)[image.cpu()])
     left_out = sum(held.truth.left_out)

@@ -21,7 +21,7 @@ from yolo9000.boxes import cxcywh_to_xyxy
 from yolo9000.decision import Decision
 from yolo9000.errors import TrainingError
 from yolo9000.heldout import EvalSettings as EvalSettings
-from yolo9000.heldout import HeldOut, Output
+from yolo9000.heldout import HeldOut, Output, numbers
 from yolo9000.naming import Naming
 from yolo9000.network import Network
 from yolo9000.node_pairs import NodePairs, node_shares
@@ -50,7 +50,8 @@ def evaluate(
     classes only ("partial" of them) only those count, see asked.py. "labels": see `Naming`. "raised": how
     many boxes and labels are of nodes that the model's tree has not and count along the tree as the nearest
     node above; "left_out": for how many it has none. witness: keeps what is answered. Raises TrainingError
-    where nothing can be scored, and for groups of nodes that neither the data's trees nor the model's have.
+    where nothing can be scored, where the network answers with what is no number, and for groups of nodes
+    that neither the data's trees nor the model's have.
     """
     held = HeldOut(net, stores, settings or EvalSettings())
     settings, truth, images = held.settings, held.truth, len(held.pictures.where)
@@ -137,7 +138,7 @@ class _Pairs:
 
     def add(self, said: Output) -> None:
         at = (said.objectness >= self.settings.objectness).nonzero(as_tuple=True)
-        probability = node_shares(self.few, said.lazy, at, self.temperatures)  # (M, known kinds)
+        probability = numbers(node_shares(self.few, said.lazy, at, self.temperatures))  # (M, known kinds)
         score = said.objectness[at]
         pairs = (score[:, None] * probability).cpu().numpy()
         boxes = cxcywh_to_xyxy(said.boxes_cxcywh[at]).cpu().numpy()

@@ -324,7 +324,8 @@ class HeldOut:
         self.bfloat16 = wants_bfloat16(settings.precision, self.device)
 
     def outputs(self, progress: bool = False) -> Iterator[Output]:
-        """What the network says of all pictures, in order; to be called under torch.inference_mode."""
+        """What the network says of all pictures, in order; to be called under torch.inference_mode. Raises
+        TrainingError for a picture that cannot be read, and for objectness or logits that are no numbers."""
         workers = self.settings.workers
         ahead = batches_ahead(self.pictures.bytes, workers, 2)
         workers = workers if ahead else 0
@@ -347,11 +348,20 @@ class HeldOut:
                     out = self.net.lazy(images) if self.detector else self.net.logits(images)
                 if self.detector:
                     out = full_precision(out)
-                    boxes = vote(*decode(out.boxes, self.net.anchors), self.settings.vote_iou)
-                    yield Output(places, placements, out, *boxes)
+                    boxes, objectness = decode(out.boxes, self.net.anchors)
+                    voted = vote(boxes, numbers(objectness), self.settings.vote_iou)
+                    yield Output(places, placements, out, *voted)
                 else:
-                    yield Output(places, placements, logits=out.float())
+                    yield Output(places, placements, logits=numbers(out.float()))
                 bar.update(len(places))
+
+
+def numbers(values: Tensor) -> Tensor:
+    """What a network answers, of any shape, as it is. Raises TrainingError where it is no number, as by
+    damaged weights: sorted and compared, that would give scores all the same. -inf is a number here."""
+    if bool(values.isnan().any()):
+        raise TrainingError("the network answers with what is no number: its weights are damaged or absurd")
+    return values
 
 
 def _same(item: Any) -> Any:

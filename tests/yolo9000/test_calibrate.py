@@ -1,6 +1,7 @@
 """Calibration: evidence of networks that are told what to answer, and the command from data to answers."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from yolo9000.calibrate import ACCURACIES, Evidence, calibrate, format_report, g
 from yolo9000.cli.calibrate import command
 from yolo9000.detector import Detector
 from yolo9000.errors import TrainingError
-from yolo9000.evaluate import EvalSettings
+from yolo9000.evaluate import EvalSettings, evaluate
+from yolo9000.head import LazyOutput
 from yolo9000.modelfile import load_model, save_model
 from yolo9000.network import Network
 from yolo9000.spec import Convolution, GlobalAveragePool, NetworkSpec, Region, Softmax
@@ -56,6 +58,20 @@ def test_what_is_not_sure_enough_is_missed(store: Store) -> None:
         gather(Oracle(samples(store)), [store], EvalSettings(workers=0, precision="float32", threshold=0.999))
     with pytest.raises(TrainingError, match="stride"):
         gather(Oracle(samples(store)), [store], EvalSettings(workers=0, size=50))
+
+
+@pytest.mark.parametrize("judged", [gather, evaluate])
+@pytest.mark.parametrize("part", ["features", "boxes", "weight"])
+def test_what_is_no_number_is_no_answer(part: str, judged, tmp_path) -> None:
+    class Damaged(Oracle):
+        def lazy(self, images: torch.Tensor) -> LazyOutput:
+            out = super().lazy(images)
+            return replace(out, **{part: getattr(out, part) * float("nan")})
+
+    for boxed, labelled in ((4, 0), (0, 4)):
+        some = Store(toys.pack_squares(tmp_path / f"{boxed}.h5", boxed, labelled, size=48))
+        with pytest.raises(TrainingError, match="no number: its weights are damaged"):
+            judged(Damaged(samples(some)), [some], QUICK)
 
 
 def test_accuracies_hold_on_the_other_half() -> None:
