@@ -135,7 +135,7 @@ class Judge:
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
         for by in ("boxes AP50", "labels top1", "labels greedy"):
-            if by in scores:
+            if scores.get(by, -1) >= 0:  # -1: nothing to find, as where all boxes are difficult or crowds
                 return by, scores[by], scores
         raise TrainingError(f"the validation data gives no score to go by; it gives {', '.join(scores)}")
 

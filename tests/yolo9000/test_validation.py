@@ -1,4 +1,5 @@
-"""What a run says of its validation data at the start: what cannot be scored is refused then."""
+"""What a run says of its validation data at the start: what cannot be scored is refused then.
+And by which score its moments are compared."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import StoreWriter
+from data_prep import Store, StoreWriter
 from tests.yolo9000 import toys
+from tests.yolo9000.test_evaluate import Oracle, samples
 from tests.yolo9000.test_train import CFG, settings
 from wordtree import WordTree
 from yolo9000.errors import TrainingError
 from yolo9000.runlog import read_log
 from yolo9000.train import train
+from yolo9000.validation import Judge
 
 # The toys' tree with nothing in common, and with one class that it lacks, below one that it has.
 OTHER = WordTree([f"other {name}" for name in toys.TREE.ids], toys.TREE.parents)
@@ -102,3 +105,25 @@ def test_some_classes_that_the_model_lacks_are_told(folder: Path) -> None:
 
 def test_validation_data_that_fits_is_nothing_to_speak_of(folder: Path) -> None:
     assert warnings(folder, pack(folder / "val.h5", toys.TREE, [2, 5], True)) == []
+
+
+def pack_difficult(path: Path, labelled: int) -> Store:
+    """Four pictures whose boxes are all difficult, and some that have labels only."""
+    with StoreWriter(path, toys.TREE) as writer:
+        for k in range(4):
+            one = toys.square_sample(k, 48)
+            writer.add(dataclasses.replace(one, difficult=np.ones(len(one.labels), bool)))
+        for k in range(labelled):
+            writer.add(toys.square_sample(100 + k, 48, boxed=False))
+    return Store(path)
+
+
+def test_boxes_that_need_not_be_found_judge_nothing(tmp_path: Path) -> None:
+    """Their AP50 is the same at every moment: the first would stay the best for ever."""
+    store = pack_difficult(tmp_path / "some.h5", 6)
+    judge = Judge(settings(tmp_path), Oracle([]), [store], 100)
+    worse, better = (judge.judge(Oracle(samples(store), wrong=wrong)) for wrong in (True, False))
+    assert worse.by == better.by == "labels greedy" and better.better and better.value > worse.value
+    store = pack_difficult(tmp_path / "none.h5", 0)
+    with pytest.raises(TrainingError, match="no score to go by"):
+        Judge(settings(tmp_path), Oracle([]), [store], 100).judge(Oracle(samples(store)))
