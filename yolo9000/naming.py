@@ -25,9 +25,10 @@ class Naming:
     that has one. "greedy": share whose descent to the bottom passes through the truth; "answer": share for
     which the node answered by the rule is the truth or above it, "answer_depth" its mean depth among those
     (roots: 0), "hierarchy" what hierarchical.py makes of the answers, of several labels the one nearest to
-    the answer, where a box was found. A classifier: "top1" and "top5" by Pr(node) over the nodes that occur
-    as truth, and the two. In a picture in which not everything was looked for (asked.py) a node that is no
-    truth, and was not verified to be absent either, counts neither way: "unasked" answers are left out.
+    the answer, where there is one: a box was found and, of a list of nodes, one fits it. A classifier: "top1"
+    and "top5" by Pr(node) over the nodes that occur as truth, and the two. In a picture in which not
+    everything was looked for (asked.py) a node that is no truth, and was not verified to be absent either,
+    counts neither way: "unasked" answers are left out.
 
     Where the tree lacks a truth the nearest node above is the truth, but for top1 and top5: every node would
     come after it that lies below it. Those leave such pictures out.
@@ -36,7 +37,7 @@ class Naming:
     def __init__(self, decision: Decision, settings: EvalSettings, detector: bool):
         self.decision, self.settings, self.detector = decision, settings, detector
         self.hierarchy = decision.hierarchy
-        self.named: list[tuple[int, int | None, int]] = []  # picture, answer (None: no box), truth
+        self.named: list[tuple[int, int | None, int]] = []  # picture, answer (None: there is none), truth
         self.rows: list[dict[str, float]] = []
         self.unasked = 0
         self.log_pr: list[tuple[Tensor, list[int]]] = []  # of the nodes that may occur as truth: `columns`
@@ -81,15 +82,15 @@ class Naming:
 
     def _add(self, truth: Any, place: int, greedy: int, answer: int, labels: list[int], seen: bool) -> None:
         right = seen and any(label in self.path(greedy) for label in labels)
-        above = seen and (answer < 0 or any(answer in self.path(label) for label in labels))
-        if self.decision.options.rule in ("level", "vocabulary") and answer < 0:
-            above = False  # -1 is no answer there; of "hedge" it is: "something"
+        # -1 is no answer of a rule that takes a list; of "hedge" it is: "something".
+        answered = seen and (answer >= 0 or self.decision.options.rule not in ("level", "vocabulary"))
+        above = answered and (answer < 0 or any(answer in self.path(label) for label in labels))
         depth = float(self.hierarchy.depths[answer]) if above and answer >= 0 else np.nan
-        said = answer if seen else None
-        unasked = seen and not above and self._unasked(truth, place, answer, labels)
+        unasked = answered and not above and self._unasked(truth, place, answer, labels)
         self.unasked += unasked
         if not unasked:
-            self.named.append((place, said, self._nearest(answer, labels) if seen else labels[0]))
+            nearest = self._nearest(answer, labels) if answered else labels[0]
+            self.named.append((place, answer if answered else None, nearest))
         row = {"greedy": float(right), "answer": np.nan if unasked else float(above), "answer_depth": depth}
         if seen and not right and self._unasked(truth, place, greedy, labels):
             row["greedy"] = np.nan

@@ -12,6 +12,7 @@ from data_prep import Sample, Store, StoreWriter
 from tests.yolo9000 import small, toys
 from tests.yolo9000.test_evaluate import Oracle, samples
 from wordtree import WordTree, prune
+from yolo9000 import report
 from yolo9000.calibrate import calibrate, format_report, gather
 from yolo9000.errors import TrainingError
 from yolo9000.evaluate import EvalSettings, evaluate
@@ -20,6 +21,7 @@ from yolo9000.hierarchy import Hierarchy
 from yolo9000.network import Network
 from yolo9000.spec import Convolution, GlobalAveragePool, NetworkSpec, Softmax
 from yolo9000.tables import format_table
+from yolo9000.witness import Witness
 
 NODES = EvalSettings(workers=0, resamples=0, precision="float32", nodes=True, threshold=0.1)
 FEWER, KEPT = prune(toys.TREE, ["red"])  # (6,) the new node of each old one
@@ -168,3 +170,16 @@ def test_a_class_without_a_row_is_never_found(store: Store) -> None:
     assert found["per_class"]["red"] == 0 and found["per_class"]["yellow"] > 0.5
     assert found["AR100_50"] == pytest.approx(3 / 4)  # the three others are all found
     assert found["AP50"] == pytest.approx(found["nodes"]["leaves"]["AP50"])  # where it is so, too
+
+
+@pytest.mark.parametrize("given", [{"vocabulary": ["red"]}, {"level": ["red"]}])
+def test_none_of_the_listed_nodes_is_no_answer(given: dict, tmp_path: Path) -> None:
+    data, witness = Store(toys.pack_squares(tmp_path / "labels.h5", 0, 9, size=48)), Witness()
+    settings = dataclasses.replace(NODES, **given)
+    result = evaluate(Rowless(samples(data), "red"), [data], settings, witness=witness)
+    labels = result["labels"]
+    assert labels["answer"] == labels["hierarchy"]["answers"] == 0 and labels["boxed"] == 1
+    assert [(row.answer, row.truth) for row in witness.named] == [
+        (None, data[k].image_labels[0]) for k in range(len(data))
+    ]
+    assert report.gather(witness, result, {})["labelled"]["mistaken"] == len(data)
