@@ -4,6 +4,7 @@ as often as a user asks.
 Half of the pictures teach, the other half tests. What is fitted is hedging.py's and temperature.py's; here is
 how the evidence is gathered and what is reported."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -95,10 +96,11 @@ def calibrate(
 ) -> dict[str, Any]:
     """Temperatures and lambdas from the even pictures, and what they do on the odd ones: JSON-able.
 
-    "lambdas": accuracy as text -> lambda, those that can be had; "temperatures": one a depth, maybe none;
-    "levels": what the fits found; "test": for each accuracy the share of right answers on the other half,
-    the mean information in bits of the right ones (wrong: 0), and the same for the paper's rule with that
-    threshold which is right at least as often and tells most. Raises TrainingError for a half without data.
+    "lambdas": accuracy as text -> lambda, those that can be had; "too_few": accuracies of which so few
+    objects as there were to learn from say nothing; "temperatures": one a depth, maybe none; "levels": what
+    the fits found; "test": for each accuracy the share of right answers on the other half, the mean
+    information in bits of the right ones (wrong: 0), and the same for the paper's rule with that threshold
+    which is right at least as often and tells most. Raises TrainingError for a half without data.
     """
     even = evidence.picture % 2 == 0
     learn, test = evidence.where(even), evidence.where(~even)
@@ -129,6 +131,8 @@ def calibrate(
         "temperatures": list(temperatures),
         "levels": [asdict(fit) for fit in fits],
         "lambdas": lambdas,
+        # With less than one mistake to make in all, whatever makes none is as right as was asked for.
+        "too_few": [a for a in accuracies if len(learn.truths) * (1 - a) < 1 - 1e-9],
         "test": rows,
         "thresholds": thresholds,
     }
@@ -164,6 +168,10 @@ def format_report(result: dict[str, Any]) -> str:
         else:
             text += f"{other['threshold']:41.3g} {other['right']:6.3f} {other['bits']:10.2f}"
         lines.append(text)
+    if result["too_few"]:
+        some = ", ".join(f"{accuracy:g}" for accuracy in result["too_few"])
+        wanted = math.ceil(1 / (1 - max(result["too_few"])) - 1e-9)
+        lines.append(f"too few objects to learn {some} from (at the very least {wanted}): lambdas are guesses")
     return "\n".join(lines)
 
 

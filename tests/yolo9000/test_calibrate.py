@@ -16,7 +16,7 @@ from tests.yolo9000.trees import random_conditionals, random_tree
 from yolo9000.calibrate import ACCURACIES, Evidence, calibrate, format_report, gather
 from yolo9000.cli.calibrate import command
 from yolo9000.detector import Detector
-from yolo9000.errors import TrainingError
+from yolo9000.errors import ModelError, TrainingError
 from yolo9000.evaluate import EvalSettings, evaluate
 from yolo9000.head import LazyOutput
 from yolo9000.modelfile import load_model, save_model
@@ -83,6 +83,17 @@ def test_accuracies_hold_on_the_other_half() -> None:
         assert row["right"] >= row["accuracy"] - 0.02
         assert row["threshold"] is None or row["bits"] > row["threshold"]["bits"] - 0.02
     assert "0.95" in format_report(result)
+
+
+def test_few_objects_say_nothing_of_high_accuracies() -> None:
+    hierarchy, logs, truths, picture = honest_evidence(40)
+    for count, known in ((6, 0), (10, 1), (20, 2), (40, 3)):
+        few, some = list(ACCURACIES[known:]), slice(0, count)
+        result = calibrate(hierarchy, Evidence(logs[some], truths[some], picture[some], 0))
+        assert result["too_few"] == few and result["learnt_from"] == count // 2
+        words = ", ".join(map(str, few))
+        assert f"too few objects to learn {words} from (at the very least 100)" in format_report(result)
+    assert calibrate(hierarchy, Evidence(logs, truths, picture, 0), [0.5, 0.95])["too_few"] == []
 
 
 def test_too_sure_a_model_is_softened() -> None:
@@ -165,6 +176,11 @@ def test_the_command_refuses(store: Store, tmp_path) -> None:
     ):
         result = CliRunner().invoke(command, arguments)
         assert result.exit_code == 2 and words in result.output
+    # Where it could not be written that is said at once, whatever there is to calibrate on.
+    (tmp_path / "f.safetensors").mkdir()
+    words = [str(tmp_path / "m.safetensors"), "--data", "gone.h5", "--out", str(tmp_path / "f.safetensors")]
+    result = CliRunner().invoke(command, words)
+    assert isinstance(result.exception, ModelError) and "cannot be written" in str(result.exception)
     # A model of another tree knows none of these labels.
     result = CliRunner().invoke(command, [str(tmp_path / "m.safetensors"), "--data", str(store.path)])
     assert isinstance(result.exception, TrainingError)

@@ -64,14 +64,18 @@ def command(
     if out is not None and out.suffix != ".safetensors":
         raise click.UsageError(f"a model file is named .safetensors, not {out.name}")
     from wordtree import WordTree
+    from wordtree.files import check_target
     from yolo9000.batches import open_store
     from yolo9000.calibrate import ACCURACIES, calibrate, format_report, gather
+    from yolo9000.errors import ModelError
     from yolo9000.evaluate import EvalSettings
     from yolo9000.hierarchy import Hierarchy
     from yolo9000.modelfile import read_info, save_model
     from yolo9000.options import ACCURACY, drop_options, told_dropped
     from yolo9000.start import load_any
 
+    if not dry_run:
+        check_target(out, ModelError)  # told now, not after an hour
     net = load_any(name)
     evidence = gather(net, [open_store(path) for path in data], EvalSettings(**settings), not as_json)
     hierarchy = Hierarchy(net.tree or WordTree.flat([str(k) for k in range(net.classes)]))
