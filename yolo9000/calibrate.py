@@ -171,7 +171,7 @@ def format_report(result: dict[str, Any]) -> str:
     if result["too_few"]:
         some = ", ".join(f"{accuracy:g}" for accuracy in result["too_few"])
         wanted = math.ceil(1 / (1 - max(result["too_few"])) - 1e-9)
-        lines.append(f"too few objects to learn {some} from (at the very least {wanted}): lambdas are guesses")
+        lines.append(f"too few objects to learn {some} from (at the very least {wanted}): theirs are guesses")
     return "\n".join(lines)
 
 
