@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from yolo9000.boxes import iou_xyxy
 from yolo9000.errors import ImageError, TrainingError
-from yolo9000.parts import Samples, label_map
+from yolo9000.parts import Samples
+from yolo9000.propose import nodes_of
 
 if TYPE_CHECKING:
     from data_prep.sample import Sample
@@ -58,7 +59,9 @@ def propose_objects(
         sizes = [detector.checked_size(size) for size in settings.sizes or [detector.size]]
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    to = label_map(detector.tree.ids, store.tree.ids)
+    own = nodes_of(detector, store)
+    to = np.full(len(detector.tree), -1)
+    to[own[own >= 0]] = np.flatnonzero(own >= 0)
     for i in tqdm(range(len(store)), unit=" pictures", disable=not progress):
         sample = store[i]
         yield sample if sample.boxed else _found(detector, sample, sizes, settings, store, to)
@@ -70,7 +73,7 @@ def _found(
     sizes: Sequence[tuple[int, int]],
     settings: ObjectSettings,
     store: Samples,
-    to: np.ndarray | None,
+    to: np.ndarray,
 ) -> "Sample":
     try:
         answers = [
@@ -82,8 +85,7 @@ def _found(
     boxes = np.concatenate([found.boxes_xyxy / scale for found in answers])
     nodes = np.concatenate([found.nodes for found in answers])
     objectness = np.concatenate([found.objectness for found in answers])
-    if to is not None:
-        nodes = np.where(nodes < 0, -1, to[nodes])
+    nodes = np.where(nodes < 0, -1, to[nodes])
     boxes, objectness, first = merge(np.clip(boxes, 0, 1), objectness, len(sizes))
     nodes, sides = nodes[first], boxes[:, 2:] - boxes[:, :2]
     kept = (objectness >= settings.unsure) & (nodes >= 0) & (sides > _LEAST).all(1)

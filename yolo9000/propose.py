@@ -19,7 +19,7 @@ from yolo9000.boxes import cxcywh_to_xyxy, decode
 from yolo9000.canvas import as_input, placed
 from yolo9000.errors import ImageError, TrainingError
 from yolo9000.node_pairs import node_shares
-from yolo9000.parts import Samples, label_map
+from yolo9000.parts import Samples, by_name, label_map
 from yolo9000.tasks import full_precision
 from yolo9000.temperature import by_depth
 from yolo9000.voting import vote
@@ -58,11 +58,21 @@ def propose(
         size = detector.checked_size(settings.size) if settings.size else detector.size
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    places = label_map(store.tree.ids, detector.tree.ids)
-    nodes = np.arange(len(detector.tree)) if places is None else np.asarray(places)
+    nodes = nodes_of(detector, store)
     for first in tqdm(range(0, len(store), settings.batch), unit=" batches", disable=not progress):
         samples = [store[i] for i in range(first, min(first + settings.batch, len(store)))]
         yield from _boxed(detector, samples, nodes, size, settings.threshold)
+
+
+def nodes_of(detector: "Detector", store: Samples) -> np.ndarray:
+    """The detector's node for each node of the data, (n,) int64, -1 where it has none: by id, and where lists
+    of classes share no name or have some twice in the same order, as `eval` reads them. Raises TrainingError
+    for lists of different lengths that share no name."""
+    found, names = label_map(store.tree.ids, detector.tree.ids), detector.tree.names
+    is_list = found is not None and detector.net.tree is None
+    if is_list and ((found < 0).all() or len(set(names)) < len(names)):
+        found = by_name(names, len(names), store.tree.ids)
+    return np.arange(len(store.tree.ids)) if found is None else found
 
 
 def _boxed(

@@ -23,6 +23,7 @@ from yolo9000.detector import Detector
 from yolo9000.errors import TrainingError
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.modelfile import save_model
+from yolo9000.objects import ObjectSettings, propose_objects
 from yolo9000.propose import ProposeSettings, best_boxes, propose
 
 
@@ -142,6 +143,32 @@ def test_labels_of_another_tree_are_found_by_their_ids_or_refused():
     other = WordTree(["red", "purple"], [-1, -1])
     with pytest.raises(TrainingError, match="is not in the model's"):
         list(propose(detector, Pictures([labelled(0, image_labels=np.array([1]))], other)))
+
+
+@pytest.mark.parametrize("objects", [False, True])
+@pytest.mark.parametrize("names", ["abcdef", "aacdef", None])
+def test_lists_of_classes_are_read_as_they_are_scored(names, objects):
+    """By name; without names in common, or where some are alike, in their order."""
+    net = small_detector("flat")
+    net.names = names and tuple(names)
+    detector = Detector(net, precision="float32")
+    make = propose_objects if objects else propose
+    settings = ObjectSettings(unsure=0.3, threshold=0.3) if objects else ProposeSettings(threshold=0.0)
+
+    def boxes(ids, label):
+        pictures = Pictures([labelled(1, image_labels=np.array([label]))], WordTree.flat(ids))
+        (found,) = make(detector, pictures, settings)
+        return found.boxed, found.boxes_cxcywh.tolist(), [ids[k] for k in found.labels]
+
+    there, where, of = boxes(detector.tree.ids, 1)
+    assert there and where
+    numbers = [str(k) for k in range(6)]
+    assert boxes(numbers, 1) == (there, where, [numbers[detector.tree.index(k)] for k in of])
+    if names == "abcdef":
+        assert boxes(list("fedcba"), 4) == (there, where, of)
+        assert boxes(list("cabdefgh"), 2) == (there, where, of)  # more than it knows
+    with pytest.raises(TrainingError, match="another list"):
+        boxes(list("xyz"), 2)
 
 
 @pytest.mark.parametrize(
