@@ -73,7 +73,7 @@ def average_precision(
     ap50 = [float(_mean(precision[0, :, k])) for k in every]
     result["per_class"] = dict(zip((int(k) for k in kinds), ap50, strict=True))
     position = {int(kind): k for k, kind in enumerate(kinds)}
-    chosen = {"": every}
+    chosen: dict[str | None, np.ndarray] = {None: every}  # no name of a group's
     for name, members in (groups or {}).items():
         chosen[name] = np.array([position[m] for m in members if m in position], np.int64)
         result.setdefault("groups", {})[name] = _means(precision, recall, chosen[name]) | {
@@ -81,7 +81,7 @@ def average_precision(
         }
     if resamples:
         intervals = bootstrap_ap50(matches, images, chosen, resamples, seed)
-        result["AP50_interval"] = intervals.pop("")
+        result["AP50_interval"] = intervals.pop(None)
         for name, interval in intervals.items():
             result["groups"][name]["AP50_interval"] = interval
     return result
@@ -99,8 +99,12 @@ class Matches:
 
 
 def bootstrap_ap50(
-    matches: Sequence[Matches], images: int, groups: Mapping[str, np.ndarray], resamples: int, seed: int = 0
-) -> dict[str, list[float]]:
+    matches: Sequence[Matches],
+    images: int,
+    groups: Mapping[str | None, np.ndarray],
+    resamples: int,
+    seed: int = 0,
+) -> dict[str | None, list[float]]:
     """95% interval of the mean AP50 of each group of kinds, by resampling pictures with replacement; -1, -1
     where a group has no truth.
     """

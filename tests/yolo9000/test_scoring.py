@@ -106,6 +106,10 @@ def test_intervals_hold_the_mean_and_groups_their_kinds() -> None:
     assert groups["first"]["AP50"] == pytest.approx(result["per_class"][0])
     assert groups["rest"]["AP50"] == pytest.approx((result["per_class"][1] + result["per_class"][2]) / 2)
     assert groups["none"]["AP50"] == -1.0 and groups["none"]["classes"] == 0
+    for name in ("first", ""):  # whatever the group is called
+        again = average_precision(truth, found, 40, [0, 1, 2], {name: [0], "rest": [1, 2]}, 50)
+        assert again["AP50_interval"] == [low, high]
+        assert again["groups"][name] == groups["first"] and again["groups"]["rest"] == groups["rest"]
 
 
 def proportion(right: np.ndarray) -> Matches:
