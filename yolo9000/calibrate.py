@@ -16,9 +16,10 @@ from torch import Tensor
 from yolo9000 import descent
 from yolo9000.boxes import cxcywh_to_xyxy, iou_xyxy
 from yolo9000.conditionals import LazyConditionals
+from yolo9000.device import loaders_told
 from yolo9000.errors import TrainingError
 from yolo9000.hedging import Frontier, fit_lambda, is_right, rewards, share_right
-from yolo9000.heldout import EvalSettings, HeldOut, Output, numbers
+from yolo9000.heldout import KILLED, EvalSettings, HeldOut, Output, numbers
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.network import Network
 from yolo9000.parts import Samples
@@ -65,7 +66,7 @@ def gather(
     """
     held = HeldOut(net, stores, settings or EvalSettings())
     logs, truths, picture, missed = [], [], [], 0
-    with torch.inference_mode():
+    with torch.inference_mode(), loaders_told(KILLED):
         for said in held.outputs(progress):
             chosen = []  # (row of the batch, place in its A*H*W, node)
             for row in range(len(said.places)):

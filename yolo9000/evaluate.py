@@ -19,9 +19,10 @@ from yolo9000.asked import asked_for
 from yolo9000.augment import in_picture
 from yolo9000.boxes import cxcywh_to_xyxy
 from yolo9000.decision import Decision
+from yolo9000.device import loaders_told
 from yolo9000.errors import TrainingError
+from yolo9000.heldout import KILLED, HeldOut, Output, numbers
 from yolo9000.heldout import EvalSettings as EvalSettings
-from yolo9000.heldout import HeldOut, Output, numbers
 from yolo9000.naming import Naming
 from yolo9000.network import Network
 from yolo9000.node_pairs import NodePairs, node_shares
@@ -65,7 +66,7 @@ def evaluate(
     boxes = _Pairs(held, temperatures) if held.detector and truth.kinds else None
     if witness is not None:
         witness.begin(held, decision)
-    with torch.inference_mode():
+    with torch.inference_mode(), loaders_told(KILLED):
         for said in held.outputs(progress):
             if not held.detector:
                 naming.add_logits(said.logits, truth, said.places)

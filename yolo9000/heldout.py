@@ -29,6 +29,9 @@ from yolo9000.parts import Samples, by_name, label_map
 from yolo9000.tasks import full_precision
 from yolo9000.voting import vote
 
+# What helps where a process that loads pictures was killed (device.loaders_told).
+KILLED = "take fewer workers, or a smaller batch"
+
 # In the order in which Asked takes them.
 _LISTS = ("negative_labels", "image_labels", "not_exhaustive_labels")
 
@@ -324,8 +327,10 @@ class HeldOut:
         self.bfloat16 = wants_bfloat16(settings.precision, self.device)
 
     def outputs(self, progress: bool = False) -> Iterator[Output]:
-        """What the network says of all pictures, in order; to be called under torch.inference_mode. Raises
-        TrainingError for a picture that cannot be read, and for objectness or logits that are no numbers."""
+        """What the network says of all pictures, in order; to be called under torch.inference_mode, and
+        `loaders_told(KILLED)`: that a loading process was killed may be told at any line of the caller's.
+        Raises TrainingError for a picture that cannot be read, and objectness or logits that are no numbers.
+        """
         workers = self.settings.workers
         ahead = batches_ahead(self.pictures.bytes, workers, 2)
         workers = workers if ahead else 0
@@ -338,7 +343,7 @@ class HeldOut:
             collate_fn=_same,
         )
         bar = tqdm(total=len(self.pictures.where), unit="img", disable=not progress)
-        with bar, loaders_told("take fewer workers, or a smaller batch"):
+        with bar, loaders_told(KILLED):
             for item in loader:
                 if isinstance(item, str):
                     raise TrainingError(item)

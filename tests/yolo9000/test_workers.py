@@ -14,11 +14,15 @@ import pytest
 import torch
 
 from data_prep import Store
+from tests.yolo9000.test_evaluate import Oracle
 from tests.yolo9000.test_train import CFG, settings
 from tests.yolo9000.toys import TREE, pack_squares
+from yolo9000 import calibrate
 from yolo9000.batches import Batch
-from yolo9000.errors import TrainingError
+from yolo9000.errors import LoaderError, TrainingError
+from yolo9000.evaluate import evaluate
 from yolo9000.heldout import EvalSettings, HeldOut
+from yolo9000.naming import Naming
 from yolo9000.network import Network
 from yolo9000.start import load_any
 from yolo9000.train import train
@@ -81,6 +85,17 @@ def test_a_loading_process_that_is_killed_is_told_in_one_line(tmp_path: Path) ->
     held.net.layers[0].register_forward_hook(kill_loaders)
     with pytest.raises(TrainingError, match=r"loads pictures was killed, .* fewer workers, or a smaller"):
         next(held.outputs())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no signal tells of it here")
+@pytest.mark.parametrize("judged", [evaluate, calibrate.gather])
+def test_it_is_told_so_wherever_the_signal_comes(judged, tmp_path: Path, monkeypatch) -> None:
+    """Here while what the network said of a batch is looked at."""
+    store = Store(pack_squares(tmp_path / "x.h5", boxed=0, labelled=12, size=48))
+    monkeypatch.setattr(Naming, "add_boxes", kill_loaders)
+    monkeypatch.setattr(calibrate, "_boxes_of", kill_loaders)
+    with pytest.raises(LoaderError, match=r"loads pictures was killed, .* fewer workers, or a smaller"):
+        judged(Oracle([store[k] for k in range(12)]), [store], EvalSettings(workers=1, batch=1))
 
 
 _FORKED = """
