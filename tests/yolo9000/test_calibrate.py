@@ -163,6 +163,12 @@ def test_the_command_drops_a_lambda_that_would_go_before(store: Store, tmp_path)
     assert json.loads(done.output)["dropped"] == []
     detector = Detector.load(out)
     assert detector.options().chosen_lambda == 0 and detector.options(accuracy=0.5).chosen_lambda > 0
+    # Where only the lambdas of before did, the rule cannot stay what is done by default.
+    save_model(net, path, {}, defaults={"rule": "hedge", "lambdas": {"0.9": 1.0}})
+    done = CliRunner().invoke(command, [*arguments, "--accuracy", "0.5"], catch_exceptions=False)
+    assert "dropped, as no longer true: rule (yolo9000 convert --default)\n" in done.output
+    options = Detector.load(out).options
+    assert options().rule == "threshold" and options(accuracy=0.5).rule == "hedge"
 
 
 def test_the_command_refuses(store: Store, tmp_path) -> None:

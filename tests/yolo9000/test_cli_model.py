@@ -162,6 +162,22 @@ def test_a_model_file_again(run, tmp_path):
     assert not (tmp_path / "z.safetensors").exists()
 
 
+def test_an_accuracy_by_default_decides_as_one_that_is_asked_for(run, tmp_path):
+    source, target = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
+    own = {"rule": "hedge", "hedge_lambda": 0.0, "lambdas": {"0.9": 2.0}}
+    save_model(small_detector("shared"), source, defaults=own)
+    status, out, _ = run("convert", source, target, "--default", "accuracy=0.9")
+    assert status == 0 and "dropped, as no longer true: hedge_lambda\n" in out
+    found, wanted = Detector.load(target).options(), Detector.load(source).options(accuracy=0.9)
+    assert found.chosen_lambda == wanted.chosen_lambda == 2.0
+    words = ["--default", "accuracy=0.9", "--default", "hedge_lambda=1", "--json"]
+    status, out, _ = run("convert", source, target, *words)
+    assert status == 0 and json.loads(out)["dropped"] == []
+    assert Detector.load(target).options().chosen_lambda == 1.0
+    status, out, err = run("convert", source, target, "--default", "accuracy=0.95")
+    assert (status, out) == (1, "") and "up to 0.9" in err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

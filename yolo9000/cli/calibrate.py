@@ -91,6 +91,8 @@ def command(
             defaults["temperatures"] = result["temperatures"]
         if max(map(float, result["lambdas"]), default=0) >= defaults.get("accuracy", ACCURACY):
             dropped = drop_options(defaults, ["hedge_lambda"])  # it would go before those just found
+        elif defaults.get("rule") == "hedge" and defaults.get("hedge_lambda") is None:
+            dropped = drop_options(defaults, ["rule"])  # which would find no lambda, and no Detector be made
         about = {k: result[k] for k in ("learnt_from", "tested_on", "missed", "test")}
         about["data"] = [path.name for path in data]
         save_model(

@@ -67,6 +67,7 @@ def command(
     .tree, .labels and .map. What Darknet has no place for is an error. One SOURCE, a model file or a run's
     folder, and a TARGET .safetensors: the same model with --half, --record (added to its own) or --default.
     """
+    dropped: tuple[str, ...] = ()
     if len(sources) == 2:
         if defaults:
             raise click.UsageError("--default is for a model file made from a model file")
@@ -74,7 +75,7 @@ def command(
     elif len(sources) == 1 and target.suffix == ".safetensors":
         if data_root or names or bn:
             raise click.UsageError("--data-root, --names and --bn are for reading Darknet's files")
-        written = _again(sources[0], target, half, record, defaults)
+        written, dropped = _again(sources[0], target, half, record, defaults)
     elif len(sources) == 1:
         if data_root or names or half or bn or record or defaults:
             raise click.UsageError(
@@ -84,8 +85,12 @@ def command(
     else:
         raise click.UsageError("give x.cfg x.weights x.safetensors, or x.safetensors folder/")
     if as_json:
-        click.echo(to_json({"written": [str(path) for path in written]}))
+        click.echo(to_json({"written": [str(path) for path in written], "dropped": list(dropped)}))
         return
+    if dropped:
+        from yolo9000.options import told_dropped
+
+        click.echo(told_dropped(dropped))
     for path in written:
         click.echo(f"{_pictures.printable(path)}  {path.stat().st_size:,} bytes")
 
@@ -120,7 +125,8 @@ def _to_model(
 
 def _again(
     source: Path, target: Path, half: bool, record: Path | None, defaults: tuple[str, ...]
-) -> list[Path]:
+) -> tuple[list[Path], tuple[str, ...]]:
+    """The files written, and which of the model's own defaults are no longer there."""
     from yolo9000.detector import Detector
     from yolo9000.modelfile import save_model
     from yolo9000.options import check_listed
@@ -128,13 +134,17 @@ def _again(
 
     given = dict(_default(item) for item in defaults)
     net = load_any(str(source))
-    net.defaults = {**net.defaults, **given}
+    # An accuracy that is given decides the lambda, as where one is asked for: the own one would go before it.
+    own, dropped = dict(net.defaults), ()
+    if "accuracy" in given and "hedge_lambda" not in given and own.pop("hedge_lambda", None) is not None:
+        dropped = ("hedge_lambda",)
+    net.defaults = {**own, **given}
     if given:
         detector = Detector(net, precision="float32")  # refuses what is no detector or no possible default
         check_listed(given, detector.tree)
     about = {**net.record, **(_read_record(record) if record else {})}
     save_model(net, target, about, dtype="float16" if half else "float32")
-    return [target]
+    return [target], dropped
 
 
 def _default(item: str) -> tuple[str, Any]:
