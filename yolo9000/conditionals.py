@@ -115,11 +115,12 @@ class LazyConditionals:
         self._output = output
         self._features = output.at(image, row, column).float()  # (M, D)
         self._sets = list(zip(output.weight, output.bias, strict=True))  # of class rows
-        self._bias = output.bias.float().cpu().numpy()  # (S, K), the same again
+        self._bias = output.bias.detach().float().cpu().numpy()  # (S, K), the same again
         self._anchor = anchor if len(self._sets) > 1 else None
         self._stored = None if output.stored is None else output.stored.cpu().numpy()  # ascending
         self.count, self.device = len(image), self._features.device
 
+    @np.errstate(invalid="ignore")  # an infinite logit makes what is no number, which is refused further on
     def groups(self, looks: Looks) -> np.ndarray:
         first, last = looks.first, looks.last  # rows of each group
         if self._stored is not None:

@@ -37,8 +37,8 @@ class Answers:
 
 @dataclass(frozen=True)
 class Named:
-    """What is answered for a picture with labels only. answer: None where no box was found, -1 "something";
-    truth: of several labels the one nearest to the answer."""
+    """What is answered for a picture with labels only. answer: None where no box was found or none of
+    the listed nodes fits, -1 "something"; truth: of several labels the one nearest to the answer."""
 
     place: int
     answer: int | None

@@ -119,7 +119,8 @@ def check_model_options(
     """Raises click.UsageError unless the options name one model (or none: the one in the package)."""
     if (cfg is None) != (weights is None):
         raise click.UsageError(
-            "--cfg and --weights go together: Darknet's weights do not describe their network"
+            "--cfg and --weights go together: Darknet's weights do not describe their network. A model file"
+            " of this package is given by --model"
         )
     if model is not None and cfg is not None:
         raise click.UsageError("either --model or --cfg with --weights")
