@@ -40,7 +40,8 @@ class Predictions:
 def read_predictions(path: Path | str, least: float = 0.0) -> list[Predictions]:
     """Predictions of every picture in the file; boxes with a lower score than `least` are left out.
 
-    Raises DataError that names the place of what is no such record.
+    Raises DataError that names the place of what is no such record, and for a file whose end says that
+    detecting was stopped before its own.
     """
     path = Path(path)
     text = read_text(path)
@@ -49,6 +50,8 @@ def read_predictions(path: Path | str, least: float = 0.0) -> list[Predictions]:
         records = content.get("pictures") if isinstance(content, dict) else None
         if isinstance(content, dict) and records is None:
             records = [content]  # one line
+        if isinstance(content, dict) and content.get("unfinished"):
+            raise DataError(f"{path}: detecting was stopped before its end; detect again")
     except (ValueError, RecursionError) as error:
         records = _lines(path, text, error)
         if not records:

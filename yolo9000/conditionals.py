@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from yolo9000.errors import NO_NUMBER, ModelError
 from yolo9000.hierarchy import log_softmax_segments
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class DenseConditionals:
 
 class LazyConditionals:
     """Log conditionals computed group by group, from the features at M chosen boxes and the class rows that
-    the walk asks for."""
+    the walk asks for. Raises ModelError where they are no numbers, which not every rule's answer shows."""
 
     def __init__(
         self, output: "LazyOutput", image: Tensor, anchor: Tensor, row: Tensor, column: Tensor
@@ -120,8 +121,14 @@ class LazyConditionals:
         self._stored = None if output.stored is None else output.stored.cpu().numpy()  # ascending
         self.count, self.device = len(image), self._features.device
 
-    @np.errstate(invalid="ignore")  # an infinite logit makes what is no number, which is refused further on
+    @np.errstate(invalid="ignore")  # of an infinite logit: it is refused
     def groups(self, looks: Looks) -> np.ndarray:
+        found = self._groups(looks)
+        if np.isnan(found).any():
+            raise ModelError(NO_NUMBER)
+        return found
+
+    def _groups(self, looks: Looks) -> np.ndarray:
         first, last = looks.first, looks.last  # rows of each group
         if self._stored is not None:
             first, last = self._stored.searchsorted((first, last))
@@ -159,7 +166,10 @@ class LazyConditionals:
 
     def some(self, few: "Restriction") -> Tensor:
         logits = self._output.logits(*self._at, nodes=few.columns).float()  # (M, U)
-        return log_softmax_segments(logits.T, few.segment_of, few.segments)
+        found = log_softmax_segments(logits.T, few.segment_of, few.segments)
+        if bool(found.isnan().any()):
+            raise ModelError(NO_NUMBER)
+        return found
 
     def all(self, hierarchy: "Hierarchy") -> Tensor:
         return hierarchy.log_conditionals(self._output.logits(*self._at).float())

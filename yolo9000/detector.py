@@ -20,7 +20,7 @@ from yolo9000.cuts import warn_of_rowless
 from yolo9000.decision import Decision
 from yolo9000.detections import SOMETHING, Detections
 from yolo9000.device import find_device, has_bfloat16
-from yolo9000.errors import ImageError, ModelError
+from yolo9000.errors import NO_NUMBER, ImageError, ModelError
 from yolo9000.fitted import Fitted, alike
 from yolo9000.habits import spoken, translated
 from yolo9000.head import LazyOutput
@@ -353,7 +353,7 @@ class Detector(Pretrained):
             tuple(values[: len(path)]) for values, path in zip(log_path.exp().tolist(), paths, strict=True)
         ]
         if any(value != value for values in path_probabilities for value in values):
-            raise ModelError("the network answers with what is no number: its weights are damaged or absurd")
+            raise ModelError(NO_NUMBER)
         return Detections(
             boxes_xyxy=boxes,
             objectness=found.objectness.cpu().numpy()[rows],

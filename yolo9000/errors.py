@@ -1,5 +1,8 @@
 """The errors this package raises on purpose. The command line prints each as one line; others are bugs."""
 
+# Of weights that make infinities of a picture: a ModelError, or a TrainingError of who scores a model.
+NO_NUMBER = "the network answers with what is no number: its weights are damaged or absurd"
+
 
 class ModelError(Exception):
     """A network description, weight or model file that cannot be used; says what was wanted and found."""

@@ -19,7 +19,7 @@ from yolo9000.asked import Asked
 from yolo9000.boxes import decode
 from yolo9000.canvas import as_input, placed
 from yolo9000.device import batches_ahead, loaders_told, wants_bfloat16
-from yolo9000.errors import ImageError, TrainingError
+from yolo9000.errors import NO_NUMBER, ImageError, TrainingError
 from yolo9000.head import LazyOutput
 from yolo9000.hierarchy import Hierarchy
 from yolo9000.letterbox import rect_size
@@ -365,7 +365,7 @@ def numbers(values: Tensor) -> Tensor:
     """What a network answers, of any shape, as it is. Raises TrainingError where it is no number, as by
     damaged weights: sorted and compared, that would give scores all the same. -inf is a number here."""
     if bool(values.isnan().any()):
-        raise TrainingError("the network answers with what is no number: its weights are damaged or absurd")
+        raise TrainingError(NO_NUMBER)
     return values
 
 

@@ -3,7 +3,7 @@
 Running the model is heldout.py's, choosing a node decision.py's, scores along the tree hierarchical.py's."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from yolo9000 import descent
 from yolo9000.conditionals import LazyConditionals
 from yolo9000.decision import Decision
 from yolo9000.head import LazyOutput
-from yolo9000.heldout import EvalSettings, numbers
 from yolo9000.hierarchical import score_answers
 from yolo9000.hierarchy import Hierarchy
+
+if TYPE_CHECKING:
+    from yolo9000.heldout import EvalSettings
 
 
 class Naming:
@@ -34,7 +36,7 @@ class Naming:
     come after it that lies below it. Those leave such pictures out.
     """
 
-    def __init__(self, decision: Decision, settings: EvalSettings, detector: bool):
+    def __init__(self, decision: Decision, settings: "EvalSettings", detector: bool):
         self.decision, self.settings, self.detector = decision, settings, detector
         self.hierarchy = decision.hierarchy
         self.named: list[tuple[int, int | None, int]] = []  # picture, answer (None: there is none), truth
@@ -76,9 +78,8 @@ class Naming:
             self.log_pr.append((self.hierarchy.log_probabilities(softened)[0, self.columns], own))
 
     def _walk(self, conditionals: Any) -> tuple[list[int], list[int]]:
-        greedy = descent.descend(self.hierarchy, conditionals, "greedy")
-        numbers(greedy.log_given)  # where one of a group is none, so is the step into it
-        return greedy.nodes.tolist(), self.decision(conditionals).nodes.tolist()
+        greedy = descent.descend(self.hierarchy, conditionals, "greedy").nodes
+        return greedy.tolist(), self.decision(conditionals).nodes.tolist()
 
     def _add(self, truth: Any, place: int, greedy: int, answer: int, labels: list[int], seen: bool) -> None:
         right = seen and any(label in self.path(greedy) for label in labels)

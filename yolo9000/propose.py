@@ -55,7 +55,7 @@ def propose(
     if not 0 <= settings.threshold <= 1:
         raise TrainingError(f"the threshold is an objectness, 0 to 1, not {settings.threshold:g}")
     try:
-        size = detector.checked_size(settings.size) if settings.size else detector.size
+        size = detector.checked_size(settings.size or detector.size)
     except ValueError as error:
         raise TrainingError(str(error)) from None
     nodes = nodes_of(detector, store)

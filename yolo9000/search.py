@@ -35,9 +35,9 @@ class Descent:
 
     @property
     def log_probabilities(self) -> Tensor:
-        """Log Pr(node reached), (M,)."""
+        """Log Pr(node reached), (M,); NaN where the roots' was."""
         depth = (~self.log_path.isnan()).sum(dim=1, keepdim=True) - 1
-        return self.log_path.gather(1, depth).squeeze(1)
+        return self.log_path.gather(1, depth.clamp(min=0)).squeeze(1)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def _but(**changes) -> str:
         ('{"a": 1}\n{', ":2: not JSON .* cut off"),
         (json.dumps({"pictures": [RECORD]}, indent=1)[:-40], r"p\.json: not JSON \(.*line 2[0-9] .* cut off"),
         (json.dumps({"pictures": [RECORD]})[:-40], r"p\.json: not JSON \(.*line 1 .* cut off"),
+        (json.dumps({"pictures": [RECORD], "skipped": [], "unfinished": True}), "stopped before its end"),
         (json.dumps({**RECORD, "width": 0}), "size"),
         (json.dumps({**RECORD, "source": 5}), "source"),
         (_but(box_xyxy=[1, 2, 3]), "box 1"),

@@ -25,6 +25,7 @@ from tests.yolo9000 import small
 from wordtree import TreeError, WordTree
 from wordtree.darknet import read_map
 from yolo9000 import Detector, cfg
+from yolo9000.descent import RULES
 from yolo9000.errors import ImageError, ModelError
 from yolo9000.images import read_image
 from yolo9000.modelfile import load_model, save_model
@@ -327,8 +328,12 @@ def test_weights_that_overflow_are_the_models_fault():
     net = small.small_detector("shared")
     with torch.no_grad():
         net.layers[-1].rows.weight.fill_(3e38)
-    with pytest.raises(ModelError, match="what is no number"):
-        Detector(net, precision="float32")(small.picture(), threshold=0)
+    detector = Detector(net, precision="float32")
+    asked = [{"rule": rule} for rule in RULES]
+    asked += [{"level": 1}, {"level": ["animal", "thing"]}, {"vocabulary": ["animal"]}, {"hedge_lambda": 1.0}]
+    for options in asked:
+        with pytest.raises(ModelError, match="what is no number"):
+            detector(small.picture(), threshold=0, **options)
 
 
 def test_boxes_and_features_of_other_grids():

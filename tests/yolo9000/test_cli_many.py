@@ -1,17 +1,18 @@
 """`yolo9000 detect` on many pictures: results as they are done, in order, whole when it is interrupted."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-import click
 import pytest
 from PIL import Image
 
 from tests.yolo9000.small import picture, small_detector
-from yolo9000.cli import _answers, detect
+from yolo9000.cli import _pictures, detect
 from yolo9000.errors import ImageError
 from yolo9000.folders import RESULTS_NAME
 from yolo9000.modelfile import save_model
@@ -137,19 +138,40 @@ def test_ctrl_c_leaves_a_whole_document(number, model, folder, tmp_path):
 @pytest.mark.parametrize("place", range(1, 4))
 def test_a_document_is_ended_wherever_it_is_interrupted(place, run, model, folder, monkeypatch):
     """Within a piece, which is then written whole first."""
-    echo, said = click.echo, []
+    put, said = _pictures.put, []
 
-    def interrupted(*words, **settings):
-        said.append(words)
+    def interrupted(text):
+        said.append(text)
         if len(said) == place:
             signal.raise_signal(signal.SIGINT)
-        echo(*words, **settings)
+        put(text)
 
-    monkeypatch.setattr(_answers.click, "echo", interrupted)
+    monkeypatch.setattr(_pictures, "put", interrupted)
     status, out, _ = run("detect", folder / "00.png", folder / "01.png", "--model", model, "--json")
     assert status == 130
     result = json.loads(out)  # the third piece is the end itself, and with it the document is finished
     assert len(result["pictures"]) == min(place, 2) and ("unfinished" in result) == (place < 3)
+
+
+@no_windows
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_is_put_is_put_whole_whoever_reads_slowly(unbuffered):
+    """A signal ends the system's write half way; PYTHONUNBUFFERED has no buffer that would go on."""
+    script = (
+        "from yolo9000.cli._pictures import put; from yolo9000.signals import caught_signals\n"
+        "with caught_signals() as caught:\n    put('x' * 500_000); put(str(caught))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )
+    said = os.read(child.stdout.fileno(), 4096)
+    time.sleep(0.5)  # the pipe is full by now
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    said += child.communicate(timeout=60)[0]
+    assert said.decode() == "x" * 500_000 + "['SIGINT']"
 
 
 @no_windows

@@ -115,6 +115,15 @@ def test_the_command_line_knows_every_word_that_a_call_knows():
         (["source=x y", "conf=0.3"], "yolo9000 detect --source 'x y' --conf 0.3"),
         (["predict", "model=a.pt", "rect=True", "mapped=False", "x.jpg"], "detect --model a.pt --rect x.jpg"),
         (["source=x", "save=True"], "detect --source x; save: --out FOLDER"),
+        (
+            ["source=x", "--least", "0.5", "conf=0.3", "--out", "o"],
+            "x --least 0.5 --conf 0.3 --out o\n",
+        ),
+        (
+            ["mode=predict", "task=detect", "source=x", "half=False"],
+            "detect --source x\n",
+        ),
+        (["source=x", "device=0"], "--source x --device cuda"),
     ],
 )
 def test_words_of_other_command_lines_say_what_they_are_here(run, words, said):

@@ -7,8 +7,6 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, TextIO
 
-import click
-
 from wordtree.console import to_json
 from wordtree.files import written_whole
 from yolo9000.cli import _pictures
@@ -37,7 +35,7 @@ class Answers:
         self._skipped: list[str] = []
         # The first piece waits for the first result: what fails before has printed nothing.
         self._documents = [_Document(file.write)] if file is not None else []
-        self._printed = _Document(lambda text: click.echo(text, nl=False))
+        self._printed = _Document(_pictures.put)
         if form == "json":
             self._documents.append(self._printed)
 

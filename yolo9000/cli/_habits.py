@@ -37,12 +37,15 @@ _OURS = {
 
 # An option as Ultralytics has it.
 _SETTING = re.compile(r"([A-Za-z]\w*)=(.*)", re.DOTALL)
+# What says there what is to be done: yolo detect predict source=...
+_MODE = re.compile(r"predict|(mode|task)=\w*")
 
 
 class Command(click.Command):
     """A command that tells people of these habits what they mean here."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = list(args)
         try:
             rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -52,7 +55,7 @@ class Command(click.Command):
             raise click.UsageError(f"No such option: {error.option_name}; here it is {ours}.", ctx) from None
         given = [str(picture) for picture in ctx.params.get("pictures", ())]
         if any(self._is_setting(word) and not Path(word).exists() for word in given):
-            self._refuse_settings(ctx, given)
+            self._refuse_settings(ctx, typed, given)
         return rest
 
     def _options(self) -> set[str]:
@@ -63,22 +66,25 @@ class Command(click.Command):
         name = _plain(match[1]) if match else ""
         return bool(name) and (name in _OURS or f"--{name}" in self._options())
 
-    def _refuse_settings(self, ctx: click.Context, given: Sequence[str]) -> NoReturn:
-        """Raises click.UsageError that has the words as they are typed here, and what becomes of others."""
-        typed, reasons = [], []
-        for word in given:
-            if not self._is_setting(word):
-                if word != "predict":  # yolo detect predict source=...
-                    typed.append(shlex.quote(word))
+    def _refuse_settings(self, ctx: click.Context, typed: Sequence[str], given: Sequence[str]) -> NoReturn:
+        """Raises click.UsageError that has the words as they are typed here, and what becomes of others.
+        typed: the whole line; given: the words of it that are no options."""
+        words, reasons = [], []
+        for word in typed:
+            if word not in given or not (self._is_setting(word) or _MODE.fullmatch(word)):
+                words.append(shlex.quote(word))
                 continue
-            name, value = _SETTING.fullmatch(word).groups()  # type: ignore[union-attr]
+            match = _SETTING.fullmatch(word)
+            if _MODE.fullmatch(word) or match is None or match[2].lower() == "false":
+                continue
+            name, value = match.groups()
             if f"--{_plain(name)}" not in self._options():
                 reasons.append(f"{name}: {_OURS[_plain(name)]}")
-            elif value.lower() != "false":
-                typed.append(
-                    f"--{_plain(name)}" + ("" if value.lower() == "true" else f" {shlex.quote(value)}")
-                )
-        said = f"options are typed with two strokes here: {' '.join([ctx.command_path, *typed])}"
+                continue
+            if name == "device" and value != "cpu":
+                value = "cuda"  # they number them
+            words.append(f"--{_plain(name)}" + ("" if value.lower() == "true" else f" {shlex.quote(value)}"))
+        said = f"options are typed with two strokes here: {' '.join([ctx.command_path, *words])}"
         raise click.UsageError("; ".join([said, *reasons]), ctx)
 
 

@@ -2,6 +2,7 @@
 ones reported, results as text and JSON."""
 
 import gc
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -311,7 +312,18 @@ def say(text: str) -> None:
     from tqdm import tqdm
 
     with tqdm.external_write_mode():
-        click.echo(text)
+        put(text + "\n")
+
+
+def put(text: str) -> None:
+    """Text on stdout, all of it: without a buffer (PYTHONUNBUFFERED) a signal that is only noted ends a
+    write half way, and what is left would be lost."""
+    sys.stdout.flush()
+    out = sys.stdout.buffer
+    left = memoryview(text.encode(sys.stdout.encoding or "utf-8", sys.stdout.errors or "strict"))
+    while left:
+        left = left[out.write(left) or 0 :]
+    out.flush()
 
 
 def printable(text: str | Path) -> str:

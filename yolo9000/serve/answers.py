@@ -74,7 +74,8 @@ class Answerer:
     @property
     def reduced(self) -> tuple[int, int] | None:
         """(width, height) up to which a picture is looked at, None where all of its pixels count."""
-        return None if self.detector.resize == "darknet" else self.detector.size
+        detector = self.detector
+        return None if detector.resize == "darknet" else detector.checked_size(detector.size)
 
     def fit(self, pixels: np.ndarray, image_size: tuple[int, int]) -> tuple[torch.Tensor, Letterbox]:
         """Pixels (H, W, 3) uint8 of a picture of `image_size` = (width, height) into the network's input.
