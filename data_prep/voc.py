@@ -74,12 +74,17 @@ def read_voc(path: Path | str, pictures: Lookup, corners: str = "edges") -> Reco
 
 def _picture_of(own: str, root: Element, pictures: Lookup, folders: "_Folders") -> str:
     """The picture that a file is about; where there is none such, what it calls it. own: the file's own name,
-    without its ending, in the folder of all. A bare <filename> means the one picture of that name in those
-    folders that go with the file's."""
+    without its ending, in the folder of all. A bare <filename> means the picture of that name in the
+    file's own folder, otherwise the one in those folders that go with it."""
     inner, called = own.rpartition("/")[0], tidy(text_of(root.find("filename")))
     bare = "" if "/" in called else called
     whole = "/".join((*_saying(inner), bare)) if bare else called
-    name = pictures.find(own, whole) if whole else pictures.find(own)
+    names = [own, whole] if whole else [own]
+    # A folder whose name says that annotations are in it (boxes, a class) may have pictures, too.
+    here = pictures.find(f"{inner}/{bare}") if bare and inner else None
+    if here is not None and _parts(here.split("/")[:-1]) == _parts(inner.split("/")):
+        names.insert(1, here)
+    name = pictures.find(*names)
     if name is None and bare:
         near = {folder: pictures.find(f"{folder}/{bare}") for folder in folders.that_go_with(inner)}
         fitting = [found for folder, found in near.items() if found and found.rpartition("/")[0] == folder]

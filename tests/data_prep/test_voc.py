@@ -182,3 +182,14 @@ def test_a_folder_of_xml_of_any_name_goes_with_images_beside_it_unless_it_is_a_s
     voc(tmp_path, "val/xml/2.xml", said.replace("1.jpg", "2.jpg"))
     found = read_voc(folder, Lookup(["images/1.jpg", "images/2.jpg"]))
     assert [record.name for record in found.records] == ["pascal/1.jpg", "val/2.jpg"]
+
+
+@pytest.mark.parametrize("inner", ["labels", "boxes", "gt", "bbox", "train/labels"])
+def test_a_bare_filename_means_first_a_picture_in_the_files_own_folder_whatever_its_name(tmp_path, inner):
+    said = f"<annotation><filename>1.jpg</filename>{OBJECT}</annotation>"
+    folder = voc(tmp_path, f"{inner}/01.xml", said)
+    voc(tmp_path, "bottles/02.xml", said)
+    pictures = [f"{inner}/1.jpg", "bottles/1.jpg"]
+    for others in ([], ["1.jpg"], ["rgb/1.jpg"], ["images/1.jpg"]):
+        found = read_voc(folder, Lookup([*pictures, *others]))
+        assert [record.name for record in found.records] == sorted(pictures) and found.faults == ()
