@@ -108,8 +108,8 @@ class _Folders:
     def that_go_with(self, inner: str) -> list[str]:
         """Those of the same name, capitals aside, or with that of the files and more (train/labels and
         train/images, n01 and train/n01). A name that says something else (train/voc) goes with train/images,
-        unless it may be that of a split or class: others of files lie beside it, or pictures in one called
-        so. None goes with a name that says nothing: there the picture's alone has to tell."""
+        unless it may be that of a split or class: others of files lie beside it, or pictures in one of
+        another name. None goes with a name that says nothing: there the picture's alone has to tell."""
         if inner not in self._known:
             said = _parts(_saying(inner))
             self._known[inner] = (self._called(said) or self._beside(said)) if said else []
@@ -124,7 +124,10 @@ class _Folders:
         count = len(front)
         if any(of[:count] == front and of[count : count + 1] not in ([], [last]) for of in self._files):
             return []
-        return [f for f, of in self._pictures.items() if of[:-1] == front and _PICTURES.fullmatch(of[-1])]
+        below = {folder: of[count:] for folder, of in self._pictures.items() if of[:count] == front}
+        if any(of and of[0] and not _PICTURES.fullmatch(of[0]) for of in below.values()):
+            return []
+        return [folder for folder, of in below.items() if len(of) == 1 and of[0]]
 
 
 def _parts(folders: Iterable[str]) -> list[str]:

@@ -177,7 +177,9 @@ def test_a_folder_of_xml_of_any_name_goes_with_images_beside_it_unless_it_is_a_s
     said = f"<annotation><filename>1.jpg</filename>{OBJECT}</annotation>"
     folder = voc(tmp_path, "pascal/1.xml", said)
     assert read_voc(folder, Lookup(["images/1.jpg"])).records[0].name == "images/1.jpg"
-    for pictures in (["cam1/1.jpg"], ["images/1.jpg", "pascal/2.jpg"], ["images/1.jpg", "imgs/1.jpg"]):
+    assert read_voc(folder, Lookup(["images/1.jpg", "2.jpg"])).records[0].name == "images/1.jpg"
+    others = ["pascal/2.jpg", "val/1.jpg", "val/x/2.jpg", "imgs/1.jpg"]
+    for pictures in (["cam1/1.jpg"], *(["images/1.jpg", other] for other in others)):
         assert read_voc(folder, Lookup(pictures)).records[0].name == "pascal/1.jpg"
     voc(tmp_path, "val/xml/2.xml", said.replace("1.jpg", "2.jpg"))
     found = read_voc(folder, Lookup(["images/1.jpg", "images/2.jpg"]))
