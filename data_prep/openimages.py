@@ -3,7 +3,7 @@ here."""
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from data_prep.lookup import Lookup, is_marked, number
 from data_prep.record import Category, Fault, Record, Records
 
 _BOX = ("XMin", "YMin", "XMax", "YMax")
+
+_BOXES, _LABELS = 1, 2  # the files that have an ImageID, as bits of one number: there are millions
 
 
 def read_openimages(
@@ -28,7 +30,8 @@ def read_openimages(
     that people saw in the picture and 0 one that they looked for in vain (kept as negative); what lies
     between is a machine's guess and is left aside. A class seen in a picture with boxes, none of them of it,
     is also listed as not exhaustive. A picture without boxes is one that nobody drew boxes in. Of several
-    ImageIDs for one picture the one that comes closest to its name has it, of equals the first.
+    ImageIDs of one file for one picture the one that comes closest to its name has it, of equals the first;
+    the two files may each call it otherwise.
 
     Args:
         boxes: the CSV with ImageID, LabelName, XMin, XMax, YMin, YMax. Decimal commas, as some exporters
@@ -43,20 +46,21 @@ def read_openimages(
     names = _names(Path(class_names)) if class_names else {}
     faults: list[Fault] = []
     categories: dict[str, Category] = {}
-    images: dict[str, None] = {}  # ImageIDs in order of appearance; what is gathered goes by them
+    # ImageIDs in order of appearance, with those files that have them; what is gathered goes by ImageIDs.
+    images: dict[str, int] = defaultdict(int)
 
-    def entry(where: str, row: dict) -> tuple[str, str] | None:
+    def entry(file: int, where: str, row: dict) -> tuple[str, str] | None:
         image, key = (row["ImageID"] or "").strip(), (row["LabelName"] or "").strip()
         if not image or not key:
             faults.append(Fault("malformed annotation", "", f"{where}: no ImageID or LabelName"))
             return None
-        images.setdefault(image)
+        images[image] |= file
         categories.setdefault(key, Category(names.get(key, key)))
         return image, key
 
     drawn: dict[str, list[tuple]] = defaultdict(list)
     for where, row in _rows(boxes, ("ImageID", "LabelName", *_BOX)):
-        if (of := entry(where, row)) is None:
+        if (of := entry(_BOXES, where, row)) is None:
             continue
         box = [number((row[key] or "").replace(",", ".")) for key in _BOX]
         if None in box:
@@ -68,7 +72,7 @@ def read_openimages(
     seen: dict[str, list[str]] = defaultdict(list)
     absent: dict[str, list[str]] = defaultdict(list)
     for where, row in _rows(image_labels, ("ImageID", "LabelName", "Confidence")):
-        if (of := entry(where, row)) is None:
+        if (of := entry(_LABELS, where, row)) is None:
             continue
         sure = number((row["Confidence"] or "").replace(",", "."))
         if sure is None or not 0 <= sure <= 1:
@@ -76,18 +80,38 @@ def read_openimages(
         elif sure in (0, 1):
             (seen if sure else absent)[of[0]].append(of[1])
 
-    pictures = pictures.among((image,) for image in images)
-    called = {image: pictures.find(image) or image for image in images}
+    called = _called(images, pictures)
     faults = [replace(fault, picture=called.get(fault.picture, "")) for fault in faults]
-    records: dict[str, Record] = {}
+    having: dict[str, list[str]] = defaultdict(list)  # picture -> its ImageIDs, no two of one file
     for image, name in called.items():
         if image not in drawn and image not in seen and image not in absent:  # guesses alone
             continue
-        if name in records:
+        if any(images[image] & images[other] for other in having[name]):
             faults.append(Fault("repeated id", name, f"ImageID {image!r}: another means the same picture"))
             continue
-        records[name] = _record(name, drawn.get(image), seen.get(image, ()), absent.get(image, ()))
-    return Records(tuple(records[name] for name in sorted(records)), categories, tuple(faults))
+        having[name].append(image)
+    records = []
+    for name, ids in sorted(having.items()):
+        rows = next((drawn[image] for image in ids if image in drawn), None)
+        labels, negatives = ([key for image in ids for key in of.get(image, ())] for of in (seen, absent))
+        records.append(_record(name, rows, labels, negatives))
+    return Records(tuple(records), categories, tuple(faults))
+
+
+def _called(images: Mapping[str, int], pictures: Lookup) -> dict[str, str]:
+    """ImageID -> the picture that it means, itself where there is none. images: ImageIDs with the files that
+    have them. One that is outdone in one of its files (another comes closer to the picture's name) means none
+    in the other either."""
+    among = {
+        file: pictures.among((image,) for image, files in images.items() if files & file)
+        for file in (_BOXES, _LABELS)
+    }
+
+    def meant(image: str) -> str:
+        found = [near.find(image) for file, near in among.items() if images[image] & file]
+        return image if None in found else found[0]
+
+    return {image: meant(image) for image in images}
 
 
 def _record(name: str, rows: list[tuple] | None, seen: Sequence[str], absent: Sequence[str]) -> Record:

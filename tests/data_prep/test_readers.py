@@ -1,5 +1,5 @@
-"""Readers: all forms of one data set agree; CVAT, Open Images and LVIS, good and bad. VOC's and YOLO's are
-test_voc.py's and test_yolo.py's."""
+"""Readers: all forms of one data set agree; CVAT and LVIS, good and bad. VOC's, YOLO's and Open Images' are
+test_voc.py's, test_yolo.py's and test_openimages.py's."""
 
 import json
 import unicodedata
@@ -304,58 +304,6 @@ def test_cvat_ellipses_and_masks_are_boxed_as_polygons_are(tmp_path_factory, tur
     ellipse, polygon, mask = found.records[0].boxes_xyxy
     np.testing.assert_allclose(ellipse, polygon, atol=1e-4)
     assert mask.tolist() == [2, 3, 5, 5] and len(found.faults) == 2
-
-
-# Open Images
-
-
-def test_open_images_boxes_labels_and_negatives(tmp_path):
-    (tmp_path / "b.csv").write_text(
-        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf\n"
-        'a,x,/m/1,1,0.1,0.5,0.2,"0,4",0,0,1\n'
-        "a,x,/m/2,1,0.1,0.5,nan,0.4,0,0,-1\n"
-        "a,x,/m/2,1,0.1,,0.2,0.4,0,0,0\n"
-        ",x,/m/2,1,0.1,0.5,0.2,0.4,0,0,0\n"
-    )
-    (tmp_path / "l.csv").write_text(
-        "ImageID,Source,LabelName,Confidence\n"
-        "a,v,/m/1,1\na,v,/m/3,1\na,v,/m/4,0\nb,v,/m/4,1\nb,machine,/m/1,0.7\nb,v,/m/2,0\nb,v,/m/2,7\n"
-    )
-    (tmp_path / "n.csv").write_text('/m/1,Dog\n/m/2,"Cat, tame"\n')
-    found = read_openimages(tmp_path / "b.csv", PICTURES, tmp_path / "l.csv", tmp_path / "n.csv")
-    a, b = found.records
-    assert np.allclose(a.boxes_xyxy[0], [0.1, 0.2, 0.5, 0.4])
-    assert np.isnan(a.boxes_xyxy[1, 1])
-    assert (a.crowd.tolist(), a.categories, a.in_shares) == ([True, False], ("/m/1", "/m/2"), True)
-    assert (a.boxed, a.image_categories, a.negative_categories) == (True, ("/m/1", "/m/3"), ("/m/4",))
-    assert a.not_exhaustive_categories == ("/m/3",)
-    assert (b.boxed, b.image_categories, b.negative_categories) == (False, ("/m/4",), ("/m/2",))
-    assert {key: c.name for key, c in found.categories.items()} == {
-        "/m/1": "Dog",
-        "/m/2": "Cat, tame",
-        "/m/3": "/m/3",
-        "/m/4": "/m/4",
-    }
-    assert len(found.faults) == 3
-    only_labels = read_openimages(None, PICTURES, tmp_path / "l.csv")
-    assert [r.boxed for r in only_labels.records] == [False, False]
-
-
-@pytest.mark.parametrize(
-    ("mark", "crowd"),
-    [("1", 1), ("1.0", 1), ("True", 1), ("0", 0), ("0.0", 0), ("-1", 0), ("-1.0", 0), ("False", 0), ("", 0)],
-)
-def test_open_images_groups_however_tables_write_them(tmp_path, mark, crowd):
-    path = tmp_path / "b.csv"
-    path.write_text(f"ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,/m/1,0.1,0.5,0.2,0.4,{mark}\n")
-    assert read_openimages(path, PICTURES).records[0].crowd.tolist() == [bool(crowd)]
-
-
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"{}"])
-def test_csv_that_is_not_open_images(tmp_path, content):
-    (tmp_path / "b.csv").write_bytes(content)
-    with pytest.raises(DataError, match=r"b\.csv"):
-        read_openimages(tmp_path / "b.csv", PICTURES)
 
 
 # LVIS
