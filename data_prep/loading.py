@@ -61,7 +61,7 @@ class Loaded:
 def load_source(source: Source, root: Path) -> Loaded:
     """Read the annotations of a source and choose its pictures; DataError as the readers say."""
     pictures = open_pictures(root / source.images)
-    records = _read(source, root, pictures)
+    records, outdone = _read(source, root, pictures)
     # A fault may have cost a picture its record; lists of pictures may name some that have no annotation.
     others = {fault.picture for fault in records.faults if fault.picture}
     if source.only or source.leave_out:
@@ -75,47 +75,50 @@ def load_source(source: Source, root: Path) -> Loaded:
         holdout_part=source.holdout_part,
         others=others,
     )
-    chosen = tuple(record for record in records.records if record.name in taken)
+    # Only now: what is held out is counted over all that the annotations list, as with missing pictures.
+    wanted = taken - outdone.keys()
+    chosen = tuple(record for record in records.records if record.name in wanted)
     if not chosen:
         raise DataError(f"source {source.name!r}: no pictures; look at its paths and at what it leaves out")
     # Those of a picture that is not wanted are nobody's loss.
-    faults = tuple(fault for fault in records.faults if not fault.picture or fault.picture in taken)
+    found = (*records.faults, *outdone.values())
+    faults = tuple(fault for fault in found if not fault.picture or fault.picture in taken)
     return Loaded(source, pictures, dataclasses.replace(records, records=chosen, faults=faults))
 
 
-def _read(source: Source, root: Path, pictures: Pictures) -> Records:
-    """The annotations of a source, as its kind has them."""
+def _read(source: Source, root: Path, pictures: Pictures) -> tuple[Records, dict[str, Fault]]:
+    """The annotations of a source, as its kind has them, and what is wrong with those outdone: see
+    _outdone."""
 
     def at(path: str | None) -> Path | None:
         return root / path if path is not None else None
 
     if source.kind == "folders":
-        return read_folders(pictures, read_list(source.classes, root) if source.classes else None)
+        return read_folders(pictures, read_list(source.classes, root) if source.classes else None), {}
     if source.kind == "unlabelled":
-        return read_unlabelled(pictures)
+        return read_unlabelled(pictures), {}
     names = pictures.names()
     lookup = Lookup(names, pictures.path)
-    return _tell_outdone(_read_annotations(source, at, names, lookup), lookup)
+    records = _read_annotations(source, at, names, lookup)
+    return records, _outdone(records, lookup)
 
 
-def _tell_outdone(records: Records, lookup: Lookup) -> Records:
-    """With a fault in place of each record of no picture that would have had one, if another did not come
-    closer to its name: whoever looks for it would find a picture there."""
-    kept, faults = [], list(records.faults)
+def _outdone(records: Records, lookup: Lookup) -> dict[str, Fault]:
+    """Name -> fault of each record of no picture that would have had one, if another did not come closer to
+    its name: whoever looks for it would find a picture there."""
+    faults = {}
     for record in records.records:
         near = lookup.find(record.name)
-        if near is None or near == record.name:
-            kept.append(record)
-        else:
+        if near is not None and near != record.name:
             detail = f"no such picture; {near} goes to another entry, which comes closer to its name"
-            faults.append(Fault("repeated id", record.name, detail))
-    return dataclasses.replace(records, records=tuple(kept), faults=tuple(faults))
+            faults[record.name] = Fault("repeated id", record.name, detail)
+    return faults
 
 
 def _read_annotations(
     source: Source, at: Callable[[str | None], Path | None], names: Sequence[str], lookup: Lookup
 ) -> Records:
-    """The same of those kinds whose annotations lie apart from the pictures. at: where a path of the source
+    """Those of the kinds whose annotations lie apart from the pictures. at: where a path of the source
     leads. names, lookup: of the pictures."""
     if source.kind == "coco":
         return read_coco(at(source.annotations), lookup)

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from data_prep import Store
+from data_prep.loading import Loaded, load_source
+from data_prep.recipe import Source
 from tests.data_prep.commands import boxed, run
 
 SIZE = "<size><width>20</width><height>10</height></size>"
@@ -105,6 +107,25 @@ def test_an_entry_whose_picture_goes_to_a_closer_one_is_told(data, tree_file, ma
     told = [("missing picture", "9.jpg"), ("repeated id", "1.png"), ("repeated id", "elsewhere/0.jpg")]
     assert (sorted(found), status) == (told, 1)
     assert packed(arguments, data / "o.h5") == {"0.jpg": 1, "1.jpg": 1}
+
+
+def test_what_is_held_out_counts_entries_that_are_outdone_as_it_does_missing_pictures(tmp_path, make):
+    names = [f"{k}.jpg" for k in range(8)]
+    for name in names:
+        (tmp_path / "p" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "p" / name).write_bytes(make.picture(20, 10))
+
+    def read(also: str, part: str) -> Loaded:
+        listed = dict.fromkeys([*names, also], (20, 10))
+        make.coco_of(tmp_path / "c.json", listed, [(n, 1, [1, 1, 5, 5], {}) for n in listed], {1: "x"})
+        holdout = {"holdout_every": 3, "holdout_part": part}
+        return load_source(Source("x", "coco", "p", "c.json", **holdout), tmp_path)
+
+    for part, count, told in (("kept", 3, []), ("rest", 5, ["1a/x/3.jpg"])):
+        outdone, missing = read("1a/x/3.jpg", part).records, read("1a/x/9.jpg", part).records
+        chosen = [record.name for record in outdone.records]
+        assert chosen == [record.name for record in missing.records if record.name in names]
+        assert len(chosen) == count and [fault.picture for fault in outdone.faults] == told
 
 
 def test_the_users_own_files_are_not_overwritten(data, tree_file):
