@@ -14,7 +14,7 @@ from data_prep.errors import DataError
 from yolo9000.config import TrainConfig
 from yolo9000.errors import ImageError, ModelError, TrainingError
 from yolo9000.evaluate import EvalSettings, evaluate
-from yolo9000.heldout import HeldOut
+from yolo9000.heldout import HeldOut, Truth
 from yolo9000.network import Network
 from yolo9000.optim import Average, training_mode
 from yolo9000.parts import Samples
@@ -22,6 +22,7 @@ from yolo9000.sheet import sample_places
 from yolo9000.witness import Witness
 
 MOMENTS = 10  # a run is judged so often where the configuration does not say
+_SCORES = ("boxes AP50", "labels top1", "labels greedy")
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,12 @@ class Judge:
         self.best_by = ""
         self.data = _fingerprint(self.stores, self.settings)
         self.forgot = False  # a best moment of before, which was judged on something else
+        self.by = _SCORES  # what moments are compared by: the first of these that there is
         self.warning = ""  # what is to be said of the data's classes at the start
         if self.stores:
             held = HeldOut(net, self.stores, self.settings)  # what does not fit is said now, not after hours
             training_mode(net)
-            self.warning = _lacking(held)
+            self.by, self.warning = _judged_by(held)
 
     def add(self, loss: float) -> None:
         """Takes in one batch's loss."""
@@ -134,33 +136,44 @@ class Judge:
             for name, value in found.get(kind, {}).items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        for by in ("boxes AP50", "labels top1", "labels greedy"):
-            if scores.get(by, -1) >= 0:  # -1: nothing to find, as where all boxes are difficult or crowds
+        for by in self.by:
+            if scores.get(by, -1) >= 0:  # -1: nothing to find
                 return by, scores[by], scores
         raise TrainingError(f"the validation data gives no score to go by; it gives {', '.join(scores)}")
 
 
-def _lacking(held: HeldOut) -> str:
-    """Which classes of the validation data the model's tree has not, "" if it has all. Raises TrainingError
-    where no truth is left that one moment of the run could score better on than another."""
+def _judged_by(held: HeldOut) -> tuple[tuple[str, ...], str]:
+    """The scores to go by, the first of them that is given, and what is to be said of the data's classes, ""
+    if nothing. Raises TrainingError where no truth is left that one moment of the run could score better on
+    than another."""
     truth = held.truth
-    if held.detector and truth.kinds:  # judged by AP50, in which no node above stands for a class
-        lacking = [wnid for wnid, node in zip(truth.ids, truth.kinds, strict=True) if node < 0]
-        known, complaint = len(lacking) < len(truth.kinds), ""
-        if lacking:
-            some = ", ".join(lacking[:6]) + ", ..." * (len(lacking) > 6)
-            complaint = (
-                f"{len(lacking)} of the {len(truth.kinds)} classes of the validation data are not in the "
-                f"model's tree and count as 0: {some}; pack the data by the model's tree, or with --map"
-            )
-    else:
-        known = any(node >= 0 for node in truth.kinds_along) or any(truth.labels_along)
-        complaint = f"validation data: {truth.complaint}" if truth.complaint else ""
-    if known:
-        return complaint
-    if not complaint:
-        raise TrainingError("the validation data has neither boxes nor labels")
-    raise TrainingError(f"{complaint}. As it is no moment of the run could score")
+    boxes = _counted(truth) if held.detector else []  # AP50, in which no node above stands for a class
+    lacking = [truth.ids[k] for k in boxes if truth.kinds[k] < 0]
+    complaint = f"validation data: {truth.complaint}" if truth.complaint else ""
+    if lacking:
+        some = ", ".join(lacking[:6]) + ", ..." * (len(lacking) > 6)
+        complaint = (
+            f"{len(lacking)} of the {len(boxes)} classes of the validation data are not in the "
+            f"model's tree and count as 0: {some}; pack the data by the model's tree, or with --map"
+        )
+    if len(lacking) < len(boxes):
+        return _SCORES, complaint if lacking else ""
+    if any(truth.labels_along) or (not held.detector and any(node >= 0 for node in truth.kinds_along)):
+        by_labels = "; the run is judged by the pictures with labels alone" if boxes else ""
+        return _SCORES[1:], complaint + by_labels
+    if complaint:
+        raise TrainingError(f"{complaint}. As it is no moment of the run could score")
+    ignored = ": all its boxes are difficult or crowds" if truth.kinds else ""
+    raise TrainingError(f"the validation data has neither boxes nor labels to go by{ignored}")
+
+
+def _counted(truth: Truth) -> list[int]:
+    """The columns of which there is a box that is to be found: no crowd, and not difficult."""
+    found: set[int] = set()
+    for sample, columns in zip(truth.samples, truth.columns, strict=True):
+        if sample.boxed:
+            found.update(columns[~(sample.crowd | sample.difficult)].tolist())
+    return sorted(found)
 
 
 def _fingerprint(stores: Sequence[Samples], settings: EvalSettings) -> str:

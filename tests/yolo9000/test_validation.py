@@ -2,6 +2,7 @@
 And by which score its moments are compared."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,5 +126,34 @@ def test_boxes_that_need_not_be_found_judge_nothing(tmp_path: Path) -> None:
     worse, better = (judge.judge(Oracle(samples(store), wrong=wrong)) for wrong in (True, False))
     assert worse.by == better.by == "labels greedy" and better.better and better.value > worse.value
     store = pack_difficult(tmp_path / "none.h5", 0)
-    with pytest.raises(TrainingError, match="no score to go by"):
-        Judge(settings(tmp_path), Oracle([]), [store], 100).judge(Oracle(samples(store)))
+    with pytest.raises(TrainingError, match=r"neither boxes nor labels .* are difficult or crowds"):
+        Judge(settings(tmp_path), Oracle([]), [store], 100)
+
+
+def test_a_known_class_counts_only_where_one_of_its_boxes_does(folder: Path) -> None:
+    """Of "red" there is a difficult box only, and what is to be found is of a class that the model lacks."""
+    with StoreWriter(folder / "val.h5", FINER) as writer:
+        for node, difficult in ((2, True), (6, False)):
+            one, label = toys.square_sample(node), np.array([node], np.int64)
+            writer.add(dataclasses.replace(one, labels=label, difficult=np.array([difficult])))
+    with pytest.raises(TrainingError, match=r"1 of the 1 classes of the validation data .*: scarlet;"):
+        warnings(folder, folder / "val.h5")
+
+
+def test_labels_judge_where_the_model_lacks_all_classes_of_boxes(folder: Path) -> None:
+    """As they do where the boxes are left out: AP50 would be 0 at every moment."""
+    named = [toys.square_sample(100 + k, boxed=False) for k in range(6)]
+    drawn = toys.square_sample(2)
+    found = []
+    for name in ("both", "labels"):
+        with StoreWriter(folder / f"{name}.h5", FINER) as writer:
+            for one in named:
+                writer.add(one)
+            if name == "both":
+                writer.add(dataclasses.replace(drawn, labels=np.array([6], np.int64)))
+        judge = Judge(settings(folder), Oracle([]), [Store(folder / f"{name}.h5")], 100)
+        oracles = (Oracle([*named, drawn], wrong=wrong) for wrong in (True, False))
+        found.append([(one.by, one.value, one.better) for one in map(judge.judge, oracles)])
+        words = "1 of the 1 classes .*: scarlet; .* judged by the pictures with labels alone$"
+        assert re.search(words, judge.warning) if name == "both" else judge.warning == ""
+    assert found[0] == found[1] and found[0][1][0] == "labels greedy" and found[0][1][2]
