@@ -9,13 +9,11 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yolo9000.errors import TrainingError
-
-_EITHER = {"images", "epochs"}  # how long a run is, said in one of two ways
 
 
 def from_dict(cls: type, table: dict[str, Any], where: str, prefix: str = "") -> Any:
@@ -151,22 +149,29 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _make_way(table: dict[str, Any], top: Iterable[str]) -> None:
-    """Takes the length of the run out of the table where keys `top`, to be put on it, say it anew."""
-    if not _EITHER.isdisjoint(top):
-        for key in _EITHER:
-            table.pop(key, None)
+def _make_way(table: dict[str, Any], top: Mapping[str, Any]) -> None:
+    """Takes the length of the run out of the table where `top`, to be put on it, says it the other way; 0 of
+    one says nothing of the other."""
+    for key, other in (("images", "epochs"), ("epochs", "images")):
+        if top.get(key, 0) != 0:
+            table.pop(other, None)
 
 
 def apply_settings(table: dict[str, Any], settings: Sequence[str]) -> None:
     """Puts each `key=value` into the table in place; dotted keys, values TOML or else text. A length of the
     run takes the place of the table's, whether in images or epochs. TrainingError."""
-    _make_way(table, [setting.partition("=")[0].strip() for setting in settings])
-    for setting in settings:
-        _apply(table, setting)
+    said = [_said(setting) for setting in settings]
+    _make_way(table, dict(said))
+    for setting, (key, value) in zip(settings, said, strict=True):
+        *parents, last = key.split(".")
+        here: Any = table
+        for name in parents:
+            here = _step(here, name, setting)
+        here[_key(here, last, setting)] = value
 
 
-def _apply(table: dict[str, Any], setting: str) -> None:
+def _said(setting: str) -> tuple[str, Any]:
+    """Key and value. TrainingError."""
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
         raise TrainingError(f"--set {setting}: wanted key=value")
@@ -174,11 +179,7 @@ def _apply(table: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    *parents, last = key.strip().split(".")
-    here: Any = table
-    for name in parents:
-        here = _step(here, name, setting)
-    here[_key(here, last, setting)] = value
+    return key.strip(), value
 
 
 def _step(here: Any, name: str, setting: str) -> Any:

@@ -135,6 +135,20 @@ def test_a_length_on_top_takes_the_place_of_either(small: Path, length: str, oth
         load_config(small, ("images=2", "epochs=2.0"))
 
 
+@pytest.mark.parametrize(("length", "other"), [("images = 800", "epochs"), ("epochs = 3.0", "images")])
+def test_no_length_on_top_leaves_the_other_one(small: Path, length: str, other: str) -> None:
+    """0 takes back what a base says, and is harmless where nothing is to be taken back."""
+    alone, both = small.with_name("alone.toml"), small.with_name("both.toml")
+    alone.write_text(SMALL.replace("images = 100", length))
+    both.write_text(SMALL.replace("images = 100", f"{length}\n{other} = 7"))
+    on_top = small.with_name("top.toml")
+    wanted = dataclasses.replace(load_config(alone), name="x")
+    for base in (alone, both):
+        on_top.write_text(f'base = "{base}"\n{other} = 0')
+        for config in (load_config(on_top), load_config(base, (f"{other}=0",))):
+            assert dataclasses.replace(config, name="x") == wanted
+
+
 def test_a_part_teaches_something(small: Path) -> None:
     with pytest.raises(TrainingError, match="would teach nothing"):
         load_config(small, ("data.0.names=false", "data.0.ignore_boxes=true"))
