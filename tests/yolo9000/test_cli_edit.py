@@ -7,7 +7,9 @@ import torch
 from safetensors import safe_open
 
 from tests.yolo9000.small import TREE, small_detector
-from wordtree import WordTree, graft, rename
+from wordtree import TreeError, WordTree, graft, rename
+from wordtree.edit import graft_file
+from yolo9000.cli.edit import edited_tree
 from yolo9000.modelfile import DEFAULT_PATH, load_model, save_model
 
 
@@ -140,6 +142,31 @@ def test_wrong_words(words, status, message, model, run, tmp_path, monkeypatch):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "hinted"),
+    [
+        ("pug\tmoon\n", True),
+        ("pug\n", True),
+        ("pug\t\n", True),
+        ("", False),
+        ("# nothing\n", False),
+        ("n8\tcat\n", False),
+        ("pug\tdog\npug\tcat\n", False),
+        ("pug\tdog\ta\tb\tc\n", False),
+        ("a\tb\nb\ta\n", False),
+    ],
+)
+def test_the_way_to_a_new_root_is_told_where_a_parent_lacks(lines, hinted, tmp_path):
+    path = tmp_path / "g.tsv"
+    path.write_text(lines)
+    with pytest.raises(TreeError) as told:
+        edited_tree(TREE, None, (), False, (), (), path, ())
+    with pytest.raises(TreeError) as plain:
+        graft_file(TREE, path)
+    hint = "; a new class hangs below another; a new root comes with --tree"
+    assert str(told.value) == str(plain.value) + hint * hinted
+
+
 def test_models_that_cannot_be_edited(run, tmp_path):
     save_model(small_detector("flat"), tmp_path / "flat.safetensors", names=list("abcdef"))
     code, _, errors = run(
@@ -151,8 +178,6 @@ def test_models_that_cannot_be_edited(run, tmp_path):
 
 
 def test_grafting_a_file_equals_grafting_one_by_one(tmp_path):
-    from wordtree.edit import graft_file
-
     (tmp_path / "g.tsv").write_text("b\ta\na\tdog\tAye\nc\tdog\n")
     once = graft_file(TREE, tmp_path / "g.tsv")
     tree = TREE

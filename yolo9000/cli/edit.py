@@ -172,11 +172,21 @@ def edited_tree(
 def _grafted(tree: "WordTree", path: Path) -> "Edited":
     """With the classes of a file. Raises TreeError."""
     from wordtree import TreeError, edit
+    from wordtree.errors import LookupTreeError
 
     try:
         return edit.graft_file(tree, path)
     except TreeError as error:
-        raise TreeError(f"{error}; {_ROOT}" if path.is_file() else str(error)) from error
+        orphan = isinstance(error.__cause__, LookupTreeError) or _lacks_parent(path)
+        raise TreeError(f"{error}; {_ROOT}" if orphan else str(error)) from error
+
+
+def _lacks_parent(path: Path) -> bool:
+    """Whether a line of a grafts file names a node alone, as for a new root. Raises TreeError."""
+    from wordtree.files import read_lines
+
+    lines = (line.split("\t") for line in read_lines(path) if not line.startswith("#"))
+    return any(len(fields) < 2 or not fields[1].strip() for fields in lines)
 
 
 def _added(tree: "WordTree", node: str, parent: str) -> "Edited":
