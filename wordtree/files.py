@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from wordtree.errors import TreeError
@@ -77,10 +78,27 @@ def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
 
 
 def check_target(path: str | Path, error: type[Exception] = TreeError) -> None:
-    """`error` if a device, folder or pipe goes by that name: replacing it would harm everybody."""
+    """`error` if no file can be written there: where a device, folder or pipe goes by that name, or the
+    folder it belongs in, or would be made in, is none or takes no new files. Nothing is left there."""
     path = Path(path)
+    try:
+        _no_device(path, error)
+        around = (folder for folder in path.absolute().parents if os.path.lexists(folder))
+        # A question for permission would not do: root has it in /proc, where no file can be made.
+        with TemporaryFile(dir=next(around, path.parent)):
+            pass
+    except OSError as reason:
+        raise error(_unwritten(path, reason)) from reason
+
+
+def _no_device(path: Path, error: type[Exception]) -> None:
+    """`error` if a device, folder or pipe goes by that name: replacing it would harm everybody."""
     if path.exists() and not path.is_file():
         raise error(f"{path}: cannot be written (there is something that is no plain file)")
+
+
+def _unwritten(path: Path, reason: Exception) -> str:
+    return f"{path}: cannot be written ({getattr(reason, 'strerror', None) or reason})"
 
 
 @contextmanager
@@ -96,7 +114,7 @@ def written_whole(
     path = Path(path)
     part = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
-        check_target(path, error)
+        _no_device(path, error)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         if durable:
@@ -105,7 +123,7 @@ def written_whole(
         if durable and os.name == "posix":  # elsewhere a folder cannot be opened
             to_disk(path.parent)
     except (OSError, ValueError) as reason:
-        raise error(f"{path}: cannot be written ({getattr(reason, 'strerror', None) or reason})") from reason
+        raise error(_unwritten(path, reason)) from reason
     finally:
         with suppress(OSError, ValueError):  # gone already, or its folder is none
             part.unlink()

@@ -1,11 +1,13 @@
 """Files appear whole or not at all, whoever writes them and whatever goes wrong."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
 from tests.yolo9000.small import small_detector
-from wordtree.files import written_whole
+from wordtree.files import check_target, written_whole
 from yolo9000 import darknet
 from yolo9000.cli import _pictures
 from yolo9000.draw import save_picture
@@ -62,6 +64,44 @@ def test_a_device_is_not_replaced(tmp_path):
         pass
     with pytest.raises(BoomError, match="cannot be written"), written_whole("/", BoomError):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("x", True),
+        ("new/newer/x", True),
+        ("old", True),
+        ("old/x", False),
+        ("old/new/x", False),
+        ("lost/x", False),
+        ("a" * 300, False),
+        ("/proc/x", False),
+        ("/proc/new/x", False),
+    ],
+)
+def test_what_cannot_be_written_is_told_beforehand(name, fits, tmp_path, monkeypatch):
+    """In the words in which writing says it; and nothing is made by asking."""
+    if name.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("this system has no /proc")
+    monkeypatch.chdir(tmp_path)
+    Path("old").write_text("old")
+    Path("lost").symlink_to("nowhere")
+    before, asked = sorted(tmp_path.iterdir()), []
+    for ask in (lambda: check_target(name, BoomError), lambda: _written(name)):
+        try:
+            ask()
+            asked.append("")
+        except BoomError as error:
+            asked.append(str(error).partition("(")[0])
+        if len(asked) == 1:
+            assert sorted(tmp_path.iterdir()) == before and Path("old").read_text() == "old"
+    assert asked[0] == asked[1] == ("" if fits else f"{name}: cannot be written ")
+
+
+def _written(name):
+    with written_whole(name, BoomError) as part:
+        part.write_text("new")
 
 
 def test_a_network_on_its_way_out_of_memory_leaves_nothing(tmp_path, monkeypatch):
