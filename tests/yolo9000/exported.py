@@ -97,9 +97,9 @@ def assert_same(
         rows = outputs["pictures"] == i
         ours = {name: outputs[name][rows] for name in list(outputs)[:5]}
         assert ours["boxes_xyxy"].shape == (len(found), 4)
-        order = _tied_by_place(ours["scores"], ours["boxes_xyxy"])
+        assert np.allclose(ours["scores"], found.scores, rtol=0, atol=atol)  # before any order
+        order = _in_order_of(ours, found, atol)
         ours = {name: values[order] for name, values in ours.items()}
-        found = found[_tied_by_place(found.scores, found.boxes_xyxy)]
         assert np.array_equal(ours["nodes"], found.nodes)
         pixels = atol * 5 * max(found.image_size)
         assert np.allclose(ours["boxes_xyxy"], found.boxes_xyxy, rtol=1e-4, atol=pixels)
@@ -112,12 +112,15 @@ def assert_same(
         assert outputs["passed"].tolist() == passed
 
 
-def _tied_by_place(scores: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
-    """The order (M,) as it is, but that of neighbours with the same score, to a millionth, the one further to
-    the left and above comes first."""
-    tied = np.concatenate(([0], np.cumsum(np.abs(np.diff(scores)) > 1e-6)))[: len(scores)]
-    left, top = boxes_xyxy[:, :2].round(1).T
-    return np.lexsort((boxes_xyxy[:, 3], boxes_xyxy[:, 2], top, left, tied))
+def _in_order_of(ours: dict[str, np.ndarray], found: Detections, atol: float) -> np.ndarray:
+    """Which of ours (M,) is each of those found: of equal scores, but for rounding, the one at its place."""
+    order: list[int] = []
+    for box, score in zip(found.boxes_xyxy, found.scores, strict=True):
+        away = np.abs(ours["boxes_xyxy"] - box).max(axis=1)
+        away[np.abs(ours["scores"] - score) > atol] = np.inf
+        away[order] = np.inf
+        order.append(int(away.argmin()))
+    return np.array(order, int)
 
 
 def passing(detector: Detector, pictures: list[np.ndarray], options: Options, size=None) -> list[int]:
