@@ -318,8 +318,11 @@ def say(text: str) -> None:
 def put(text: str) -> None:
     """Text on stdout, all of it: without a buffer (PYTHONUNBUFFERED) a signal that is only noted ends a
     write half way, and what is left would be lost."""
+    out = getattr(sys.stdout, "buffer", None)
+    if out is None:  # a notebook's, which is no file of the system's
+        sys.stdout.write(text)
+        return
     sys.stdout.flush()
-    out = sys.stdout.buffer
     left = memoryview(text.encode(sys.stdout.encoding or "utf-8", sys.stdout.errors or "strict"))
     while left:
         left = left[out.write(left) or 0 :]
