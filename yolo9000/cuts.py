@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,10 +37,12 @@ _MOST_TOLD = 20  # names in one line
 @dataclass(frozen=True)
 class Cut:
     """Listed nodes. nodes: (V,) int64 ascending, no node twice; above: (V,) the position in `nodes` of the
-    next listed node above each, -1 without one."""
+    next listed node above each, -1 without one; columns: (V,) where each lies in the log probabilities that
+    the functions below are given, None: column k is node k."""
 
     nodes: Tensor
     above: Tensor
+    columns: Tensor | None = None
 
     @classmethod
     def of(cls, hierarchy: "Hierarchy", nodes: Iterable[int] | Tensor) -> "Cut":
@@ -58,11 +60,28 @@ class Cut:
         return cls(listed, above)
 
     def to(self, device: torch.device) -> "Cut":
-        return Cut(self.nodes.to(device), self.above.to(device))
+        columns = None if self.columns is None else self.columns.to(device)
+        return Cut(self.nodes.to(device), self.above.to(device), columns)
+
+    def among(self, log_probabilities: Tensor) -> Tensor:
+        """Of log probabilities (M, C) those of the listed nodes, (M, V)."""
+        return log_probabilities.index_select(1, self.nodes if self.columns is None else self.columns)
+
+    @cached_property
+    def top(self) -> Tensor:
+        """Positions in `nodes` of those without a listed node above."""
+        return (self.above < 0).nonzero().squeeze(1)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Of each listed node whether no other is below it, (V,) bool."""
+        ends = torch.ones_like(self.above, dtype=torch.bool)
+        ends[self.above[self.above >= 0]] = False
+        return ends
 
     def log_any(self, logs: Tensor) -> Tensor:
         """Log probability (M,) that any listed node is right; logs: (M, V) their log probabilities."""
-        return logs[:, self.above < 0].logsumexp(dim=1)
+        return logs.index_select(1, self.top).logsumexp(dim=1)
 
 
 def at_depth(hierarchy: "Hierarchy", log_probabilities: Tensor, depth: int) -> Tensor:
@@ -88,7 +107,7 @@ def at_depth(hierarchy: "Hierarchy", log_probabilities: Tensor, depth: int) -> T
 def at_cut(cut: Cut, log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
     """The listed node with the largest share of its own, (M,), -1 where no listed node is possible; and
     log Pr(node | listed), (M,), -inf there. log_probabilities: (M, C)."""
-    logs = log_probabilities[:, cut.nodes]
+    logs = cut.among(log_probabilities)
     shares = logs.double().exp()
     nested = (cut.above >= 0).nonzero().squeeze(1)
     own = shares.index_add(1, cut.above[nested], -shares[:, nested]).clamp_(min=0)
@@ -104,13 +123,13 @@ def in_vocabulary(cut: Cut, log_probabilities: Tensor, threshold: float) -> tupl
     Returns nodes (M,), -1 where no listed node is possible, and log Pr(node | listed) (M,), -inf there.
     log_probabilities: (M, C).
     """
-    logs = log_probabilities[:, cut.nodes]
+    logs = cut.among(log_probabilities)
     total = cut.log_any(logs)
     given = (logs - total[:, None]).nan_to_num(nan=-math.inf, neginf=-math.inf)
     least = math.log(threshold) if threshold else -math.inf
     place = logs.masked_fill(cut.above >= 0, -math.inf).argmax(dim=1)
     walking = torch.arange(len(logs), device=logs.device)
-    while len(walking) and bool((cut.above >= 0).any()):
+    while len(walking := walking[~cut.ends[place[walking]]]):
         below = cut.above == place[walking, None]  # (m, V)
         best, child = given[walking].masked_fill(~below, -math.inf).max(dim=1)
         further = best > least

@@ -10,7 +10,7 @@ Before any of them, temperatures (one for each depth) may soften the conditional
 pure functions of (tree, conditionals), lazy where they can be: the walks look at the groups on their way
 only, "leaf", hedging and a depth at those that may hold their answer, lists at those above their nodes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,7 @@ from torch import Tensor
 
 from yolo9000 import cuts, hedging
 from yolo9000.conditionals import Conditionals, DenseConditionals
-from yolo9000.descent import (
-    RULES as WALKS,
-)
+from yolo9000.descent import RULES as WALKS
 from yolo9000.descent import descend, path_log_probabilities
 from yolo9000.search import best_end
 from yolo9000.temperature import TemperedConditionals
@@ -65,17 +63,20 @@ class Decision:
         self.hierarchy, self.options = hierarchy, options
         listed = {"vocabulary": options.vocabulary, "level": options.level}.get(options.rule)
         self.cut: cuts.Cut | None = None
-        self._looked_at: Tensor | None = None  # nodes (m,) that the rule looks at; None: all
         if isinstance(listed, Integral):  # may be beyond 64 bits
             self._depth = min(int(listed), len(hierarchy.level_sizes))
         elif listed is not None:
             self.cut = cuts.Cut.of(hierarchy, cuts.resolve(tree, listed))
-            self._looked_at = hierarchy.paths(self.cut.nodes)[0].unique()
+        # The sibling groups that a list needs; and where, of the nodes on its paths, each lies: (n,).
         self._few: Restriction | None = None
-        if self._looked_at is not None and len(self._looked_at):
-            few = hierarchy.restrict(self._looked_at)
+        self._column: Tensor | None = None
+        if self.cut is not None:
+            looked_at = hierarchy.paths(self.cut.nodes)[0].unique()  # (m,)
+            few = hierarchy.restrict(looked_at)
             if len(few.columns) <= _FEW * hierarchy.nodes:
-                self._few = few
+                self._few, self._column = few, torch.full_like(hierarchy.parents, -1)
+                self._column[looked_at] = torch.arange(len(looked_at), device=looked_at.device)
+                self.cut = replace(self.cut, columns=self._column[self.cut.nodes])
 
     @property
     def score(self) -> str:
@@ -116,17 +117,15 @@ class Decision:
             nodes, given = cuts.at_cut(self.cut, logs)
         else:
             nodes, given = cuts.in_vocabulary(self.cut, logs, options.tree_threshold)
-        path = path_log_probabilities(self.hierarchy, logs, nodes.clamp(min=0))
+        path = path_log_probabilities(self.hierarchy, logs, nodes.clamp(min=0), self._column)
         path = path.masked_fill((nodes < 0)[:, None], torch.nan)  # the virtual root's path is empty
         return Answer(nodes, path, step_of_path(path) if given is None else given.float())
 
     def _log_probabilities(self, conditionals: Conditionals) -> Tensor:
-        """Log Pr (M, C) of the nodes that the rule looks at; of others it may be -inf."""
+        """Log Pr of every node, (M, C); or, of a list that needs few of them, of these, (M, m)."""
         if self._few is None:
             return self.hierarchy.log_probabilities(conditionals.all(self.hierarchy).float())
-        found = self._few.path_sums(conditionals.some(self._few).float())  # (m, M)
-        logs = found.new_full((found.shape[1], self.hierarchy.nodes), -torch.inf)
-        return logs.index_copy_(1, self._looked_at, found.T)
+        return self._few.path_sums(conditionals.some(self._few).float()).T  # (m, M) -> (M, m)
 
 
 def last_of_path(log_path: Tensor) -> Tensor:

@@ -91,13 +91,15 @@ def _best_of_all_leaves(hierarchy: "Hierarchy", conditionals: DenseConditionals)
     return Descent(nodes, path_log_probabilities(hierarchy, log_probabilities, nodes), log_given)
 
 
-def path_log_probabilities(hierarchy: "Hierarchy", log_probabilities: Tensor, nodes: Tensor) -> Tensor:
+def path_log_probabilities(
+    hierarchy: "Hierarchy", log_probabilities: Tensor, nodes: Tensor, column: Tensor | None = None
+) -> Tensor:
     """Log Pr of the nodes on the paths to `nodes` (M,), root first: (M, L), NaN beyond each path's end.
-    log_probabilities: (M, C)."""
+    log_probabilities: (M, C); column: (n,) where each node lies in them, None: column k is node k."""
     path, which = hierarchy.paths(nodes)
     first = torch.searchsorted(which, torch.arange(len(nodes), device=nodes.device))
     level = torch.arange(len(path), device=nodes.device) - first[which]
     length = int(level.max()) + 1 if len(level) else 1
     values = log_probabilities.new_full((len(nodes), length), math.nan, dtype=torch.float32)
-    values[which, level] = log_probabilities[which, path].float()
+    values[which, level] = log_probabilities[which, path if column is None else column[path]].float()
     return values
