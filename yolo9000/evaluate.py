@@ -21,8 +21,7 @@ from yolo9000.boxes import cxcywh_to_xyxy
 from yolo9000.decision import Decision
 from yolo9000.device import loaders_told
 from yolo9000.errors import TrainingError
-from yolo9000.heldout import KILLED, HeldOut, Output, numbers
-from yolo9000.heldout import EvalSettings as EvalSettings
+from yolo9000.heldout import KILLED, EvalSettings, HeldOut, Output, numbers
 from yolo9000.naming import Naming
 from yolo9000.network import Network
 from yolo9000.node_pairs import NodePairs, node_shares

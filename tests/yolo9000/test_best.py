@@ -34,12 +34,7 @@ from yolo9000.validation import Judge
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("toys")
-    (path / "toy.cfg").write_text(CFG)
-    toys.TREE.save(path / "tree.json")
-    toys.pack_squares(path / "train.h5", boxed=60, labelled=10)
-    toys.pack_squares(path / "val.h5", boxed=12, first=5000)
-    return path
+    return toys.prepare(tmp_path_factory.mktemp("toys"), CFG, boxed=60, labelled=10, val=(12, 0))
 
 
 class Tampered:

@@ -65,8 +65,17 @@ def test_names_are_given_in_the_order_of_the_files(run, model, tmp_path):
     assert [row["picture"] for row in result["pictures"]] == ["x.png", "x-2.png"]
 
 
-def stopped(command: list, number: int) -> tuple[int, list[str], str]:
-    """(status, lines of stdout, stderr) of a command that gets a signal when it has said its first line."""
+def linked(folder: Path, many: Path, files: int, names: int = 3000) -> Path:
+    """A new folder with so many names for the first few files."""
+    many.mkdir()
+    for k in range(names):
+        (many / f"{k:04d}.png").hardlink_to(folder / f"{k % files:02d}.png")
+    return many
+
+
+def stopped(words: list, number: int) -> tuple[int, list[str], str]:
+    """(status, lines of stdout, stderr) of `detect` that gets a signal when it has said its first line."""
+    command = [sys.executable, "-m", "yolo9000", "detect", *words]
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a background job ignores it
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
@@ -85,26 +94,11 @@ def stopped(command: list, number: int) -> tuple[int, list[str], str]:
 @no_windows
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_whole_lines_and_whole_files(number, model, folder, tmp_path):
-    many = tmp_path / "many"
-    many.mkdir()
-    for k in range(3000):
-        (many / f"{k:04d}.png").hardlink_to(folder / f"{k % 9:02d}.png")
     out = tmp_path / "out"
     out.mkdir()
     (out / detect.JSON_NAME).write_text("older")
-    command = [
-        sys.executable,
-        "-m",
-        "yolo9000",
-        "detect",
-        many,
-        "--model",
-        model,
-        "--json-lines",
-        "--out",
-        out,
-    ]
-    status, lines, err = stopped(command, number)
+    words = [linked(folder, tmp_path / "many", 9), "--model", model, "--json-lines", "--out", out]
+    status, lines, err = stopped(words, number)
     assert status == 130 and err.strip() == "interrupted"
     rows = [json.loads(line) for line in lines]
     assert 0 < len(rows) < 3000
@@ -120,12 +114,8 @@ def test_ctrl_c_leaves_whole_lines_and_whole_files(number, model, folder, tmp_pa
 @no_windows
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_whole_document(number, model, folder, tmp_path):
-    many = tmp_path / "many"
-    many.mkdir()
-    for k in range(3000):
-        (many / f"{k:04d}.png").hardlink_to(folder / f"{k % 11:02d}.png")  # one of eleven is none
-    command = [sys.executable, "-m", "yolo9000", "detect", many, "--model", model, "--json"]
-    status, lines, err = stopped(command, number)
+    many = linked(folder, tmp_path / "many", 11)  # one of eleven is no picture
+    status, lines, err = stopped([many, "--model", model, "--json"], number)
     assert status == 130 and err.splitlines()[-1] == "interrupted"
     result = json.loads("\n".join(lines))
     assert list(result) == ["pictures", "skipped", "unfinished"] and result["unfinished"] is True
@@ -176,23 +166,19 @@ def test_what_is_put_is_put_whole_whoever_reads_slowly(unbuffered):
 
 @no_windows
 def test_a_run_that_was_killed_leaves_no_result_that_is_taken_for_an_original(run, model, folder, tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for k in range(300):
-        (photos / f"{k:03d}.png").hardlink_to(folder / f"{k % 9:02d}.png")
+    photos = linked(folder, tmp_path / "photos", 9, 300)
     out = photos / "found"
-    words = ("detect", photos, "--model", model, "--json-lines")
-    command = [sys.executable, "-m", "yolo9000", *words, "--out", out]
-    assert stopped(command, signal.SIGKILL)[0] == -signal.SIGKILL
+    words = (photos, "--model", model, "--json-lines")
+    assert stopped([*words, "--out", out], signal.SIGKILL)[0] == -signal.SIGKILL
     left = {file.name for file in out.glob("[0-9]*.png")}
     assert 0 < len(left) < 300 and not (out / detect.JSON_NAME).exists()
-    status, lines, err = run(*words)
+    status, lines, err = run("detect", *words)
     assert status == 0 and f"left out {len(left)} with boxes" in err
     found = [Path(json.loads(line)["source"]) for line in lines.splitlines()]
     assert found == sorted(photos.glob("*.png")) and len(found) == 300
-    run("detect", photos / "299.png", photos / "000.png", "--model", model, "--out", out)
+    run("detect", photos / "0299.png", photos / "0000.png", "--model", model, "--out", out)
     names = {file.name for file in out.glob("[0-9]*.png")}
-    assert names == left | {"299.png", "000.png"}  # replaced, not numbered
+    assert names == left | {"0299.png", "0000.png"}  # replaced, not numbered
 
 
 def test_a_folder_that_fills_up_ends_the_command_with_a_line(run, model, folder, tmp_path, monkeypatch):

@@ -27,10 +27,7 @@ from yolo9000.train import train
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "toy.cfg").write_text(CFG)
-    toys.TREE.save(tmp_path / "tree.json")
-    toys.pack_squares(tmp_path / "train.h5", boxed=20)
-    return tmp_path
+    return toys.prepare(tmp_path, CFG, boxed=20)
 
 
 def pack_labels(path: Path, **labels: list[int]) -> Path:

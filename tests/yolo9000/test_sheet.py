@@ -81,12 +81,7 @@ def test_labels_classifiers_and_nothing(store, tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("run")
-    (path / "toy.cfg").write_text(CFG)
-    toys.TREE.save(path / "tree.json")
-    toys.pack_squares(path / "train.h5", boxed=60)
-    toys.pack_squares(path / "val.h5", boxed=12, first=5000)
-    return path
+    return toys.prepare(tmp_path_factory.mktemp("run"), CFG, boxed=60, val=(12, 0))
 
 
 def ran(folder: Path, out: Path, **validation) -> list[dict]:

@@ -47,12 +47,7 @@ CFG += "[region]\nanchors=2.4,2.4,3.6,3.6\nclasses=6\nnum=2\ncoords=4\nsoftmax=1
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("toys")
-    (path / "toy.cfg").write_text(CFG)
-    toys.TREE.save(path / "tree.json")
-    toys.pack_squares(path / "train.h5", boxed=240, labelled=60)
-    toys.pack_squares(path / "val.h5", boxed=60, labelled=20, first=5000)
-    return path
+    return toys.prepare(tmp_path_factory.mktemp("toys"), CFG, boxed=240, labelled=60, val=(60, 20))
 
 
 def settings(folder: Path, **top) -> TrainConfig:

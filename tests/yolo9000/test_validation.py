@@ -26,10 +26,7 @@ FINER = WordTree([*toys.TREE.ids, "scarlet"], [*toys.TREE.parents, 2])
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "toy.cfg").write_text(CFG)
-    toys.TREE.save(tmp_path / "tree.json")
-    toys.pack_squares(tmp_path / "train.h5", boxed=20)
-    return tmp_path
+    return toys.prepare(tmp_path, CFG, boxed=20)
 
 
 def pack(path: Path, tree: WordTree, classes: Sequence[int], boxed: bool) -> Path:
@@ -49,30 +46,15 @@ def warnings(folder: Path, data: Path) -> list[str]:
     return [line["reason"] for line in read_log(folder / "run") if line["event"] == "warning"]
 
 
-def test_validation_data_that_does_not_fit_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "none.h5", toys.TREE) as writer:
-        writer.add(
-            dataclasses.replace(
-                toys.square_sample(1, boxed=False), image_labels=toys.square_sample(1, boxed=False).labels
-            )
-        )
-    with pytest.raises(TrainingError, match="neither boxes nor labels"):
-        train(
-            settings(folder),
-            [folder / "train.h5"],
-            tmp_path / "a",
-            progress=False,
-            validation=[tmp_path / "none.h5"],
-        )
-    with pytest.raises(TrainingError, match="no such file"):
-        train(
-            settings(folder),
-            [folder / "train.h5"],
-            tmp_path / "a",
-            progress=False,
-            validation=[tmp_path / "no.h5"],
-        )
-    assert not (tmp_path / "a").exists()
+@pytest.mark.parametrize("data, why", [("none.h5", "neither boxes nor labels"), ("no.h5", "no such file")])
+def test_validation_data_that_does_not_fit_is_refused_at_the_start(folder: Path, data: str, why: str) -> None:
+    with StoreWriter(folder / "none.h5", toys.TREE) as writer:
+        nothing = toys.square_sample(1, boxed=False)
+        writer.add(dataclasses.replace(nothing, image_labels=nothing.labels))
+    words = {"progress": False, "validation": [folder / data]}
+    with pytest.raises(TrainingError, match=why):
+        train(settings(folder), [folder / "train.h5"], folder / "a", **words)
+    assert not (folder / "a").exists()
 
 
 @pytest.mark.parametrize("boxed", [True, False])

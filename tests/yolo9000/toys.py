@@ -58,3 +58,14 @@ def pack_squares(
         for k in range(labelled):
             writer.add(square_sample(100_000 + first + k, size, boxed=False, source="labels"))
     return path
+
+
+def prepare(folder: Path, cfg: str, val: tuple[int, int] | None = None, **train: int) -> Path:
+    """A folder to train in: toy.cfg, tree.json, train.h5 of so many `boxed` and `labelled` squares, and
+    val.h5 of as many others as val says. Returns the folder."""
+    (folder / "toy.cfg").write_text(cfg)
+    TREE.save(folder / "tree.json")
+    pack_squares(folder / "train.h5", **train)
+    if val is not None:
+        pack_squares(folder / "val.h5", *val, first=5000)
+    return folder
