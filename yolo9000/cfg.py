@@ -318,12 +318,16 @@ _READERS: dict[str, Callable[[Section, int], Layer]] = {
 
 
 def format(spec: NetworkSpec) -> str:
-    """cfg text that reads back as the same network. ModelError for layers Darknet has not; training settings
-    are not written.
+    """cfg text that reads back as the same network. ModelError for layers Darknet has not and file names with
+    blanks; training settings are not written.
     """
     head = {"width": spec.width, "height": spec.height, "channels": spec.channels}
     parts = [_section("net", head)]
-    parts += [_section(*_written(i, layer)) for i, layer in enumerate(spec)]
+    for i, layer in enumerate(spec):
+        for file in (getattr(layer, "tree", None), getattr(layer, "map", None)):
+            if file and (_BLANK.search(file) or "\n" in file):
+                raise ModelError(f"layer {i}: {file!r} has blanks, which a cfg drops; name the file without")
+        parts.append(_section(*_written(i, layer)))
     return "\n".join(parts)
 
 

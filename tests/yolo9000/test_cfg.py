@@ -63,6 +63,9 @@ def test_what_a_cfg_cannot_say_is_not_written():
     for spec in (presets.tiny9000(classes=3), presets.yolov2(reorg="space_to_depth")):
         with pytest.raises(ModelError, match="cfg has no"):
             cfg.format(spec)
+    for layer in (Region(((1, 1),), 2, "my.tree", "my map"), Softmax("my\ntree")):
+        with pytest.raises(ModelError, match=r"layer 1: 'my.+' has blanks"):
+            cfg.format(NetworkSpec(16, 16, (Convolution(7, 1), layer)))
 
 
 def test_darknets_habits():

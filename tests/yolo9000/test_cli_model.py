@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.yolo9000.small import FORMS, STORED, TREE, small_classifier, small_detector
+from wordtree import WordTree
 from yolo9000 import cfg, darknet
 from yolo9000.cli.info import knowledge
 from yolo9000.detector import Detector
@@ -95,6 +96,39 @@ def test_there_and_back_is_byte_identical(form, run, tmp_path):
     assert status == 0
     first, again = tmp_path / "darknet" / "first.weights", tmp_path / "again" / "second.weights"
     assert first.read_bytes() == again.read_bytes()
+
+
+def test_darknets_files_keep_the_models_own_size(run, tmp_path):
+    for form, size in (("darknet", 96), ("flat", [128, 96])):
+        net = small_detector(form)
+        save_model(net, tmp_path / f"{form}.safetensors", defaults={"size": size})
+        assert run("convert", tmp_path / f"{form}.safetensors", tmp_path)[0] == 0
+        again = darknet.load(tmp_path / f"{form}.cfg", tmp_path / f"{form}.weights")
+        assert again.own_size == load_model(tmp_path / f"{form}.safetensors").own_size != net.own_size
+
+
+def test_a_model_whose_name_has_blanks_goes_there_and_back(run, tmp_path):
+    net = small_detector("darknet")
+    net.class_map = torch.tensor([4, 2])
+    save_model(net, tmp_path / "my  new model.safetensors")
+    assert run("convert", tmp_path / "my  new model.safetensors", tmp_path / "out folder")[0] == 0
+    files = tmp_path / "out folder" / "my_new_model.cfg", tmp_path / "out folder" / "my_new_model.weights"
+    assert run("convert", *files, tmp_path / "again.safetensors")[0] == 0
+    again = load_model(tmp_path / "again.safetensors")
+    assert again.tree == net.tree and again.class_map.tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("wrong", ["ids", "seen"])
+def test_no_half_of_a_model_is_left(wrong, run, tmp_path):
+    net = small_detector("darknet")
+    if wrong == "ids":
+        net.tree = WordTree(["lutra lutra", *TREE.ids[1:]], TREE.parents, TREE.names)
+    else:
+        net.version, net.seen = (0, 1, 0), 2**40
+    save_model(net, tmp_path / "x.safetensors")
+    status, out, err = run("convert", tmp_path / "x.safetensors", tmp_path / "out")
+    assert (status, out) == (1, "") and ("white space" in err or "does not fit" in err)
+    assert not {"x.cfg", "x.weights"} & {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_darknets_own_see_pictures_as_darknet_does_whoever_reads_them(tmp_path):

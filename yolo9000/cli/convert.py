@@ -3,6 +3,7 @@ file that is smaller or says more of itself."""
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,18 +164,18 @@ def _to_darknet(source: Path, folder: Path) -> list[Path]:
     from yolo9000.modelfile import load_model
 
     net = load_model(source)
-    stem = source.stem
+    stem = re.sub(r"\s+", "_", source.stem)  # a cfg, which names files by it, has no blanks
     spec, files = _named_files(net, stem)
     text = cfg.format(spec)  # before anything is written: a network that Darknet cannot describe
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"{folder}: cannot be made ({error.strerror or error})") from error
-    paths = [folder / f"{stem}.cfg", folder / f"{stem}.weights"]
-    _pictures.write_text(paths[0], text)
+    # What may still be refused comes first, so that no half of a model is left.
+    beside = [] if net.tree is None else net.tree.to_darknet(folder, stem)
+    paths = [folder / f"{stem}.cfg", folder / f"{stem}.weights", *beside]
     darknet.save(net, paths[1])
-    if net.tree is not None:
-        paths += net.tree.to_darknet(folder, stem)
+    _pictures.write_text(paths[0], text)
     for name, lines in files.items():
         _pictures.write_text(folder / name, "".join(f"{line}\n" for line in lines))
         paths.append(folder / name)
@@ -182,7 +183,8 @@ def _to_darknet(source: Path, folder: Path) -> list[Path]:
 
 
 def _named_files(net: "Network", stem: str) -> tuple[Any, dict[str, list[Any]]]:
-    """The description with its tree and map named as they will lie beside it; and the text files to write."""
+    """The description at the model's own input size, with its tree and map named as they will lie beside it;
+    and the text files to write."""
     files: dict[str, list[Any]] = {}
     last = net.spec.layers[-1]
     if net.tree is not None:
@@ -192,7 +194,9 @@ def _named_files(net: "Network", stem: str) -> tuple[Any, dict[str, list[Any]]]:
         files[f"{stem}.map"] = net.class_map.tolist()
     if net.names is not None:
         files[f"{stem}.names"] = list(net.names)
-    return dataclasses.replace(net.spec, layers=(*net.spec.layers[:-1], last)), files
+    width, height = net.own_size
+    layers = (*net.spec.layers[:-1], last)
+    return dataclasses.replace(net.spec, width=width, height=height, layers=layers), files
 
 
 def _read_record(path: Path) -> dict[str, Any]:
