@@ -249,10 +249,9 @@ def copy_tree_rows(source: Network, net: Network) -> int:
     """
     off = "or go without, with model.trunk_rows = false"
     if source.tree is None or net.tree is None or source.spec.softmax is None:
-        raise TrainingError(
-            f"model.trunk_rows: the trunk must be a classifier on a tree; for a list of classes name their "
-            f"ids with model.known, {off}"
-        )
+        listed = source.tree is None and source.spec.softmax is not None and hasattr(net.layers[-1], "rows")
+        more = ", and name the ids of its classes with model.known" if listed else ""
+        raise TrainingError(f"model.trunk_rows: the trunk must be a classifier on a tree; {off}{more}")
     try:
         given, taken = _class_rows(source), _class_rows(net)
     except ModelError as error:

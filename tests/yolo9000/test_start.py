@@ -11,6 +11,7 @@ from tests.yolo9000 import toys
 from wordtree import WordTree
 from yolo9000.config import ModelConfig, load_config
 from yolo9000.errors import TrainingError
+from yolo9000.modelfile import save_model
 from yolo9000.network import Network
 from yolo9000.presets import darknet19, yolo9000, yolov2
 from yolo9000.spec import Convolution, NetworkSpec, Region
@@ -126,7 +127,7 @@ def test_a_tree_of_what_the_data_names() -> None:
 
 def test_what_does_not_fit_is_said() -> None:
     net = Network(yolo9000(TREE, image_size=64, slim=0.03), TREE)
-    with pytest.raises(TrainingError, match=r"classifier on a tree.*model\.known"):
+    with pytest.raises(TrainingError, match=r"classifier on a tree.*model\.trunk_rows = false$"):
         copy_tree_rows(classifier(None), net)
     with pytest.raises(TrainingError, match="take 61 channels, the detector's 31"):
         copy_tree_rows(classifier(slim=0.06), net)
@@ -136,6 +137,26 @@ def test_what_does_not_fit_is_said() -> None:
     flat = Network(yolov2(6, image_size=64, slim=0.03))
     with pytest.raises(TrainingError, match="trunk_rows"):
         copy_tree_rows(classifier(), flat)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["darknet's form", "rows of its own"])
+def test_a_list_of_classes_starts_a_detector_as_it_is_told(shared: bool, tmp_path: Path) -> None:
+    """What the refusal of trunk_rows advises works, class rows by model.known where the detector has any."""
+    data = Store(toys.pack_squares(tmp_path / "t.h5", boxed=2, labelled=2, size=48))
+    source = classifier(None)
+    save_model(source, tmp_path / "flat.safetensors")
+    (tmp_path / "ids.txt").write_text(" ".join(data.tree.ids))
+    settings = {"preset": "yolo9000", "arguments": {"image_size": 64, "slim": 0.03}, "shared_rows": shared}
+    settings["trunk"] = str(tmp_path / "flat.safetensors")
+    with pytest.raises(TrainingError, match=r"with model\.trunk_rows = false") as refused:
+        build_network(ModelConfig(**settings, trunk_rows=True), [data])
+    known = str(tmp_path / "ids.txt") if "model.known" in str(refused.value) else ""
+    assert bool(known) == shared
+    net, _, _ = build_network(ModelConfig(**settings, known=known), [data])
+    assert torch.equal(net.layers[0].conv.weight, source.layers[0].conv.weight)
+    if shared:
+        leaf = data.tree.leaves[0]
+        assert torch.equal(net.layers[-1].rows.weight[0, leaf], source.layers[-3].conv.weight[leaf].flatten())
 
 
 def test_the_papers_recipes_one_after_another(tmp_path: Path) -> None:
