@@ -50,7 +50,7 @@ class Header:
     def to_bytes(self) -> bytes:
         try:
             return struct.pack(
-                "<iiiQ" if self.wide else "<iiii", self.major, self.minor, self.revision, self.seen
+                "<iiiQ" if self.wide else "<iiiI", self.major, self.minor, self.revision, self.seen
             )
         except struct.error:
             raise ModelError(f"{self} does not fit a weight file's header") from None
@@ -112,12 +112,14 @@ def save(
     """Writes a weight file for `net`, or for its first `partial` layers.
 
     version: (major, minor, revision), by default the network's (0.2.0 unless it was loaded from another);
-    seen: likewise. The file appears whole or not at all. Raises ModelError for a network that no weight file
-    can hold.
+    seen: likewise, but 0 for a part. The file appears whole or not at all. Raises ModelError for a network
+    that no weight file can hold.
     """
     layers = len(net.spec) if partial is None else _layers(net.spec, partial)
     _darknet_only(net.spec)
-    header = Header(*(version or net.version), seen=net.seen if seen is None else seen)
+    if seen is None:
+        seen = net.seen if layers == len(net.spec) else 0
+    header = Header(*(version or net.version), seen=seen)
     start = header.to_bytes()
     with written_whole(path, ModelError) as part, part.open("wb") as stream:
         stream.write(start)
@@ -151,7 +153,9 @@ def _load_weights(spec: NetworkSpec, tree: WordTree | None, path: Path, partial:
                     _fill(tensor, stream, f"{path}: {name}")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-    net.seen, net.version = header.seen, (header.major, header.minor, header.revision)
+    # A network with new layers is at the beginning of its training, however long its first were trained.
+    net.seen = header.seen if layers == len(spec) else 0
+    net.version = header.major, header.minor, header.revision
     return net
 
 

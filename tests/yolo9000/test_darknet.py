@@ -82,6 +82,8 @@ def test_another_version_and_seen_on_request(path):
     net = Network(SPEC)
     darknet.save(net, path, version=(0, 1, 0), seen=5)
     assert path.read_bytes()[:16] == struct.pack("<iiii", 0, 1, 0, 5)
+    darknet.save(net, path, version=(0, 1, 0), seen=2**32 - 1)
+    assert darknet.load(SPEC, path).seen == 2**32 - 1
     darknet.save(net, path, seen=2**40)
     assert darknet.load(SPEC, path).seen == 2**40
     with pytest.raises(ModelError, match="does not fit"):
@@ -118,7 +120,7 @@ def test_partial_files(path, tmp_path):
         assert (
             net.layers[4].conv.weight.abs().sum() > 0 and not net.layers[4].conv.bias.any()
         )  # new, as Darknet starts
-    darknet.save(whole, tmp_path / "again.conv.4", partial=4)
+    darknet.save(whole, tmp_path / "again.conv.4", partial=4, seen=123456)
     assert (tmp_path / "again.conv.4").read_bytes() == trunk.read_bytes()
     with pytest.raises(ModelError, match=r"wanted 211 values for 7 layers, found 186 .*partial=4"):
         darknet.load(SPEC, trunk)
@@ -129,6 +131,19 @@ def test_partial_files(path, tmp_path):
     for wrong in (0, 8, -1, 1.5):
         with pytest.raises(ModelError, match=r"first .* layers of a network of 7"):
             darknet.load(SPEC, trunk, partial=wrong)
+
+
+def test_pictures_seen_are_those_of_a_whole_network(path, tmp_path):
+    """Layers that begin anew have seen none, whatever the file of the others says."""
+    path.write_bytes(file_bytes())
+    whole = darknet.load(SPEC, path)
+    for layers in (4, 7):
+        part = tmp_path / f"x.conv.{layers}"
+        darknet.save(whole, part, partial=layers)
+        seen = 123456 if layers == 7 else 0
+        assert part.read_bytes() == file_bytes(seen=seen, layers=layers)
+        part.write_bytes(file_bytes(layers=layers))
+        assert darknet.load(SPEC, part, partial=True).seen == seen
 
 
 def test_trunk_of_a_classifier_starts_a_detector(tmp_path):
