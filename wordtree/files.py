@@ -9,7 +9,7 @@ import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -77,12 +77,18 @@ def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
     return found
 
 
-def check_target(path: str | Path, error: type[Exception] = TreeError) -> None:
+def check_target(path: str | Path, error: type[Exception] = TreeError, suffixes: Sequence[str] = ()) -> None:
     """`error` if no file can be written there: where a device, folder or pipe goes by that name, or the
-    folder it belongs in, or would be made in, is none or takes no new files. Nothing is left there."""
+    folder it belongs in, or would be made in, is none or takes no new files. Nothing is left there.
+
+    suffixes: how such files are named, any way if there are none: a page by the name of a packed file would
+    take the data's place.
+    """
     path = Path(path)
     try:
         _no_device(path, error)
+        if suffixes and path.suffix.lower() not in suffixes:
+            raise error(f"{path}: such a file is named {' or '.join(suffixes)}; give another name")
         around = (folder for folder in path.absolute().parents if os.path.lexists(folder))
         # A question for permission would not do: root has it in /proc, where no file can be made.
         with TemporaryFile(dir=next(around, path.parent)):

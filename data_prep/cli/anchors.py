@@ -51,9 +51,12 @@ def command(stores, k, most, size, stride, unit, source, seed, plot, as_json) ->
     """
     from data_prep.anchors import Anchors, kmeans
     from data_prep.errors import DataError
+    from data_prep.outputs import check_output
     from data_prep.statistics import box_sizes
     from data_prep.store import Store
 
+    if plot:
+        check_output(plot, "chart")  # now, not after the clustering
     sizes = np.concatenate([box_sizes(Store(path), size, source) for path in stores])
     if not len(sizes):
         raise DataError(f"no boxes in {', '.join(stores)}" + (f" from {', '.join(source)}" if source else ""))

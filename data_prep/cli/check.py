@@ -38,11 +38,12 @@ def command(path: str | None, html: Path | None, **options) -> None:
     recipe = recipe_from(path, options)
 
     from data_prep.checking import check
+    from data_prep.outputs import check_output
     from data_prep.record import HARMLESS, KINDS
-    from wordtree.files import check_target, write_whole
+    from wordtree.files import write_whole
 
     if html:
-        check_target(html)  # now, not after hours
+        check_output(html, "page")  # now, not after hours
     report = check(recipe, jobs=options["jobs"] or processors(), progress=sys.stderr.isatty())
     say_wider(report.wider)
     if html:

@@ -46,11 +46,14 @@ def command(
         raise click.UsageError("wanted [RECIPE] OUT.h5")
     recipe = recipe_from(paths[0] if len(paths) == 2 else None, options)
 
+    from data_prep.outputs import check_output
     from data_prep.packing import pack
-    from wordtree.files import check_target, write_whole
+    from wordtree.files import write_whole
 
     if report:
-        check_target(report)  # now, not after hours of packing
+        if report.absolute() == Path(paths[-1]).absolute():
+            raise click.UsageError(f"--report would replace what is packed: both are {report}")
+        check_output(report, "report")  # now, not after hours of packing
     jobs = options["jobs"] or processors()
     result = pack(recipe, paths[-1], decode=not quick, jobs=jobs, progress=sys.stderr.isatty(), shards=shards)
     say_wider(result.wider)

@@ -50,12 +50,19 @@ def command(
     from data_prep.errors import DataError
     from data_prep.fiftyone import write_fiftyone
     from data_prep.labelstudio import labelling_config, write_labelstudio
+    from data_prep.outputs import check_output
     from data_prep.predictions import class_labels, read_predictions
     from data_prep.results import write_coco
     from wordtree.files import written_whole
 
-    if not (coco or fiftyone or labelstudio or config):
+    forms = {"coco": coco, "fiftyone": fiftyone, "labelstudio": labelstudio, "config": config}
+    files = {form: path for form, path in forms.items() if path}
+    if not files:
         raise click.UsageError("to which form? --coco, --fiftyone, --labelstudio, --config")
+    if len({path.absolute() for path in files.values()}) < len(files):
+        raise click.UsageError("each form needs a file of its own")
+    for form, path in files.items():
+        check_output(path, form)
     pictures = read_predictions(found, least)
     if coco:
         write_coco(coco, pictures, names=not ids)
@@ -68,9 +75,9 @@ def command(
         labels = {label(one) for picture in pictures for one in picture}
         with written_whole(config, DataError) as part:
             part.write_text(labelling_config(sorted(labels)), encoding="utf-8")
-    files = [str(path) for path in (coco, fiftyone, labelstudio, config) if path]
+    written = list(map(str, files.values()))
     boxes = sum(len(picture.found) for picture in pictures)
     if as_json:
-        click.echo(json.dumps({"pictures": len(pictures), "boxes": boxes, "files": files}))
+        click.echo(json.dumps({"pictures": len(pictures), "boxes": boxes, "files": written}))
     else:
-        click.echo(f"boxes: {boxes:,}, pictures: {len(pictures):,}, written: {', '.join(files)}")
+        click.echo(f"boxes: {boxes:,}, pictures: {len(pictures):,}, written: {', '.join(written)}")

@@ -26,9 +26,12 @@ import click
 def command(stores: tuple[str, ...], depth: int, top: int, plot: str | None, as_json: bool) -> None:
     """Count what is in packed files: pictures, boxes and labels by source, nodes along the tree, box
     sizes."""
+    from data_prep.outputs import check_output
     from data_prep.statistics import statistics
     from data_prep.store import Store
 
+    if plot:
+        check_output(plot, "chart")
     found = {path: statistics(Store(path)) for path in stores}
     if plot:
         from data_prep.plots import bars, below, save

@@ -250,6 +250,17 @@ def test_a_report_that_cannot_be_written_is_said_before_packing(data, tree_file)
     assert json.loads((data / "new" / "r.json").read_text())["faults"] == []
 
 
+def test_a_report_replaces_an_older_one_and_nothing_else(data, tree_file):
+    """Not the annotations that are packed, and not the file they are packed into."""
+    annotations, report = (data / "boxes.json").read_bytes(), data / "r.json"
+    command = ["pack", *boxed(data, tree_file), "--quick", data / "o.h5", "--report"]
+    assert run(*command, report).exit_code == run(*command, report).exit_code == 0
+    (data / "o.h5").unlink()
+    assert "was not written" in str(run(*command, data / "boxes.json").exception)
+    assert run(*command, data / "o.h5").exit_code == 2
+    assert (data / "boxes.json").read_bytes() == annotations and not (data / "o.h5").exists()
+
+
 def test_absurd_coordinates_cost_their_box_and_no_warning(data, tree_file, make, recwarn):
     make.coco_of(
         data / "boxes.json",

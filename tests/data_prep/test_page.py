@@ -66,5 +66,8 @@ def test_page_is_refused_where_it_cannot_be_written(tmp_path, make, tree_file):
     command = ["check", "--folders", str(tmp_path / "in"), "--tree", str(tree_file), "--html"]
     assert CliRunner().invoke(cli, [*command, str(tmp_path / "p.html")]).exit_code == 0
     assert "0 faults" in (tmp_path / "p.html").read_text()
+    (tmp_path / "boxes.json").write_text("{}")
+    result = CliRunner().invoke(cli, [*command, str(tmp_path / "boxes.json")])
+    assert "named .html" in str(result.exception) and (tmp_path / "boxes.json").read_text() == "{}"
     result = CliRunner().invoke(cli, [*command, "/dev/null"])
     assert result.exit_code != 0

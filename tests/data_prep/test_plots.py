@@ -41,3 +41,6 @@ def test_commands_draw(tmp_path, tree, make):
             assert picture.width == 720
             assert np.asarray(picture).std() > 1
         (tmp_path / "p.png").unlink()
+        packed = (tmp_path / "s.h5").read_bytes()
+        done = CliRunner().invoke(cli, [command, str(tmp_path / "s.h5"), "--plot", str(tmp_path / "s.h5")])
+        assert "named .png" in str(done.exception) and (tmp_path / "s.h5").read_bytes() == packed

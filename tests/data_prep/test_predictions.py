@@ -184,3 +184,29 @@ def test_a_picture_twice_or_without_a_name_is_no_data_set(tmp_path):
             write_coco(tmp_path / "coco.json", read_predictions(found))
     assert not (tmp_path / "coco.json").exists()
     assert write_coco(tmp_path / "coco.json", []) == 0
+
+
+def test_predictions_replace_older_ones_and_nothing_else(data, tmp_path):
+    """Neither what is read, nor the ground truth in the same format, nor what people corrected."""
+    one = {"label": "cat", "bounding_box": [0, 0, 1, 1]}
+    others = {
+        "coco": (data / "boxes.json").read_text(),
+        "fiftyone": json.dumps({"classes": ["cat"], "labels": {"a": [one | {"confidence": 1}, one]}}),
+        "labelstudio": json.dumps([{"data": {}, "predictions": [], "annotations": [{"result": []}]}]),
+        "config": "labels: cat",
+    }
+    found = written(tmp_path / "found.json", RECORD)
+    for form, other in others.items():
+        words = ["predictions", str(found), f"--{form}"]
+        target = tmp_path / "new" / form
+        assert CliRunner().invoke(cli, [*words, str(target)]).exit_code == 0
+        once = target.read_bytes()
+        assert CliRunner().invoke(cli, [*words, str(target), "--ids"]).exit_code == 0
+        assert target.read_bytes() != once
+        for path in (written(tmp_path / form, other), found):
+            before = path.read_bytes()
+            done = CliRunner().invoke(cli, [*words, str(path)])
+            assert isinstance(done.exception, DataError) and str(path) in str(done.exception)
+            assert path.read_bytes() == before
+    twice = ["--coco", str(tmp_path / "x.json"), "--fiftyone", str(tmp_path / "x.json")]
+    assert CliRunner().invoke(cli, ["predictions", str(found), *twice]).exit_code == 2

@@ -239,6 +239,10 @@ def test_the_command_writes_the_page(files, tmp_path):
     assert json.loads(plain.stdout) == result
     again = CliRunner().invoke(command, [*words, "--html", str(tmp_path)])
     assert isinstance(again.exception, TrainingError) and "cannot be written" in str(again.exception)
+    packed = (files / "f.h5").read_bytes()
+    again = CliRunner().invoke(command, [*words, "--html", str(files / "f.h5")])
+    assert isinstance(again.exception, TrainingError) and "named .html" in str(again.exception)
+    assert (files / "f.h5").read_bytes() == packed
 
 
 @pytest.fixture(scope="module")

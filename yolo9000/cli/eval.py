@@ -103,7 +103,7 @@ def command(
         from wordtree.files import check_target
         from yolo9000.witness import Witness
 
-        check_target(html, TrainingError)  # told now, not after an hour
+        check_target(html, TrainingError, (".html", ".htm"))  # told now, not after an hour
         witness = Witness()
     stores = [open_store(path) for path in data]
     net = load_any(model)
