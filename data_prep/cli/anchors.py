@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 @click.command(epilog="Example: data-prep anchors voc.h5 --k 5 --size 416 --stride 32")
-@click.argument("stores", nargs=-1, required=True, metavar="PACKED.h5...")
+@click.argument("packed", nargs=-1, required=True, metavar="PACKED.h5...")
 @click.option(
     "--k", type=click.IntRange(1, 64), default=5, show_default=True, help="How many anchors to print."
 )
@@ -43,23 +43,24 @@ from tqdm import tqdm
     "--plot", type=click.Path(dir_okay=False), help="Draw the average IoU for each k into this .png file."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(stores, k, most, size, stride, unit, source, seed, plot, as_json) -> None:
+def command(packed, k, most, size, stride, unit, source, seed, plot, as_json) -> None:
     """Cluster box sizes into anchors: k-means with the distance 1 - IoU about a common centre.
 
     Crowd boxes do not count. Prints the average IoU with the best anchor for each k, and the k anchors asked
-    for, smallest first, as width,height pairs.
+    for, smallest first, as width,height pairs. Shards may be given as a pattern such as 'train-*.h5'.
     """
     from data_prep.anchors import Anchors, kmeans
     from data_prep.errors import DataError
     from data_prep.outputs import check_output
+    from data_prep.shards import find_packed
     from data_prep.statistics import box_sizes
     from data_prep.store import Store
 
     if plot:
         check_output(plot, "chart")  # now, not after the clustering
-    sizes = np.concatenate([box_sizes(Store(path), size, source) for path in stores])
+    sizes = np.concatenate([box_sizes(Store(path), size, source) for path in find_packed(packed)])
     if not len(sizes):
-        raise DataError(f"no boxes in {', '.join(stores)}" + (f" from {', '.join(source)}" if source else ""))
+        raise DataError(f"no boxes in {', '.join(packed)}" + (f" from {', '.join(source)}" if source else ""))
     if unit == "cells":
         sizes = sizes / stride
     curve: list[Anchors] = []

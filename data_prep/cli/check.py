@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from data_prep.cli.sources import processors, recipe_from, refuse_options, say_wider, source_options
+from data_prep.shards import find_packed
 
 _SHOWN = 5  # examples of each kind of fault; --json has them all
 
@@ -16,26 +17,32 @@ _SHOWN = 5  # examples of each kind of fault; --json has them all
     data-prep check --coco instances.json --images images/ --map coco\n
     data-prep check recipe.toml --json > faults.json\n
     data-prep check recipe.toml --html faults.html\n
-    data-prep check packed.h5"""
+    data-prep check packed.h5\n
+    data-prep check 'shards-*.h5'"""
 )
-@click.argument("path", required=False, metavar="[RECIPE|PACKED.h5]")
+@click.argument("paths", nargs=-1, metavar="[RECIPE|PACKED.h5...]")
 @source_options
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a page with thumbnails of examples of each fault here.",
 )
-def command(path: str | None, html: Path | None, **options) -> None:
-    """Look at data sets, or at a packed file, and report by kind of fault. Only reads.
+def command(paths: tuple[str, ...], html: Path | None, **options) -> None:
+    """Look at data sets, or at packed files, and report by kind of fault. Only reads.
 
     Every picture is decoded to its last pixel, every box judged, every class looked up in the tree. Exit
-    status 1 if anything is wrong that costs a picture, box or label.
+    status 1 if anything is wrong that costs a picture, box or label. Of packed files every checksum is
+    compared; shards may be given as a pattern, and --json has a line for each file.
     """
-    if path is not None and Path(path).suffix in (".h5", ".hdf5"):
+    files = find_packed(paths)
+    if files and all(path.suffix in (".h5", ".hdf5") for path in files):
         refuse_options("a packed file is whole or not: only --json goes with it", "as_json")
-        _check_store(path, options["as_json"])
+        for path in files:
+            _check_store(path, options["as_json"])
         return
-    recipe = recipe_from(path, options)
+    if len(paths) > 1:
+        raise click.UsageError("wanted one recipe, or packed files (.h5)")
+    recipe = recipe_from(paths[0] if paths else None, options)
 
     from data_prep.checking import check
     from data_prep.outputs import check_output
@@ -69,13 +76,13 @@ def command(path: str | None, html: Path | None, **options) -> None:
         sys.exit(1)
 
 
-def _check_store(path: str, as_json: bool) -> None:
+def _check_store(path: Path, as_json: bool) -> None:
     from data_prep.store import Store
 
     store = Store(path)
     len(store.tree)  # rebuilt and held against its fingerprint
     store.verify(progress=sys.stderr.isatty())
     if as_json:
-        click.echo(json.dumps({"file": path, "samples": len(store), "whole": True}))
+        click.echo(json.dumps({"file": str(path), "samples": len(store), "whole": True}))
     else:
         click.echo(f"{path}: {len(store):,} samples, every checksum fits")

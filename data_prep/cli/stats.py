@@ -6,7 +6,7 @@ import click
 
 
 @click.command(epilog="Example: data-prep stats packed.h5")
-@click.argument("stores", nargs=-1, required=True, metavar="PACKED.h5...")
+@click.argument("packed", nargs=-1, required=True, metavar="PACKED.h5...")
 @click.option(
     "--depth",
     type=click.IntRange(0),
@@ -23,16 +23,17 @@ import click
     help="Draw levels of the tree and box sizes into this .png file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the counts of all nodes.")
-def command(stores: tuple[str, ...], depth: int, top: int, plot: str | None, as_json: bool) -> None:
+def command(packed: tuple[str, ...], depth: int, top: int, plot: str | None, as_json: bool) -> None:
     """Count what is in packed files: pictures, boxes and labels by source, nodes along the tree, box
-    sizes."""
+    sizes. Shards may be given as a pattern such as 'train-*.h5'."""
     from data_prep.outputs import check_output
+    from data_prep.shards import find_packed
     from data_prep.statistics import statistics
     from data_prep.store import Store
 
     if plot:
         check_output(plot, "chart")
-    found = {path: statistics(Store(path)) for path in stores}
+    found = {str(path): statistics(Store(path)) for path in find_packed(packed)}
     if plot:
         from data_prep.plots import bars, below, save
 

@@ -9,6 +9,7 @@ from data_prep.packing import pack
 from data_prep.recipe import Recipe, Source
 from data_prep.shards import MOST_SHARDS, find_packed, shard_paths
 from data_prep.store import Store
+from data_prep.writer import StoreWriter
 from tests.data_prep import commands
 
 
@@ -113,6 +114,27 @@ def test_patterns_find_files_by_name_and_each_once(tmp_path, monkeypatch):
         found = find_packed([put("b.h5"), put("a-*-of-*.h5"), put("b.h5"), put("[c].h5"), put("a-0000?-of*")])
         assert [str(path) for path in found] == [str(path) for path in wanted]
     assert find_packed(["nothing.h5"])[0].name == "nothing.h5"  # who opens it says that it is not there
+
+
+def test_commands_take_a_pattern_for_its_files(tmp_path, tree, make):
+    for k, path in enumerate(shard_paths(tmp_path / "a.h5", 2)):
+        with StoreWriter(path, tree) as writer:
+            writer.add(make.sample(f"{k}.jpg", make.picture(seed=k), boxes=1 + k))
+    files = shard_paths(tmp_path / "a.h5", 2)
+    for command in (["check"], ["stats"], ["anchors", "--k", 1]):
+        for words in ([*command, "--json"], command):
+            together = commands.run(*words, tmp_path / "a-*.h5")
+            assert together.exit_code == 0 and together.stdout == commands.run(*words, *files).stdout
+    assert commands.run("check", tmp_path / "a-*.h5").stdout.count("every checksum fits") == 2
+    damaged = bytearray(files[1].read_bytes())
+    at = damaged.index(make.picture(seed=1)) + 50
+    damaged[at] ^= 1
+    files[1].write_bytes(damaged)
+    assert str(files[1]) in str(commands.run("check", tmp_path / "a-*.h5").exception)
+    assert commands.run("check", files[0], tmp_path / "recipe.toml").exit_code == 2
+    files[0].unlink()
+    for command in ("check", "stats", "anchors"):
+        assert "1 of 2 shards are missing" in str(commands.run(command, tmp_path / "a-*.h5").exception)
 
 
 def test_half_a_set_of_shards_is_refused(tmp_path):

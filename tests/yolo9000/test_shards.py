@@ -106,7 +106,7 @@ def _plain(config) -> dict:
     return to_dict(config)
 
 
-def test_the_command_trains_on_a_pattern(run, folder, tmp_path):
+def test_commands_take_a_pattern(run, folder, tmp_path):
     path = tmp_path / "config.toml"
     config_of(tmp_path)
     path.write_text(
@@ -114,7 +114,8 @@ def test_the_command_trains_on_a_pattern(run, folder, tmp_path):
         f'model = {{ cfg = "{tmp_path / "plain.cfg"}", tree = "{tmp_path / "tree.json"}" }}\n'
         '[[data]]\nshare = 5\nkind = "boxed"\n[[data]]\nshare = 2\nkind = "label"\n'
     )
-    words = ("train", path, "--data", folder / "toys-*.h5", "--out", tmp_path / "out", "--json")
+    pattern = folder / "toys-*.h5"
+    words = ("train", path, "--data", pattern, "--val", pattern, "--out", tmp_path / "out", "--json")
     status, out, err = run(*words)
     assert status == 0, err
     assert json.loads(out)["images"] == 14
@@ -122,3 +123,9 @@ def test_the_command_trains_on_a_pattern(run, folder, tmp_path):
     assert [part["samples"] for part in start["parts"]] == [25, 9] and len(start["data"]) == 3
     status, _, err = run("train", path, "--data", folder / "none-*.h5", "--out", tmp_path / "o")
     assert status == 1 and "no file matches" in err
+    files = [word for path in find_packed([pattern]) for word in ("--data", path)]
+    for words in (["eval"], ["calibrate", "--dry-run", "--threshold", 0]):
+        words += [tmp_path / "out", "--json", "--workers", 0, "--size", 64]
+        status, together, err = run(*words, "--data", pattern)
+        assert status == 0, err
+        assert json.loads(together) == json.loads(run(*words, *files)[1])

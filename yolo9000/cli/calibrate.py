@@ -21,7 +21,8 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     required=True,
     type=_FILE,
-    help="Packed file that the model was not trained on; repeatable.",
+    help="Packed file that the model was not trained on, or a pattern of shards such as 'val-*.h5'; "
+    "repeatable.",
 )
 @click.option("--out", type=_FILE, help="Model file to write.  [default: MODEL itself, if it is one]")
 @click.option("--dry-run", is_flag=True, help="Print what was found and write nothing.")
@@ -63,6 +64,7 @@ def command(
         raise click.UsageError("where to? give --out x.safetensors, or --dry-run")
     if out is not None and out.suffix != ".safetensors":
         raise click.UsageError(f"a model file is named .safetensors, not {out.name}")
+    from data_prep.shards import find_packed
     from wordtree import WordTree
     from wordtree.files import check_target
     from yolo9000.batches import open_store
@@ -77,7 +79,8 @@ def command(
     if not dry_run:
         check_target(out, ModelError)  # told now, not after an hour
     net = load_any(name)
-    evidence = gather(net, [open_store(path) for path in data], EvalSettings(**settings), not as_json)
+    stores = [open_store(path) for path in find_packed(data)]
+    evidence = gather(net, stores, EvalSettings(**settings), not as_json)
     hierarchy = Hierarchy(net.tree or WordTree.flat([str(k) for k in range(net.classes)]))
     result = calibrate(hierarchy, evidence, sorted(set(accuracies)) or ACCURACIES)
     dropped = ()

@@ -22,7 +22,13 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
     "yolo9000 eval runs/tiny --data val.h5 --html report.html"
 )
 @click.argument("model", required=False)
-@click.option("--data", multiple=True, required=True, type=_FILE, help="Packed file; repeatable.")
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    type=_FILE,
+    help="Packed file, or a pattern of shards such as 'val-*.h5'; repeatable.",
+)
 @_pictures.size_option
 @_pictures.rect_option
 @click.option("--classes", type=_FILE, help="JSON: name -> list of ids; scores for each such group.")
@@ -83,6 +89,7 @@ def command(
     word "model": the model in the package. Thresholds and rule are for pictures that have labels only;
     average precision needs none.
     """
+    from data_prep.shards import find_packed
     from yolo9000.batches import open_store
     from yolo9000.errors import TrainingError
     from yolo9000.evaluate import EvalSettings, evaluate
@@ -105,7 +112,7 @@ def command(
 
         check_target(html, TrainingError, (".html", ".htm"))  # told now, not after an hour
         witness = Witness()
-    stores = [open_store(path) for path in data]
+    stores = [open_store(path) for path in find_packed(data)]
     net = load_any(model)
     result = evaluate(net, stores, EvalSettings(**settings), groups, not as_json, witness)
     if witness is not None:

@@ -29,7 +29,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--val",
     multiple=True,
     type=_FILE,
-    help="Packed file whose scores say which moment is the best; repeatable.",
+    help="Packed file whose scores say which moment is the best, or a pattern of shards; repeatable.",
 )
 @click.option("--out", required=True, type=_FOLDER, help="Folder of the run.")
 @click.option(
@@ -58,8 +58,8 @@ def command(
     from yolo9000.train import train
 
     loaded = load_config(config, settings)
-    files = find_packed(data)
-    result = train(loaded, files, out, resume=resume, progress=not as_json, validation=val)
+    files, held_out = find_packed(data), find_packed(val)
+    result = train(loaded, files, out, resume=resume, progress=not as_json, validation=held_out)
     if as_json:
         fields = vars(result) | {"model": str(result.model) if result.model else None}
         click.echo(json.dumps(fields))
