@@ -138,6 +138,16 @@ def test_the_table_of_commands_is_whole():
     assert found == wanted
 
 
+def test_the_table_of_named_configurations_is_whole():
+    """docs/training.md has every configuration that comes with the package and no other."""
+    from yolo9000.config import named_configs
+
+    text = (pages.ROOT / "docs/training.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^### Named configurations\n(.+?)^#", text, re.MULTILINE | re.DOTALL)
+    names = [name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in row.split(", ")]
+    assert sorted(names) == sorted(f"`{name}`" for name in named_configs())
+
+
 # The checks themselves
 
 
