@@ -6,7 +6,7 @@ Works alone: no torch, and WordNet itself only to build a tree, never to load or
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from wordtree.errors import LookupTreeError, TreeError
+from wordtree.errors import LookupTreeError, TreeError, TreeWarning
 
 if TYPE_CHECKING:
     from wordtree.classes import class_map
@@ -32,6 +32,7 @@ _HOME = {
 __all__ = [
     "LookupTreeError",
     "TreeError",
+    "TreeWarning",
     "WordTree",
     "build",
     "class_map",

@@ -1,6 +1,6 @@
 """What the command lines of all packages share: sub-commands imported when asked for, how a run ends, JSON.
 
-Not here: any command. Imports nothing but click, so that `--help` answers at once.
+Not here: any command. Imports nothing large but click, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import importlib
 import json
 import os
 import sys
+import warnings
 from typing import Any, NoReturn
 
 import click
+
+from wordtree.errors import TreeWarning
 
 # For every command of a group.
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -70,12 +73,22 @@ def run(
         errors: exceptions raised on purpose: exit status 1.
         usage: those of them that say what was typed means nothing: exit status 2, as click's own.
 
+    Likewise a TreeWarning, without the line of the program that Python tells with a warning.
     Ctrl-C is status 130. What a system refuses where nobody foresaw it (a full disk behind `>`) is a message
     and status 1, too; anything else is a bug and keeps its traceback.
     """
     # A file name or class name may hold bytes that are no text: print them escaped rather than fail.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
+    show = warnings.showwarning
+
+    def told(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, TreeWarning):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            show(message, category, *where)
+
+    warnings.showwarning = told
     try:
         # Outside its standalone mode click returns the status of click.exceptions.Exit instead of leaving.
         status = command(standalone_mode=False)

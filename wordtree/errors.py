@@ -1,4 +1,4 @@
-"""What this package raises on purpose. The command line prints it as one line; anything else is a bug."""
+"""What this package raises and warns of on purpose. The command line prints it; anything else is a bug."""
 
 
 class TreeError(Exception):
@@ -11,3 +11,7 @@ class LookupTreeError(TreeError):
     def __init__(self, message: str, candidates: tuple[int, ...] = ()) -> None:
         super().__init__(message)
         self.candidates = candidates
+
+
+class TreeWarning(UserWarning):
+    """A tree that can be used, but is perhaps not what was meant; says where and what helps."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wordtree.errors import TreeError
+from wordtree.errors import TreeError, TreeWarning
 from wordtree.files import read_whole, write_whole
 from wordtree.growth import Paths, grow
 from wordtree.layout import Place, at, preorder
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 # A graph in which every node has two parents doubles its paths at each level. So many steps are about 200 MB.
 MOST_STEPS = 20_000_000
 
+_SHOWN = 5  # nodes with several parents that are named
+
 # What XML 1.0 cannot hold, in no spelling.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -33,18 +36,21 @@ def from_parents(
     names: Mapping[str, str] | None = None,
     glosses: Mapping[str, str] | None = None,
     place: Place | None = None,
+    where: str = "the hierarchy",
 ) -> WordTree:
     """The tree of a hierarchy: node -> its parents, () for a root; siblings keep this order.
 
     Where a node has several parents, growth decides (growth.grow, all nodes being labels): nodes with one
-    path to a root come first, then the path that adds the fewest nodes, then the alphabetically first.
-    Messages about a node begin with its `place`, if given.
+    path to a root come first, then the path that adds the fewest nodes, then the alphabetically first. A
+    TreeWarning says which parents were passed over, as they may be those of another thing of that name.
+    Messages about a node begin with its `place`, if given; the warning else with `where`.
 
     Raises:
         TreeError: a parent that is no node, a cycle, or paths of over 20 million steps in all.
     """
     if any(len(above) > 1 for above in parents.values()):
         single = _resolve(parents, place)
+        _warn(parents, single, place or (lambda node: where))
     else:
         single = {node: above[0] if above else None for node, above in parents.items()}
     ids, indices = preorder(single, place)
@@ -90,6 +96,21 @@ def _resolve(parents: Mapping[str, Sequence[str]], place: Place | None) -> dict[
     return {node: grown[node] for node in parents}
 
 
+def _warn(parents: Mapping[str, Sequence[str]], taken: Mapping[str, str | None], place: Place) -> None:
+    """Of nodes with several parents, which was taken and which were not."""
+    others = {node: [p for p in dict.fromkeys(parents[node]) if p != taken[node]] for node in parents}
+    said = [
+        f"{place(node)}: {node!r} has {len(rest) + 1} parents; {taken[node]!r} was taken, not "
+        + ", ".join(map(repr, rest))
+        for node, rest in others.items()
+        if rest
+    ]
+    if said:
+        more = [f"and {len(said) - _SHOWN:,} more"] if len(said) > _SHOWN else []
+        advice = "two things of one name need two ids, and edges lead from parent to child"
+        warnings.warn("\n".join([*said[:_SHOWN], *more, advice]), TreeWarning, stacklevel=3)
+
+
 class _GraphPaths(Paths):
     """Paths of a graph; "" stands above its roots."""
 
@@ -103,11 +124,11 @@ class _GraphPaths(Paths):
         return node
 
 
-def from_networkx(graph: networkx.DiGraph) -> WordTree:
+def from_networkx(graph: networkx.DiGraph, where: str = "the graph") -> WordTree:
     """The tree of a directed graph without cycles, edges from parent to child.
 
     Node attributes `name`, or else `label`, and `gloss` are kept; siblings come in the order of the graph's
-    nodes.
+    nodes. `where`: what to call it in warnings (`from_parents`).
     """
     if not graph.is_directed():
         raise TreeError("the graph has no directions; wanted edges from parent to child")
@@ -121,7 +142,7 @@ def from_networkx(graph: networkx.DiGraph) -> WordTree:
         for key in (called, "gloss")
     )
     parents = {ids[node]: [ids[above] for above in dict.fromkeys(graph.predecessors(node))] for node in graph}
-    return from_parents(parents, names, glosses)
+    return from_parents(parents, names, glosses, where=where)
 
 
 def read_graphml(path: str | Path) -> WordTree:
@@ -134,7 +155,7 @@ def read_graphml(path: str | Path) -> WordTree:
     except Exception as error:  # of the XML parser or whatever networkx runs into
         raise TreeError(f"{path}: not GraphML ({type(error).__name__}: {error})") from error
     try:
-        return from_networkx(graph)
+        return from_networkx(graph, str(path))
     except TreeError as error:
         raise TreeError(f"{path}: {error}") from error
 

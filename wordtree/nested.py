@@ -83,7 +83,7 @@ def from_nested(value: Any, *, parts: str = "refuse", where: str = "the hierarch
                     inner.append((more, (*way[-3:], node)))  # the last steps are enough for a message
         waiting += reversed(inner)
     try:
-        return from_parents(parents, names, glosses)
+        return from_parents(parents, names, glosses, where=where)
     except TreeError as error:
         raise TreeError(f"{where}: {error}") from error
 

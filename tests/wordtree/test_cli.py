@@ -30,6 +30,14 @@ def small(tmp_path):
     return str(path)
 
 
+def test_a_warning_is_a_line_on_stderr(tmp_path):
+    (tmp_path / "t.csv").write_text("child,parent\na,\nb,\nc,a\nc,b\n")
+    done = run("check", str(tmp_path / "t.csv"), "--json")
+    assert (done.returncode, json.loads(done.stdout)["nodes"]) == (0, 3)
+    said = f"warning: {tmp_path / 't.csv'}:4: 'c' has 2 parents; 'a' was taken, not 'b'\n"
+    assert done.stderr.startswith(said)
+
+
 def test_path_of_a_husky():
     done = run("path", "husky")
     tree = WordTree.default()

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 
 from tests.wordtree.forests import trees
-from wordtree import TreeError, WordTree
+from wordtree import TreeError, TreeWarning, WordTree
 from wordtree.cli import cli
 from wordtree.folders import read_folders, write_folders
 from wordtree.graphs import from_networkx, from_parents, write_graphml
@@ -286,6 +286,16 @@ def test_graphs():
     ladder = {f"{k}{side}": [f"{k - 1}a", f"{k - 1}b"] if k else [] for k in range(30) for side in "ab"}
     with pytest.raises(TreeError, match="over 20,000,000 steps"):
         from_parents(ladder)
+
+
+def test_a_parent_that_is_passed_over_is_told(tmp_path):
+    edges = [("Life", "Plantae"), ("Life", "Animalia"), ("Plantae", "Ficus"), ("Animalia", "Ficus")]
+    path = tmp_path / "t.csv"
+    path.write_text("child,parent\nLife,\n" + "".join(f"{child},{parent}\n" for parent, child in edges))
+    networkx.write_graphml(networkx.DiGraph(edges), tmp_path / "t.graphml")
+    for file, place in ((path, rf"{path}:5"), (tmp_path / "t.graphml", r"t\.graphml")):
+        with pytest.warns(TreeWarning, match=rf"{place}: 'Ficus' has 2 parents; 'Animalia' was .* 'Plantae'"):
+            assert parents_of(WordTree.load(file))["Ficus"] == "Animalia"
 
 
 def test_a_label_is_a_name_where_no_node_has_one(tmp_path):
