@@ -121,9 +121,15 @@ def read_ranks(path: str | Path) -> WordTree:
     the heading and, where that is not its depth, `tree.about["rank columns"]` the column of each node.
 
     Raises:
-        TreeError: a name in two places or two columns; names file and lines.
+        TreeError: a name in two places or two columns, or a heading that is a name in its column, as it is
+            where the table has no heading; names file and lines.
     """
     ranks, rows = _rows(path)
+    if name := _own_heading(ranks, [row for _, row in rows]):
+        raise TreeError(
+            f"{path}:1: {name!r} is a heading and a name below it; "
+            "the first line has to be the heading (kingdom,genus,species)"
+        )
     place: dict[str, tuple[str | None, str, int]] = {}  # node -> parent, rank and line
     for number, row in rows:
         above = None
@@ -144,6 +150,12 @@ def read_ranks(path: str | Path) -> WordTree:
     return WordTree(
         tree.ids, tree.parents, about={"ranks": ranks, **({} if full else {"rank columns": columns})}
     )
+
+
+def _own_heading(ranks: Sequence[str], rows: list[list[str]]) -> str | None:
+    """The first heading that is a name in its own column."""
+    columns = zip(ranks, zip(*rows, strict=True), strict=True)
+    return next((rank for rank, column in columns if rank in column), None)
 
 
 def write_ranks(tree: WordTree, path: str | Path, ranks: Sequence[str] | None = None) -> None:
@@ -171,6 +183,8 @@ def write_ranks(tree: WordTree, path: str | Path, ranks: Sequence[str] | None = 
             rows.append([""] * depth)
             for step in tree.path_nodes(node):
                 rows[-1][columns[step]] = tree.ids[step]
+    if name := _own_heading(ranks, rows):
+        raise TreeError(f"{path}: {name!r} is the heading of a column and a name in it; give other ranks")
     _write(path, list(ranks), rows)
 
 
