@@ -142,7 +142,8 @@ def _read_table(how: str, root: Path) -> ClassTable:
 def _rows(text: str, where: str, between: str) -> ClassTable:
     table: dict[str, tuple[str, str]] = {}
     nodes: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=between), 1):
+    rows = csv.reader(text.splitlines(), delimiter=between, skipinitialspace=True)  # blanks before quotes
+    for number, row in enumerate(rows, 1):
         if not row or row[0].lstrip().startswith("#"):
             continue
         if len(row) < 2 or not row[0].strip():

@@ -23,7 +23,12 @@ def _rows(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Heading, and (line number, fields) of each row; rows of nothing, which spreadsheets leave, are none."""
     try:
         text = read_whole(path).decode("utf-8-sig")  # spreadsheets put a byte order mark in front
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(path, text), strict=True)
+        reader = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=delimiter(path, text),
+            skipinitialspace=True,  # else a quote after a blank is a sign of the name: Canis, "Canis lupus"
+            strict=True,
+        )
         rows = [(reader.line_num, [field.strip() for field in row]) for row in reader]
         rows = rows[:1] + [row for row in rows[1:] if any(row[1])]
     except UnicodeDecodeError as error:

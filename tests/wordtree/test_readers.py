@@ -356,6 +356,8 @@ def test_tables_of_spreadsheets_with_another_sign_between_fields(tmp_path, tree,
 
 
 def test_a_comma_in_a_quoted_heading_is_no_comma_between_fields(tmp_path):
+    (tmp_path / "t.csv").write_text('"k", "s"\n"fish", "cod, Atlantic"\n')
+    assert read_table(tmp_path / "t.csv").ids == ("fish", "cod, Atlantic")
     (tmp_path / "t.csv").write_text('"order, or group";species\nfish;"cod; Atlantic"\n')
     tree = WordTree.load(tmp_path / "t.csv")
     assert tree.ids == ("fish", "cod; Atlantic") and list(tree.about["ranks"]) == [
