@@ -192,7 +192,7 @@ def check(file: Path, names: Path | None, labels: Path | None, map_file: Path | 
     file and line: exit status 1. Ids that differ in case alone are warned of: they may be meant as one.
     """
     from wordtree.darknet import read_map
-    from wordtree.lookup import alike
+    from wordtree.lookup import ALIKE, alike
 
     if (names or labels) and file.suffix != ".tree":
         raise click.UsageError("--names and --labels go with Darknet's .tree")
@@ -203,8 +203,7 @@ def check(file: Path, names: Path | None, labels: Path | None, map_file: Path | 
     if as_json:
         return print_json(facts)
     for ids in alike(tree.ids):
-        said = " and ".join(ids)
-        click.echo(f"warning: {said} differ only in case, hyphens or how accents are written", err=True)
+        click.echo(f"warning: {' and '.join(ids)} {ALIKE}", err=True)
     click.echo(f"{file}: sound")
     for key, value in facts.items():
         click.echo(f"{key:>12}  {value}")
@@ -250,12 +249,16 @@ def diff_(old: Path, new: Path | None, map_file: Path | None, as_json: bool) -> 
 
 
 def _print_difference(found: Difference, before: WordTree, after: WordTree, as_json: bool) -> None:
+    from wordtree.difference import respelt
+
     if as_json:
         print_json(
             {k: getattr(found, k) for k in ("removed", "added", "moved", "renamed", "reordered")}
             | {"map": found.map.tolist()}
         )
         return
+    for said in respelt(found.removed, found.added):
+        click.echo(f"note: {said}; they count as two nodes", err=True)
     for mark, tree, nodes in (("-", before, found.removed), ("+", after, found.added)):
         for node in nodes:
             click.echo(f"{mark} {tree.lookup.line(tree.index(node))}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from wordtree.lookup import ALIKE, alike, plain
 from wordtree.tree import WordTree
 
 
@@ -51,6 +53,16 @@ def diff(old: WordTree, new: WordTree) -> Difference:
 def carry(old: WordTree, new: WordTree) -> np.ndarray:
     """(n,) int64: the index in `new` of each node of `old`, by id; -1 where there is none."""
     return np.array([new.index(node) if node in new else -1 for node in old.ids], dtype=np.int64)
+
+
+def respelt(removed: Iterable[str], added: Iterable[str]) -> list[str]:
+    """What is to be said of each pair of an id that is gone and one that is new which may be meant as one:
+    they differ only in what `lookup.plain` does not tell apart. Ids are compared letter for letter."""
+    new: dict[str, list[str]] = {}
+    for node in added:
+        new.setdefault(plain(node), []).append(node)
+    pairs = [(node, other) for node in removed for other in new.get(plain(node), ())]
+    return [f"{' and '.join(*alike(pair))} {ALIKE}" for pair in pairs]
 
 
 def _parent(tree: WordTree, node: str) -> str | None:

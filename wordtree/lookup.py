@@ -19,6 +19,8 @@ from wordtree.errors import LookupTreeError
 if TYPE_CHECKING:
     from wordtree.tree import WordTree
 
+# What is said of two ids that are `alike`.
+ALIKE = "differ only in case, hyphens or how accents are written"
 _MOST_CANDIDATES = 12  # what fits on a screen
 _SIMILAR = 0.75  # difflib's ratio; below it the suggestions are other words altogether
 _LONG = 6  # letters from which on two slips are believed; dog is two from any word of three letters

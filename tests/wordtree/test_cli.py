@@ -218,6 +218,10 @@ def test_diff(tmp_path):
     facts = json.loads(CliRunner().invoke(cli, ["diff", str(old), str(new), "--json"]).output)
     assert (facts["removed"], facts["added"], facts["moved"]) == (["d"], ["e"], [["b", "a", "c"]])
     assert CliRunner().invoke(cli, ["diff", str(old), str(old)]).exit_code == 0
+    WordTree(["A", "\u00e9"], [-1, 0]).save(old)
+    WordTree(["A", "e\u0301"], [-1, 0]).save(new)
+    said = CliRunner().invoke(cli, ["diff", str(old), str(new)]).stderr
+    assert said.startswith("note: '\\xe9' and 'e\\u0301' differ only in case, hyphens or how accents")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")

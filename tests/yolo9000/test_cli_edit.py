@@ -81,6 +81,11 @@ def test_another_id_keeps_its_row_in_both_ways(run, tmp_path):
     assert status == 0 and load_model(tmp_path / "x.safetensors").tree.names[7] == "husky"
     status, _, errors = run(*words, "--rename-id", "n9=m9", "--tree", tmp_path / "revised.json")
     assert status == 1 and "the new tree has no id 'm9'" in errors
+    rename(net.tree, ids={"n8": "N8"}).tree.save(tmp_path / "respelt.json")
+    note = "note: n8 and N8 differ only in case, hyphens or how accents are written; --rename-id OLD=NEW"
+    for more in [], ["--rename-id", "n8=N8"]:
+        status, _, errors = run(*words[:2], *words[-2:], "--tree", tmp_path / "respelt.json", *more)
+        assert status == 0 and (note in errors) == (not more)
 
 
 def test_a_file_of_mixed_types_keeps_every_bit(run, tmp_path):

@@ -213,14 +213,23 @@ def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _carried(old: "WordTree", tree: "WordTree", ids: dict[str, str]) -> "np.ndarray":
-    """The new index of each node of the old tree, by id after some ids have changed."""
+    """The new index of each node of the old tree, by id after some ids have changed. Notes on stderr what may
+    be the same id in another spelling."""
     from wordtree import edit
-    from wordtree.difference import carry
+    from wordtree.difference import carry, respelt
 
     lost = [text for text in ids.values() if text not in tree]
     if lost:
         raise ModelError(f"--rename-id: the new tree has no id {lost[0]!r}")
-    return carry(edit.rename(old, ids=ids).tree, tree)
+    map = carry(edit.rename(old, ids=ids).tree, tree)
+    there = set(map.tolist())
+    gone = [node for node, k in zip(old.ids, map, strict=True) if k < 0]
+    said = respelt(gone, [node for k, node in enumerate(tree.ids) if k not in there])
+    for pair in said[:_SHOWN]:
+        click.echo(f"note: {pair}; --rename-id OLD=NEW keeps the row", err=True)
+    if len(said) > _SHOWN:
+        click.echo(f"note: and {len(said) - _SHOWN:,} more such pairs", err=True)
+    return map
 
 
 def _stored_type(path: Path | None) -> str:
