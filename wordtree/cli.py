@@ -15,7 +15,7 @@ import click
 from wordtree.building import build
 from wordtree.console import HELP, run
 from wordtree.errors import LookupTreeError, TreeError
-from wordtree.printing import json_option, print_branch, print_json, record, summary
+from wordtree.printing import branch, json_option, print_branch, print_json, record, summary
 from wordtree.tree import WordTree
 from wordtree.words import counted
 
@@ -82,15 +82,19 @@ def show(node: str | None, depth: int | None, reasons: bool, path: Path | None, 
     """Show NODE and what lies below it, or the whole tree.
 
     With --why: whose label it is, the hypernym path it came by and those passed over, and what was contracted
-    or promoted around it.
+    or promoted around it. With --json what lies below is nested as `children`; of a whole tree only where
+    --depth is given.
     """
     tree = open_tree(path)
+    nested = depth is not None
     if depth is None:
         depth = len(tree) if node is None and len(tree) <= _SMALL else 1
     if node is None and reasons:
         raise click.UsageError("--why of which node?")
     if node is None:
         facts = summary(tree)
+        if as_json and nested:
+            facts["children"] = [branch(tree, root, depth - 1) for root in tree.roots if depth]
         if as_json:
             return print_json(facts)
         for key, value in facts.items():
@@ -110,7 +114,7 @@ def show(node: str | None, depth: int | None, reasons: bool, path: Path | None, 
             click.echo(line)
         return None
     if as_json:
-        return print_json({**record(tree, k), "children": [record(tree, i) for i in tree.children(k)]})
+        return print_json(branch(tree, k, depth))
     for key, value in record(tree, k).items():
         if value not in (None, [], ""):
             click.echo(f"{key:>12}  {', '.join(value) if isinstance(value, list) else value}")

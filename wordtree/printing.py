@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wordtree.console import to_json
+from wordtree.errors import TreeError
 
 if TYPE_CHECKING:
     from wordtree.tree import WordTree
@@ -28,6 +29,18 @@ def record(tree: WordTree, i: int) -> dict[str, Any]:
         "depth": tree.depth(i),
         "path": list(tree.path(i)),
     }
+
+
+def branch(tree: WordTree, node: int, levels: int) -> dict[str, Any]:
+    """What --json says about a node, with the same of its `children`, down `levels` levels."""
+    top = record(tree, node)
+    waiting = [(top, levels)]
+    while waiting:
+        facts, left = waiting.pop()
+        if left > 0:
+            facts["children"] = [record(tree, i) for i in tree.children(facts["index"])]
+            waiting += [(child, left - 1) for child in facts["children"]]
+    return top
 
 
 def summary(tree: WordTree) -> dict[str, Any]:
@@ -66,5 +79,9 @@ def print_branch(tree: WordTree, node: int, levels: int) -> None:
 
 
 def print_json(value: object) -> None:
-    """Indented, on stdout."""
-    click.echo(to_json(value))
+    """Indented, on stdout. TreeError on what is nested deeper than JSON goes."""
+    try:
+        text = to_json(value)
+    except RecursionError:
+        raise TreeError("too deep for nested JSON; show fewer levels (--depth)") from None
+    click.echo(text)

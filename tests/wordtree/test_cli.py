@@ -105,36 +105,36 @@ def test_show(small):
     assert "top" in CliRunner().invoke(cli, ["show", "--tree", small]).output
     node = json.loads(CliRunner().invoke(cli, ["show", "top", "--tree", small, "--json"]).output)
     assert [child["id"] for child in node["children"]] == ["b", "c"]
-    assert (
-        CliRunner()
-        .invoke(cli, ["show", "0", "--tree", small, "--depth", "0"])
-        .output.endswith("top  a  (+2)\n")
-    )
+    shown = CliRunner().invoke(cli, ["show", "0", "--tree", small, "--depth", "0"]).output
+    assert shown.endswith("top  a  (+2)\n")
+
+
+@pytest.mark.parametrize("words", [["bear", "--depth", "2"], ["--depth", "3"], ["bear"]])
+def test_json_holds_the_levels_that_are_shown(words):
+    shown, told = (CliRunner().invoke(cli, ["show", *words, *more]).output for more in ([], ["--json"]))
+    outline, found = [], json.loads(told)
+    waiting = [(node, 0) for node in (found["children"] if words[0] == "--depth" else [found])]
+    while waiting:
+        node, level = waiting.pop(0)
+        outline.append(f"{'  ' * level}{node['name']}  {node['id']}")
+        waiting = [(child, level + 1) for child in node.get("children", ())] + waiting
+    assert outline == [line.partition("  (+")[0] for line in shown.partition("\n\n")[2].splitlines()]
 
 
 def test_search_and_lca(small):
     found = json.loads(CliRunner().invoke(cli, ["search", "same", "--tree", small, "--json"]).output)
     assert [node["id"] for node in found] == ["b", "c"]
     assert CliRunner().invoke(cli, ["lca", "b", "2", "--tree", small]).output == "a  top: x\n"
-    assert (
-        json.loads(CliRunner().invoke(cli, ["lca", "b", "c", "--tree", small, "--json"]).output)["id"] == "a"
-    )
+    above = json.loads(CliRunner().invoke(cli, ["lca", "b", "c", "--tree", small, "--json"]).output)
+    assert above["id"] == "a"
 
 
 def test_check_darknet_files(tmp_path):
     tree = WordTree(["a", "b"], [-1, 0], ["x", "y"])
     paths = [str(path) for path in tree.to_darknet(tmp_path, "t")]
     (tmp_path / "t.map").write_text("1\n0\n1\n")
-    arguments = [
-        "check",
-        paths[0],
-        "--names",
-        paths[1],
-        "--labels",
-        paths[2],
-        "--map",
-        str(tmp_path / "t.map"),
-    ]
+    options = ["--names", paths[1], "--labels", paths[2], "--map", str(tmp_path / "t.map")]
+    arguments = ["check", paths[0], *options]
     assert "sound" in run(*arguments).stdout
     facts = json.loads(run(*arguments, "--json").stdout)
     assert (facts["nodes"], facts["mapped"], facts["fingerprint"]) == (2, 3, tree.fingerprint)
