@@ -99,8 +99,9 @@ def graft(
         added, branch = _parents(what), what
     else:
         added = {what: None}
-        row = {"glosses": [gloss], "sources": [tuple(sources)]}
-        branch = WordTree([what], [-1], [what if name is None else name], **row)
+        tags = [tuple(sources)]
+        names = [what if name is None else name]
+        branch = WordTree([what], [-1], names, [gloss], sources=tags if any(tags) else None)
     there = next((node for node in added if node in tree), None)
     if there is not None:
         raise TreeError(f"the tree has {there!r} already, at {' > '.join(tree.path(there))}")

@@ -58,10 +58,14 @@ def summary(tree: WordTree) -> dict[str, Any]:
     }
     if tree.about.get("ranks"):  # of a table with a column per rank: all of them, also one that is none
         facts["ranks"] = " > ".join(map(str, tree.about["ranks"]))
-    if tree.sources:
-        facts |= dict(
-            sorted(Counter(tag for tags in tree.sources for tag in tags or ("intermediate",)).items())
+    if tree.sources and any(tree.sources):
+        counts = Counter(tag for tags in tree.sources for tag in tags)
+        # What nobody's list names and holds nothing together is a class that was added.
+        counts["intermediate"] += sum(
+            not tags and group >= 0
+            for tags, group in zip(tree.sources, tree.child_group.tolist(), strict=True)
         )
+        facts |= dict(sorted((+counts).items()))
     return facts
 
 

@@ -22,7 +22,7 @@ from wordtree.words import counted
 class Why:
     """Why one node is where it is; all nodes are ids.
 
-    sources: whose label it is, () if it only holds others together.
+    sources: whose label it is, () if it only holds others together or was added to the tree.
     path: the hypernym path it was grown along, itself last.
     contracted_above: the steps of that path between its parent and itself that the tree leaves out.
     contracted_below: child -> what was left out between the two.
@@ -125,8 +125,10 @@ def lines(tree: WordTree, found: Why) -> list[str]:
     said = [tree.lookup.line(tree.index(found.node))]
     if found.sources:
         said.append(f"label of {', '.join(found.sources)}")
+    elif below := tree.children(found.node):
+        said.append(f"no label: it holds {counted(len(below), 'other')} together")
     else:
-        said.append(f"no label: it holds {counted(len(tree.children(found.node)), 'other')} together")
+        said.append("a class of your own: no list names it")
     if found.graft:
         said.append(f"grafted below {_name(tree, found.graft)} by hand")
     said.append(f"path: {say(found.path)}")

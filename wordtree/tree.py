@@ -42,7 +42,7 @@ class WordTree:
         synsets: WordNet's own names, "dog.n.01".
         synonyms: per node a tuple of further words for it.
         sources: per node a tuple of tags that say whose label it is ("imagenet", "coco", ...); () for a
-            node that only holds others together.
+            node that only holds others together, or was added by hand.
         hypernyms: per node how WordNet gets to it, where that is not its parent alone: ids from the nearest
             node of this tree that is above it there (or from the top) down to its own hypernym; see
             `hypernym_path`.

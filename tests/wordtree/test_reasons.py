@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from wordtree import TreeError, WordTree, wordnet
+from wordtree import TreeError, WordTree, graft, wordnet
 from wordtree.cli import cli
 from wordtree.grafts import default_grafts
 from wordtree.growth import PHYSICAL_ENTITY, Choice, Paths
+from wordtree.printing import summary
 from wordtree.reasons import lines, why
 from wordtree.words import counted
 
@@ -68,6 +69,11 @@ def test_one_is_one():
     tree = WordTree(["a", "b"], [-1, 0], **columns)
     choice = Choice("b", ("a", "b"), 1, ((2, ("x", "b")), (1, ("y", "b"))))
     said = lines(tree, replace(why(tree, "a", {}), choice=choice))
+    grown = graft(tree, "a", "c").tree
+    assert lines(grown, why(grown, "c", {}))[1] == "a class of your own: no list names it"
+    assert summary(grown) | {"mine": 1, "intermediate": 1} == summary(grown)
+    assert graft(WordTree(["a"], [-1]), "a", "c").tree.sources is None
+    assert "intermediate" not in summary(WordTree(["a", "b"], [-1, 0], sources=[(), ()]))
     assert "no label: it holds 1 other together" in said and "that path added 1 node" in said
     assert any(line.startswith("passed over, 2 nodes") for line in said)
     assert any(line.startswith("passed over, 1 node:") for line in said)

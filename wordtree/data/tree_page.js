@@ -288,7 +288,8 @@ class Page {
     fact("index", String(node));
     if (data.synsets) fact("synset", data.synsets[node]);
     if (data.synonyms) fact("also", data.synonyms[node].join(", "));
-    if (data.sources) fact("label of", data.sources[node].join(", ") || "nobody: it holds others together");
+    const nobody = this.count[node] ? "nobody: it holds others together" : "no list: a class of your own";
+    if (data.sources) fact("label of", data.sources[node].join(", ") || nobody);
     if (data.taught && TAUGHT[data.taught[node]]) {
       const words = make("span", { id: "taught" }, this.mark(node), ` ${TAUGHT[data.taught[node]][1]}`);
       fact("the model", words);
