@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from click import BadParameter
 
 from tests.yolo9000.small import STORED, TREE, picture, small_detector
 from wordtree import WordTree
@@ -39,6 +40,14 @@ def test_any_iterable_of_names_and_numbers_is_a_list(detector, given, word):
     wanted = detector(picture(0), threshold=0.05, **{word: ["dog", "vehicle"]})
     found = detector(picture(0), threshold=0.05, **{word: given})
     assert len(wanted) and found.to_dict() == wanted.to_dict()
+
+
+def test_a_name_with_a_comma_is_typed_in_quotes(tmp_path):
+    (tmp_path / "list.txt").write_text("dog\nwolf, grey\n")
+    for typed in ('dog,"wolf, grey"', 'dog, "wolf, grey" ', str(tmp_path / "list.txt")):
+        assert Nodes().convert(typed, None, None) == ("dog", "wolf, grey")
+    with pytest.raises(BadParameter, match="cannot be read"):
+        Nodes().convert("dog\ncat", None, None)
 
 
 def test_an_iterator_is_a_list(detector):

@@ -1,6 +1,7 @@
 """What `detect` and `classify` have in common: options that name a model, going through pictures with the bad
 ones reported, results as text and JSON."""
 
+import csv
 import gc
 import sys
 import warnings
@@ -99,8 +100,8 @@ def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--vocabulary",
             type=Nodes(),
-            help="Answer with these nodes only: coco, voc, det; ids, names or numbers with commas; or a file "
-            "with one a line.",
+            help="Answer with these nodes only: coco, voc, det; ids, names or numbers with commas (in quotes "
+            "what has one itself); or a file with one a line.",
         ),
         click.option(
             "--accuracy",
@@ -181,8 +182,8 @@ class Size(click.ParamType):
 
 
 class Nodes(click.ParamType):
-    """Nodes of a tree: the name of a data set, ids, names or numbers with commas between them, or a file with
-    one a line; or, with `depth`, a whole number, which is a depth.
+    """Nodes of a tree: the name of a data set, ids, names or numbers with commas between them (what has a
+    comma itself in quotes), or a file with one a line; or, with `depth`, a whole number, which is a depth.
     """
 
     name = "nodes"
@@ -199,13 +200,13 @@ class Nodes(click.ParamType):
             return int(value)
         if value.lower() in ("coco", "voc", "det"):  # COCO is a palm, too
             return value.lower()
-        parts = value.split(",")
         try:
+            parts = next(csv.reader([value], skipinitialspace=True))
             if Path(value).is_file():
                 parts = Path(value).read_text(encoding="utf-8-sig").splitlines()
             elif value.endswith((".txt", ".names", ".list")):  # no node is called so
                 self.fail(f"{value}: no such file", param, ctx)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, csv.Error) as error:
             self.fail(f"{value}: cannot be read ({error})", param, ctx)
         nodes = tuple(part.strip() for part in parts if part.strip())
         if not nodes:
