@@ -124,10 +124,11 @@ def _read_table(how: str, root: Path) -> ClassTable:
         text = (resources.files("data_prep") / "data" / f"{how}.tsv").read_text(encoding="utf-8")
         return _rows(text, how, "\t")
     path = root / how
-    if path.suffix not in (".csv", ".tsv", ".json"):
+    kind = path.suffix.lower()  # some systems shout
+    if kind not in (".csv", ".tsv", ".json"):
         tables = ", ".join([*_WORDTREE_TABLES, *_OWN_TABLES, "names"])
         raise DataError(f"map {how!r}: wanted one of {tables}, or a .csv, .tsv or .json file")
-    if path.suffix != ".json":
+    if kind != ".json":
         text = read_text(path)
         said = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         return _rows(text, str(path), delimiter(path, "\n".join(said[:1])))

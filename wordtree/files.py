@@ -5,6 +5,7 @@ Not here: what lines and JSON mean (darknet.py, treefile.py).
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -37,12 +38,15 @@ def read_whole(path: str | Path) -> bytes:
     return bytes(data)
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, none of them blank. TreeError names file and line."""
+def read_lines(path: str | Path, marked: bool = False) -> list[str]:
+    """The lines of a UTF-8 text file, none of them blank. marked: a byte order mark in front, as spreadsheets
+    put there, is no fault. TreeError names file and line."""
     data = read_whole(path)
+    if marked:
+        data = data.removeprefix(codecs.BOM_UTF8)
     if not data:
         raise TreeError(f"{path}: the file is empty")
-    if data.startswith(b"\xef\xbb\xbf"):
+    if data.startswith(codecs.BOM_UTF8):
         raise TreeError(f"{path}:1: starts with a byte order mark; save it as UTF-8 without one")
     lines = []
     for number, raw in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):

@@ -7,6 +7,7 @@ Not here: the committed tables of COCO, VOC, DET and ILSVRC (classes.py), what a
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import unicodedata
@@ -232,7 +233,7 @@ def read_names(path: str | Path) -> dict[str, str | None]:
     else a name a line, such as COCO's and VOC's .names or ImageNet's lists.
     """
     path = Path(path)
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         try:
             categories = json.loads(read_whole(path).decode("utf-8-sig"))["categories"]
             return {c["name"]: c.get("synset") for c in categories}
@@ -240,11 +241,21 @@ def read_names(path: str | Path) -> dict[str, str | None]:
             raise TreeError(
                 f"{path}: no JSON with COCO's categories ({type(error).__name__}: {error})"
             ) from error
-    lines = read_lines(path)
-    if path.suffix == ".csv":
-        rows = [line.split(",", 1) for line in lines]
-        for number, row in enumerate(rows, 1):
-            if len(row) != 2 or not row[1].strip():
-                raise TreeError(f"{path}:{number}: wanted label,name, found {lines[number - 1]!r}")
-        return {name.strip().strip('"'): None for label, name in rows if label != "LabelName"}
+    lines = read_lines(path, marked=True)
+    if path.suffix.lower() == ".csv":
+        rows = [_label_and_name(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+        return {name: None for label, name in rows if label != "LabelName"}
     return {line.strip(): None for line in lines}
+
+
+def _label_and_name(line: str, where: str) -> tuple[str, str]:
+    """The fields of a line of CSV; without quotes all commas but the first belong to the name."""
+    try:
+        quoted = '"' in line
+        row = next(csv.reader([line], skipinitialspace=True, strict=True)) if quoted else line.split(",", 1)
+        label, name = map(str.strip, row)
+    except (csv.Error, ValueError):  # ValueError: another number of fields
+        label, name = "", ""
+    if not name:
+        raise TreeError(f"{where}: wanted label,name, found {line!r}")
+    return label, name

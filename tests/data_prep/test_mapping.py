@@ -47,6 +47,7 @@ def test_only_used_classes_are_looked_up(tree):
         ("m.csv", "class,wnid\n# a comment\nhund,n00000004\n\nkatze,n00000003,with a remark\nother,\n"),
         ("m.csv", '"hund", "n00000004"\n"katze", "cat", "a, remark"\n"other", ""\n'),
         ("m.tsv", "hund\tn00000004\nkatze\tcat\nother\t\tnot wanted\n"),
+        ("M.CSV", "hund,n00000004\nkatze,cat\nother,\n"),
         ("m.json", '{"hund": "n00000004", "katze": "cat", "other": null}'),
     ],
 )

@@ -1,5 +1,6 @@
 """Class names to nodes: each rule by examples, whole data sets by their own tables."""
 
+import csv
 import unicodedata
 
 import pytest
@@ -104,13 +105,21 @@ def test_lvis(shared, tree, needs_wordnet):
 def test_files(tmp_path):
     (tmp_path / "classes.csv").write_text("LabelName,DisplayName\n/m/01,Person\n/m/02,Bat (Animal)\n")
     assert list(read_names(tmp_path / "classes.csv")) == ["Person", "Bat (Animal)"]
-    (tmp_path / "voc.names").write_text("dog\ncat\n")
+    names = ["Person", 'Genus\u00e9 "the odd"', "Bat, grey", '5" gun']
+    with (tmp_path / "CLASSES.CSV").open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows([("LabelName", "DisplayName"), *enumerate(names)])
+    assert list(read_names(tmp_path / "CLASSES.CSV")) == names
+    (tmp_path / "classes.csv").write_text("1,Bat, grey\n2, 'x'\n")
+    assert list(read_names(tmp_path / "classes.csv")) == ["Bat, grey", "'x'"]
+    (tmp_path / "voc.names").write_text("\ufeffdog\ncat\n", encoding="utf-8")
     assert list(read_names(tmp_path / "voc.names")) == ["dog", "cat"]
     for name, text in (
         ("a.json", "{}"),
         ("a.json", "[]"),
         ("a.json", "{"),
         ("a.csv", "x\n"),
+        ("a.csv", '1,"x\n'),
+        ("a.csv", '1,"x",y\n'),
         ("a.names", ""),
     ):
         (tmp_path / name).write_text(text)
