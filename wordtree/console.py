@@ -11,6 +11,8 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -80,18 +82,10 @@ def run(
     # A file name or class name may hold bytes that are no text: print them escaped rather than fail.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
-    show = warnings.showwarning
-
-    def told(message: Warning | str, category: type[Warning], *where: Any) -> None:
-        if issubclass(category, TreeWarning):
-            click.echo(f"warning: {message}", err=True)
-        else:
-            show(message, category, *where)
-
-    warnings.showwarning = told
     try:
-        # Outside its standalone mode click returns the status of click.exceptions.Exit instead of leaving.
-        status = command(standalone_mode=False)
+        with _warnings_as_lines():
+            # Outside its standalone mode click returns the status of click.exceptions.Exit, does not leave.
+            status = command(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -105,6 +99,23 @@ def run(
         click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, usage) else 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    show = warnings.showwarning
+
+    def told(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, TreeWarning):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            show(message, category, *where)
+
+    warnings.showwarning = told
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
