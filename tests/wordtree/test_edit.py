@@ -163,6 +163,25 @@ def test_faults_of_a_file_of_grafts(tmp_path, text, says):
         graft_file(WordTree(["animal", "dog"], [-1, 0]), tmp_path / "g.tsv")
 
 
+@pytest.fixture
+def with_hypernyms() -> WordTree:
+    """r > a > b, and in WordNet z between a and b."""
+    return WordTree(["r", "a", "b"], [-1, 0, 1], hypernyms=[(), (), ("a", "z")])
+
+
+def test_other_ids_are_those_of_hypernyms_and_of_what_is_shown_by_them(with_hypernyms):
+    new = wordtree.rename(with_hypernyms, ids={"a": "A"}).tree
+    assert new.hypernym_path("b") == ("r", "A", "z", "b")
+    assert new.names == ("r", "A", "b")
+    named = wordtree.rename(with_hypernyms, {"a": "thing"}).tree
+    assert wordtree.rename(named, ids={"a": "A"}).tree.names == ("r", "thing", "b")
+
+
+def test_hypernyms_that_began_at_a_node_that_goes_go_too(with_hypernyms):
+    assert with_hypernyms.hypernym_path("b") == ("r", "a", "z", "b")
+    assert wordtree.prune(with_hypernyms, ["a"], keep_children=True).tree.hypernym_path("b") == ("r", "b")
+
+
 def test_facts_that_an_edit_makes_untrue_go():
     facts = {"title": "two things", "ranks": ["a", "b"], "rank columns": [0, 1], "made by": "hand"}
     tree = WordTree(["x", "y", "z"], [-1, 0, 0], about=facts)

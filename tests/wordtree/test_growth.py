@@ -129,6 +129,21 @@ def test_a_chain_of_promotions():
     assert promote({"a": None, "b": "a", "c": "b", "d": "c"}) == {"a": None, "b": "a", "c": "b", "d": "b"}
 
 
+class GivenPaths(Paths):
+    """Each label's paths as they stand, which may differ in what is above a node that they share."""
+
+    def __init__(self, paths: dict[str, list[tuple[str, ...]]]) -> None:
+        self._paths = paths
+
+    def of(self, node: str) -> list[tuple[str, ...]]:
+        return self._paths[node]
+
+
+def test_what_is_above_a_node_of_the_tree_stays():
+    paths = GivenPaths({"x": [("a", "b", "x")], "y": [("c", "b", "y"), ("d", "e", "f", "y")]})
+    assert grow(["x", "y"], paths) == {"a": None, "b": "a", "x": "b", "y": "b"}
+
+
 def test_small_trees_out_of_wordnet(needs_wordnet):
     tree = build(["dog.n.01", "n02114100", "cat.n.01", "dog.n.01"])
     assert tree.names == ("carnivore", "canine", "cat", "dog", "wolf")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from data_prep import Store
+from data_prep import Store, StoreWriter
 from tests.yolo9000 import toys
 from yolo9000.batches import Batches, load_batches, to_batch
 from yolo9000.config import AugmentConfig, ModelConfig, PartConfig, SizeConfig, TrainConfig
@@ -36,6 +36,7 @@ def make(store: Store, parts: tuple[PartConfig, ...], **settings) -> Batches:
 
 BOXED = PartConfig(3, kind="boxed", name="boxes")
 LABEL = PartConfig(1, kind="label", name="labels")
+WITHOUT_BLUE = label_map(toys.TREE.ids, ("green", "red", "yellow"))
 
 
 def test_composition_is_exact_and_kinds_differ_in_their_targets(store: Store) -> None:
@@ -59,6 +60,14 @@ def test_counts_add_up_and_are_within_one_of_their_share(shares: list[float], ba
     counts = part_counts(shares, batch)
     assert sum(counts) == batch
     assert all(abs(c - s * batch / sum(shares)) < 1 for c, s in zip(counts, shares, strict=True))
+
+
+def test_pictures_of_a_batch_are_laid_out_each_for_itself(store: Store) -> None:
+    item = make(store, (BOXED,), batch=26)[0]
+    layouts = {name: [] for name in item["names"]}
+    for name, pixels in zip(item["names"], item["images"].numpy(), strict=True):
+        layouts[name].append(pixels.tobytes())
+    assert all(len(layout) == len(set(layout)) == 2 for layout in layouts.values())
 
 
 @pytest.mark.parametrize("tiles", [1, 2])
@@ -301,9 +310,40 @@ def test_labels_are_carried_to_another_tree_by_id(store: Store) -> None:
                 assert sorted(mapping[a[key]]) == sorted(b[key])
     # A class that the other tree has not is no label of a picture whose boxes are left aside.
     parts = (dataclasses.replace(BOXED, ignore_boxes=True),)
-    without_blue = label_map(toys.TREE.ids, ("green", "red", "yellow"))
-    for target in Batches(dataclasses.replace(config, data=parts), [store], [without_blue])[0]["targets"]:
+    for target in Batches(dataclasses.replace(config, data=parts), [store], [WITHOUT_BLUE])[0]["targets"]:
         assert set(target["image_labels"].tolist()) <= {0, 1, 2}
+
+
+def test_boxes_of_a_class_that_the_other_tree_has_not_are_ignored(store: Store) -> None:
+    config, lost = make(store, (BOXED,)).config, 0
+    plain, mapped = (Batches(config, [store], [to])[0]["targets"] for to in (None, WITHOUT_BLUE))
+    for a, b in zip(plain, mapped, strict=True):
+        known = WITHOUT_BLUE[a["labels"]] >= 0
+        assert b["labels"].tolist() == WITHOUT_BLUE[a["labels"]][known].tolist()
+        assert np.array_equal(b["boxes"], a["boxes"][known])
+        assert len(b.get("ignore_boxes", ())) - len(a.get("ignore_boxes", ())) == (~known).sum()
+        lost += (~known).sum()
+    assert lost
+
+
+@pytest.mark.parametrize("mapping", [None, WITHOUT_BLUE])
+def test_what_a_sample_says_beside_its_boxes_is_carried_too(tmp_path: Path, mapping) -> None:
+    """Besides, what it shows is whatever it names, with a box or without."""
+    warm, red, yellow, green, blue = map(toys.TREE.index, ("warm", "red", "yellow", "green", "blue"))
+    sample = toys.square_sample(4)  # yellow
+    lists = {"image_labels": [yellow], "negative_labels": [green, blue], "not_exhaustive_labels": [warm, red]}
+    with StoreWriter(tmp_path / "a.h5", toys.TREE) as writer:
+        writer.add(dataclasses.replace(sample, **{what: np.array(nodes) for what, nodes in lists.items()}))
+    store = Store(tmp_path / "a.h5")
+    target = Batches(make(store, (BOXED,)).config, [store], [mapping])[0]["targets"][0]
+
+    def carried(nodes) -> list[int]:
+        return [k for k in (nodes if mapping is None else mapping[nodes]) if k >= 0]
+
+    for what in ("negative_labels", "not_exhaustive_labels"):
+        assert target[what].tolist() == carried(lists[what]), what
+    shown = [*sample.labels, *lists["image_labels"], *lists["not_exhaustive_labels"]]
+    assert target["shown_labels"].tolist() == sorted(set(carried(shown)))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolo9000.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, write_atomically
+from yolo9000.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    save_best,
+    save_checkpoint,
+    set_best_aside,
+    write_atomically,
+)
 from yolo9000.errors import TrainingError
 
 
@@ -69,6 +76,15 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, error: Exception
     with pytest.raises(TrainingError, match="cannot be written"):
         write_atomically(path, fail)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_best_one_set_aside_is_not_written_over(tmp_path: Path) -> None:
+    """As where a run was killed after it had set the best aside and before its next checkpoint."""
+    save_best(tmp_path, state(1))
+    aside = set_best_aside(tmp_path, 5)
+    best = save_best(tmp_path, state(2))
+    assert set_best_aside(tmp_path, 5) == aside
+    assert [load_checkpoint(path)["batch"] for path in (aside, best)] == [1, 2]
 
 
 def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:

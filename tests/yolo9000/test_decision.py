@@ -66,6 +66,18 @@ def test_scores_are_what_they_are_called():
         assert one.conditional == pytest.approx(steps[-1] / steps[-2], rel=1e-4)
 
 
+def test_over_mapped_classes_darknets_rule_scores_as_the_others():
+    net = small_detector("darknet")
+    net.class_map = torch.tensor([3, 6, 2])
+    detector = Detector(net, precision="float32")
+    found, other = (
+        detector(picture(), mapped=True, rule=rule, threshold=0.05, nms="none")
+        for rule in ("darknet", "threshold")
+    )
+    assert len(found) and np.array_equal(found.scores, other.scores)
+    assert not np.allclose(found.scores, found.objectness)
+
+
 def test_something():
     """A hedge that must be right says that something is there; it is reported, drawn and written."""
     detector = Detector(small_detector("darknet"), precision="float32")

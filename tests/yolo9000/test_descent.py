@@ -87,6 +87,7 @@ def test_equals_a_plain_walk(seed, groups, rule, threshold):
         assert values[: len(path)].tolist() == pytest.approx(path, rel=1e-4)
         assert values[len(path) :].isnan().all()
         assert found.log_probabilities[box].exp() == pytest.approx(path[-1], rel=1e-4)
+        assert found.log_given[box] == logs[box, node]
         assert int(getattr(descent, rule)(hierarchy, logs, threshold)[box]) == node
 
 

@@ -134,6 +134,19 @@ def test_lambda_on_data_that_are_as_sure_as_they_say(accuracy):
     assert share_right(part(test), right[test], lambda_) == pytest.approx(accuracy, abs=0.02)
 
 
+def test_a_large_lambda_is_found_where_answers_are_surer_than_right():
+    """Half of the answers are wrong, each almost certain: they give way to the virtual root where (2 bits +
+    lambda) x Pr(node) = lambda."""
+    hierarchy = Hierarchy(WordTree.flat(list("abcd")))
+    rest = 1e-4
+    probabilities = torch.tensor([[1 - rest, *[rest / 3] * 3]], dtype=torch.float64).repeat(10, 1)
+    frontier = Frontier.of(hierarchy, probabilities.log())
+    right = is_right(hierarchy, frontier.nodes, torch.arange(10) % 2)
+    lambda_ = fit_lambda(frontier, right, 0.9)
+    assert lambda_ == pytest.approx(2 * (1 - rest) / rest, rel=2e-3)
+    assert share_right(frontier, right, lambda_) == 1 and share_right(frontier, right, lambda_ / 1.01) == 0.5
+
+
 def test_an_accuracy_that_cannot_be_had():
     tree = WordTree.flat(["a", "b"])
     hierarchy = Hierarchy(tree)

@@ -163,6 +163,15 @@ def test_restriction_equals_the_whole(tree, seed, some, apart):
     assert torch.equal(hierarchy.path_widths(nodes), torch.zeros(6).long().index_add(0, of, sizes))
 
 
+@pytest.mark.parametrize("rows", [1, 7, 49, 50])
+def test_sums_of_some_rows_at_a_time_are_those_of_all(rows, monkeypatch):
+    hierarchy = Hierarchy(make_tree([-1, -1, 0, 0, 0, 2]))
+    logs = hierarchy.log_conditionals(torch.randn(50, 6))
+    whole = hierarchy.log_probabilities(logs)
+    monkeypatch.setattr("yolo9000.hierarchy._SUMS_AT_ONCE", rows * len(hierarchy))
+    torch.testing.assert_close(hierarchy.log_probabilities(logs), whole)
+
+
 def test_gradient_of_log_conditionals():
     hierarchy = Hierarchy(make_tree([-1, -1, 0, 0, 0, 2]))
     logits = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)

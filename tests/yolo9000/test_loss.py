@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from wordtree import WordTree
 from yolo9000 import Network, presets
 from yolo9000.head import LazyOutput
-from yolo9000.loss import RegionLoss
+from yolo9000.loss import LABEL_BOXES, LABEL_OBJECTNESS, RegionLoss
 
 ANCHORS = [[0.8, 1.1], [2.0, 1.0], [1.5, 3.0]]
 TREE = WordTree([f"n{k:08d}" for k in range(12)], [-1, -1, -1, 0, 0, 1, 1, 1, 3, 3, 3, 8])
@@ -295,9 +295,12 @@ def test_overwritten_truth_keeps_the_groups_that_only_it_has():
     torch.testing.assert_close(two.view_as(expected), expected)
 
 
-def test_batch_is_the_mean_of_its_images():
-    loss = RegionLoss(ANCHORS, TREE, label_objectness="darknet2017")
-    targets = mixed_targets()
+@pytest.mark.parametrize("label_box", LABEL_BOXES)
+@pytest.mark.parametrize("label_objectness", LABEL_OBJECTNESS)
+def test_batch_is_the_mean_of_its_images(label_objectness, label_box):
+    loss = RegionLoss(ANCHORS, TREE, label_objectness=label_objectness, label_box=label_box)
+    open_ended = {"boxes": [[0.3, 0.4, 0.2, 0.5]], "labels": [9], "not_exhaustive_labels": [5]}
+    targets = [*mixed_targets(), open_ended]
     raw = torch.randn(len(targets), 3 * 17, 3, 3, dtype=torch.float64)
     together = loss(raw, targets)
     alone = [loss(raw[b : b + 1], [target]) for b, target in enumerate(targets)]

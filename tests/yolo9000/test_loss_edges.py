@@ -9,7 +9,7 @@ from tests.yolo9000.test_loss import ANCHORS, TREE, mixed_targets, sigmoid
 from wordtree import WordTree
 from yolo9000.errors import TrainingError
 from yolo9000.head import LazyOutput
-from yolo9000.loss import RegionLoss, check_finite
+from yolo9000.loss import CLASS_LOSSES, LABEL_OBJECTNESS, RegionLoss, check_finite
 
 
 def test_unlabelled_image_teaches_nothing_and_empty_one_background():
@@ -65,7 +65,7 @@ def test_label_at_the_largest_proposal():
     assert learning({"label": 2}) == [(0, 0, 1)]
 
 
-@pytest.mark.parametrize("label_objectness", ["paper", "darknet2017", "darknet", "none"])
+@pytest.mark.parametrize("label_objectness", LABEL_OBJECTNESS)
 def test_label_objectness(label_objectness):
     """What each variant does, on an image where one box is far the best for the label."""
     loss = RegionLoss(ANCHORS, classes=4, label_objectness=label_objectness)
@@ -89,6 +89,38 @@ def test_label_objectness(label_objectness):
     raw = raw.detach().clone()
     raw[0, 1, 4, 1, 0] = 0.5
     assert loss(raw.flatten(1, 2), [{"label": 2}])["objectness"] == 0
+
+
+@pytest.mark.parametrize("label_objectness", LABEL_OBJECTNESS)
+def test_negative_labels_move_no_objectness(label_objectness):
+    loss = RegionLoss(ANCHORS, TREE, label_objectness=label_objectness, label_iou=0.9)
+    raw = torch.randn(1, 3 * 17, 3, 4)
+    label = {"image_labels": [11]}
+    plain, beside = (loss(raw, [label | more]) for more in ({}, {"negative_labels": [4, 2, 6]}))
+    assert beside["classification"] > plain["classification"]
+    for part in ("objectness", "no_objectness", "avg_label_probability"):
+        assert torch.equal(plain[part], beside[part]), part
+
+
+@pytest.mark.parametrize("label_objectness", LABEL_OBJECTNESS)
+def test_a_box_that_two_labels_choose_is_pushed_once(label_objectness):
+    loss = RegionLoss(ANCHORS, classes=4, label_objectness=label_objectness, label_iou=0.9)
+    raw = torch.zeros(1, 3, 9, 3, 4)
+    raw[:, :, 4] = -3.0
+    raw[0, 1, 4, 2, 2] = 0.0  # one box is surer than the others, all classes are alike
+    one, two = (loss(raw.flatten(1, 2), [{"image_labels": labels}]) for labels in ([1], [1, 3]))
+    for part in ("objectness", "no_objectness"):
+        assert torch.equal(one[part], two[part]), part
+
+
+@pytest.mark.parametrize("class_loss", CLASS_LOSSES)
+def test_only_the_last_and_named_truth_of_a_box_teaches_its_class(class_loss):
+    loss = RegionLoss(ANCHORS, classes=4, class_loss=class_loss)
+    raw, box = torch.randn(1, 3 * 9, 3, 4), [[0.5, 0.5, 0.2, 0.3]]
+    assert loss(raw, [{"boxes": box, "labels": [1], "named": [False]}])["classification"] == 0
+    last = loss(raw, [{"boxes": box, "labels": [2]}])["classification"]
+    both = loss(raw, [{"boxes": box * 2, "labels": [1, 2]}])["classification"]
+    torch.testing.assert_close(both, last)
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -202,6 +234,10 @@ def box(*values):
         ({"image_labels": [1, -2]}, "label -2"),
         ({"negative_labels": [12]}, "label 12"),
         ({"image_labels": [[1, 2]]}, "wanted integers"),
+        ({"label": 1, "shown_labels": [12]}, "label 12"),
+        ({"label": 1, "shown_labels": [-1]}, "label -1"),
+        (box(0.5, 0.5, 0.1, 0.2) | {"not_exhaustive_labels": [12]}, "label 12"),
+        (box(0.5, 0.5, 0.1, 0.2) | {"not_exhaustive_labels": [-1]}, "label -1"),
         ({"boxes": torch.rand(1, 4), "labels": [1], "named": [1]}, "1 times true or false"),
         ({"boxes": torch.rand(1, 4), "labels": [1], "named": [True, False]}, "1 times true or false"),
         ({"label": "dog"}, '"image_labels" of target 1 is no array'),

@@ -52,6 +52,12 @@ def test_frozen_parameters_are_left_out_and_prefixes_scale() -> None:
         make_optimiser(small_network().freeze(4), OptimiserConfig())
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_nesterov_is_left_out_where_there_is_no_momentum(momentum: float) -> None:
+    config = OptimiserConfig(name="sgd", momentum=momentum, nesterov=True)
+    assert make_optimiser(small_network(), config).defaults["nesterov"] == (momentum > 0)
+
+
 def test_burn_in_rises_to_the_rule() -> None:
     config = ScheduleConfig(burn_in=10, burn_in_power=4, steps=(0.5, 0.75))
     factors = [rate_factor(config, b, 100) for b in range(100)]

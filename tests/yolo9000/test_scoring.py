@@ -15,6 +15,7 @@ from yolo9000.scoring import (
     suppress,
     weighted_ap,
 )
+from yolo9000.suppression import nms
 
 
 def boxes(rows: list[tuple]) -> Boxes:
@@ -68,6 +69,22 @@ def test_nothing_found_nothing_true_and_ignored_truth() -> None:
     # A crowd is neither to be found nor wrong to find, so the kind has no truth at all.
     result = average_precision(truth, boxes([(0, 1, 0, 0, 10, 10, 0.9, 0)]), 1, [0, 1])
     assert result["per_class"] == {0: 0.0, 1: -1.0} and result["AP50"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("iou", "expected"),
+    [
+        (0.47, (0, 0, 0, 0, 0)),
+        (0.52, (0.1, 1, 0, 0.1, 1)),
+        (0.72, (0.5, 1, 0, 0.5, 1)),
+        (0.77, (0.6, 1, 1, 0.6, 1)),
+    ],
+)
+def test_each_number_is_read_at_its_own_overlap(iou: float, expected: tuple[float, ...]) -> None:
+    truth, found = boxes([(0, 0, 0, 0, 100, 100, 1, 0)]), boxes([(0, 0, 0, 0, 100 * iou, 100, 1, 0)])
+    result = average_precision(truth, found, 1, [0])
+    numbers = tuple(result[name] for name in ("AP", "AP50", "AP75", "AR100", "AR100_50"))
+    assert numbers == pytest.approx(expected)
 
 
 @settings(max_examples=15, deadline=None)
@@ -183,6 +200,16 @@ def test_suppression_equals_one_box_at_a_time(count: int, kinds: int, overlap: f
     kind = random.integers(0, kinds, count)
     assert suppress(found, kind, overlap).tolist() == greedy(found, kind, overlap)[:100]
     assert len(suppress(found, kind, overlap, most=2)) <= 2
+
+
+def test_suppression_is_that_of_the_detector_where_overlaps_are_at_the_limit() -> None:
+    random = np.random.default_rng(0)
+    for count in range(1, 40):
+        corners = random.integers(0, 6, (count, 2, 2)).astype(float)  # many overlaps of just one half
+        found = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        kind = random.integers(0, 3, count)
+        kept = nms(found, -np.arange(count), kind, 0.5, "class")
+        assert suppress(found, kind, 0.5).tolist() == kept.tolist()
 
 
 def test_no_detections_of_a_kind() -> None:

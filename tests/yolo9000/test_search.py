@@ -24,6 +24,17 @@ from yolo9000.search import best_end
     st.sampled_from([None, 0, 1, 2, 3, 10]),
 )
 def test_the_best_end_is_that_of_the_whole_tree(seed, groups, boxes, missing, deepest):
+    check_best_end(seed, groups, boxes, missing, deepest)
+
+
+@pytest.mark.parametrize("missing", [0.4, 0.8])
+@pytest.mark.parametrize("deepest", [1, 2, 3])
+def test_the_best_end_is_above_the_depth_where_rows_end_there(missing, deepest):
+    for seed in range(8):
+        check_best_end(seed, 25, 5, missing, deepest)
+
+
+def check_best_end(seed, groups, boxes, missing, deepest):
     """The most probable node of a depth or of what ends above it, `deepest` None: leaf."""
     random = np.random.default_rng(seed)
     tree = random_tree(random, groups)

@@ -107,6 +107,13 @@ def test_equal_scores_keep_their_order():
     assert nms(np.repeat(SAME, 3, 0), np.full(3, 0.5), np.arange(3), 0.4, "class").tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("count", [40, 400])  # compared all at once, and row by row
+def test_many_equal_scores_keep_their_order(count):
+    scores = np.random.default_rng(0).integers(0, 3, count) / 3
+    kept = nms(np.repeat(SAME, count, 0), scores, np.arange(count), 0.4, "class")
+    assert kept.tolist() == sorted(range(count), key=lambda k: -scores[k])
+
+
 def test_bad_options():
     with pytest.raises(ValueError, match="related, class"):
         nms(SAME, np.ones(1), np.zeros(1, int), 0.4, "soft")
