@@ -52,6 +52,18 @@ def check_best_end(seed, groups, boxes, missing, deepest):
     assert torch.equal(found.log_given, logs.gather(1, expected[:, None])[:, 0])
 
 
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("deepest", [0, 1, 2])
+def test_where_no_root_is_possible_the_best_end_is_that_of_the_whole_tree(value, deepest):
+    random = np.random.default_rng(0)
+    hierarchy, logs = random_conditionals(random, random_tree(random, 25), 3)
+    logs[1] = value
+    found = best_end(hierarchy, AskedConditionals(logs), deepest)
+    assert torch.equal(found.nodes, at_depth(hierarchy, hierarchy.log_probabilities(logs), deepest))
+    expected = logs.gather(1, found.nodes[:, None])[:, 0]
+    torch.testing.assert_close(found.log_given, expected, equal_nan=True)
+
+
 def test_what_cannot_be_the_best_is_not_looked_at():
     """At boxes that are sure of a path the groups beside it are asked for by nobody."""
     random = np.random.default_rng(5)
