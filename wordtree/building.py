@@ -12,13 +12,14 @@ from typing import Any
 
 import click
 
+from wordtree.console import Command
 from wordtree.errors import TreeError
 from wordtree.files import check_target, read_lines
 from wordtree.printing import json_option, print_branch, print_json, summary
 from wordtree.words import counted
 
 
-@click.command(epilog="Example: wordtree build dog.n.01 wolf.n.01 n02121620 --out pets.json")
+@click.command(cls=Command, epilog="Example: wordtree build dog.n.01 wolf.n.01 n02121620 --out pets.json")
 @click.argument("labels", nargs=-1)
 @click.option(
     "--from",

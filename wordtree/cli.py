@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wordtree.building import build
-from wordtree.console import HELP, run
+from wordtree.console import HELP, Group, run
 from wordtree.errors import LookupTreeError, TreeError
 from wordtree.printing import branch, json_option, print_branch, print_json, record, summary
 from wordtree.tree import WordTree
@@ -55,7 +55,7 @@ _ANY_ENDING = ("own", "keys", "html")
 _SMALL = 60
 
 
-@click.group(epilog="Example: wordtree path husky", context_settings=HELP)
+@click.group(cls=Group, epilog="Example: wordtree path husky", context_settings=HELP)
 @click.version_option(package_name="yolo9000")
 def cli() -> None:
     """A tree of things one can photograph: look into it, check one, build one.

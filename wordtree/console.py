@@ -1,4 +1,5 @@
-"""What the command lines of all packages share: sub-commands imported when asked for, how a run ends, JSON.
+"""What the command lines of all packages share: commands that read no option in vain, sub-commands imported
+when asked for, how a run ends, JSON.
 
 Not here: any command. Imports nothing large but click, so that `--help` answers at once.
 """
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -23,7 +25,35 @@ from wordtree.errors import TreeWarning
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
-class LazyGroup(click.Group):
+class Command(click.Command):
+    """A command that refuses an option given twice where one value is all it takes: click would keep the last
+    and say nothing."""
+
+    def __init__(self, *args, once: str | None = None, **settings) -> None:
+        """`once`: what to do instead, for the message."""
+        super().__init__(*args, **settings)
+        self._once = once
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = list(args)
+        rest = super().parse_args(ctx, args)
+        if ctx.resilient_parsing:  # a shell asks what could be typed next
+            return rest
+        _, _, order = self.make_parser(ctx).parse_args(typed)
+        for option, times in Counter(order).items():
+            if times > 1 and isinstance(option, click.Option) and not (option.multiple or option.is_flag):
+                said = f"{' or '.join(option.opts)} is given more than once, and takes one value"
+                raise click.UsageError("; ".join(filter(None, (said, self._once))), ctx)
+        return rest
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
+class LazyGroup(Group):
     """A group whose sub-command x is `command` of the module <package>.x, imported when asked for."""
 
     def __init__(

@@ -7,8 +7,10 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from wordtree.console import Command
 
-@click.command(epilog="Example: data-prep anchors voc.h5 --k 5 --size 416 --stride 32")
+
+@click.command(cls=Command, epilog="Example: data-prep anchors voc.h5 --k 5 --size 416 --stride 32")
 @click.argument("packed", nargs=-1, required=True, metavar="PACKED.h5...")
 @click.option(
     "--k", type=click.IntRange(1, 64), default=5, show_default=True, help="How many anchors to print."

@@ -8,17 +8,20 @@ import click
 
 from data_prep.cli.sources import processors, recipe_from, refuse_options, say_wider, source_options
 from data_prep.shards import find_packed
+from wordtree.console import Command
 
 _SHOWN = 5  # examples of each kind of fault; --json has them all
 
 
 @click.command(
+    cls=Command,
+    once="several data sets go into a recipe",
     epilog="""Examples:\n
     data-prep check --coco instances.json --images images/ --map coco\n
     data-prep check recipe.toml --json > faults.json\n
     data-prep check recipe.toml --html faults.html\n
     data-prep check packed.h5\n
-    data-prep check 'shards-*.h5'"""
+    data-prep check 'shards-*.h5'""",
 )
 @click.argument("paths", nargs=-1, metavar="[RECIPE|PACKED.h5...]")
 @source_options

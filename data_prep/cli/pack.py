@@ -8,16 +8,19 @@ import click
 
 from data_prep.cli.sources import processors, recipe_from, say_wider, source_options
 from data_prep.shards import MOST_SHARDS, shard_paths
+from wordtree.console import Command
 
 _SHOWN = 20  # faults printed one by one; --report has them all
 
 
 @click.command(
+    cls=Command,
+    once="several data sets go into a recipe",
     epilog="""Examples:\n
     data-prep pack --coco instances.json --images images/ --map coco coco.h5\n
     data-prep pack --folders train/ labels.h5\n
     data-prep pack recipe.toml everything.h5\n
-    data-prep pack recipe.toml everything.h5 --shards 8"""
+    data-prep pack recipe.toml everything.h5 --shards 8""",
 )
 @click.argument("paths", nargs=-1, metavar="[RECIPE] OUT.h5")
 @source_options

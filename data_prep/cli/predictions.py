@@ -5,13 +5,17 @@ from pathlib import Path
 
 import click
 
+from wordtree.console import Command
+
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(
+    cls=Command,
     epilog="Example: yolo9000 detect pictures/ --json > found.json  |  "
     "data-prep predictions found.json --labelstudio tasks.json --config labels.xml  |  "
-    "(correct and export)  |  data-prep pack --labelstudio export.json --images pictures/ --map names more.h5"
+    "(correct and export)  |  "
+    "data-prep pack --labelstudio export.json --images pictures/ --map names more.h5",
 )
 @click.argument("found", type=click.Path(path_type=Path))
 @click.option("--coco", type=_FILE, help="Write a data set in COCO's JSON, a score to each box, here.")

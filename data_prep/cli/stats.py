@@ -4,8 +4,10 @@ import json
 
 import click
 
+from wordtree.console import Command
 
-@click.command(epilog="Example: data-prep stats packed.h5")
+
+@click.command(cls=Command, epilog="Example: data-prep stats packed.h5")
 @click.argument("packed", nargs=-1, required=True, metavar="PACKED.h5...")
 @click.option(
     "--depth",

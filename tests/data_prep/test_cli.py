@@ -32,6 +32,13 @@ def test_wrong_usage_is_status_2(arguments):
     assert run("pack", *arguments).exit_code == 2
 
 
+def test_several_data_sets_go_into_a_recipe(data, tree_file):
+    result = run("pack", *boxed(data, tree_file), *boxed(data, tree_file)[:4], data / "o.h5")
+    assert result.exit_code == 2 and "--coco is given more than once" in result.output
+    assert "a recipe" in result.output and not (data / "o.h5").exists()
+    assert run("pack", *boxed(data, tree_file), "--coco", "x", "--help").exit_code == 0
+
+
 def test_options_that_would_do_nothing_are_refused(data, tree_file):
     assert run("pack", "--folders", data / "classes", "--tree", tree_file, data / "o.h5").exit_code == 0
     result = run("check", data / "o.h5", "--map", "coco")

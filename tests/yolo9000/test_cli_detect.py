@@ -124,6 +124,19 @@ def test_files_folders_and_patterns_together(run, model, tmp_path):
     assert names == ["d.png", "1.png", "2.jpg", "3.png"]
 
 
+def test_sources_are_pictures_like_any(run, model, tmp_path):
+    for name in "abc":
+        picture().save(tmp_path / f"{name}.png")
+    a, b, c = (tmp_path / f"{name}.png" for name in "abc")
+    words = ("detect", "--model", model, "--json")
+    plain = run(*words, a, b, c)
+    assert plain[0] == 0 and len(json.loads(plain[1])["pictures"]) == 3
+    assert run(*words, a, "--source", b, "--source", c)[:2] == plain[:2]
+    assert run(*words, *(word for name in (a, b, c) for word in ("--source", name)))[:2] == plain[:2]
+    for other in ("0", "rtsp://host/stream"):
+        assert run(*words, "--source", other, "--source", a)[0] == 2
+
+
 def test_equal_names_from_two_folders_do_not_overwrite_each_other(run, model, tmp_path):
     sizes = {"a/x.jpg": (40, 30), "b/x.jpg": (50, 30), "b/X.JPG": (60, 30), "c/x.gif": (70, 30)}
     for name, size in sizes.items():
@@ -330,12 +343,16 @@ def test_rules_that_list_nodes_as_typed(run, model, tmp_path):
         assert set(found("--level", given)) <= {"husky", "vehicle"}
         answers = detector(tmp_path / "x.png", threshold=0.05, vocabulary=["husky", "vehicle"])
         assert found("--vocabulary", given) == list(answers.names)
+    for rule in ("--level", "--vocabulary"):
+        assert found(rule, "husky", rule, "n2") == found(rule, "husky,n2")
+        assert found(rule, str(listed), rule, "cat") == found(rule, "husky,vehicle,cat")
     assert found("--hedge-lambda", 0) == list(
         detector(tmp_path / "x.png", threshold=0.05, hedge_lambda=0).names
     )
     for more, said in [
         (("--level", "unicorn"), "unicorn"),
         (("--level", -1), "there is no node -1"),
+        (("--level", 1, "--level", "husky"), "stands alone"),
         (("--accuracy", 0.9), "calibrate"),
         (("--rule", "vocabulary"), "vocabulary"),
         (("--vocabulary", "coco"), "not"),

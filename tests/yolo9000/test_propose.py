@@ -13,6 +13,7 @@ from PIL import Image
 
 from data_prep import Store
 from data_prep.errors import DataError
+from data_prep.writer import StoreWriter
 from tests.yolo9000.small import small_detector
 from tests.yolo9000.toys import TREE, pack_squares, square_sample
 from wordtree import WordTree
@@ -192,5 +193,22 @@ def test_the_command_writes_a_file_of_its_own(tmp_path):
     assert len(new) == 7 and new.boxed.all() and new.tree_fingerprint == old.tree_fingerprint
     assert [new.labels_of(k).tolist() for k in range(7)] == [old.labels_of(k).tolist() for k in range(7)]
     assert all(same(old[k], new[k]) for k in range(3))
+    more = pack_squares(tmp_path / "more.h5", 1, 2, first=50)
+    for pair in [(data, more), (more, data)]:
+        given = [*words[:2], *words[4:], "--out", str(tmp_path / "both.h5")]
+        given += [word for path in pair for word in ("--data", str(path))]
+        done = CliRunner().invoke(cli, given, catch_exceptions=False)
+        assert (
+            done.exit_code == 0 and "boxes for 6 of 6 pictures" in done.output and "10 in all" in done.output
+        )
+        both = Store(tmp_path / "both.h5")
+        names = [store.annotation(k).name for store in map(Store, pair) for k in range(len(store))]
+        assert [both.annotation(k).name for k in range(10)] == names
+        if pair[0] == data:
+            assert all(same(both[k], new[k]) for k in range(7))
+    with StoreWriter(tmp_path / "other.h5", WordTree(["red"], [-1])):
+        pass
+    with pytest.raises(DataError, match="another tree"):
+        CliRunner().invoke(cli, [*given, "--data", str(tmp_path / "other.h5")], catch_exceptions=False)
     with pytest.raises(DataError, match="would replace"):
         CliRunner().invoke(cli, [*words, "--out", str(data)], catch_exceptions=False)

@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import click
 
+from wordtree import console
+
 # Their option -> ours, or what does the same. Those that are ours as well, --conf, --iou, are not here.
 _OURS = {
     "classes": "--vocabulary (all boxes get one of its names) or --below (the others are left out)",
@@ -41,7 +43,7 @@ _SETTING = re.compile(r"([A-Za-z]\w*)=(.*)", re.DOTALL)
 _MODE = re.compile(r"predict|(mode|task)=\w*")
 
 
-class Command(click.Command):
+class Command(console.Command):
     """A command that tells people of these habits what they mean here."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

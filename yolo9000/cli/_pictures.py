@@ -95,13 +95,17 @@ def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--level",
             type=Nodes(depth=True),
+            multiple=True,
+            callback=_joined,
             help="Answer at this depth (roots: 0), or with one of these nodes: as --vocabulary.",
         ),
         click.option(
             "--vocabulary",
             type=Nodes(),
+            multiple=True,
+            callback=_joined,
             help="Answer with these nodes only: coco, voc, det; ids, names or numbers with commas (in quotes "
-            "what has one itself); or a file with one a line.",
+            "what has one itself); or a file with one a line; repeatable.",
         ),
         click.option(
             "--accuracy",
@@ -212,6 +216,20 @@ class Nodes(click.ParamType):
         if not nodes:
             self.fail(f"{value!r} holds no nodes", param, ctx)
         return nodes
+
+
+def _joined(
+    ctx: click.Context, param: click.Parameter, given: tuple[int | str | tuple[str, ...], ...]
+) -> int | str | tuple[str, ...] | None:
+    """Lists of nodes, given one after the other, as one."""
+    if len(given) < 2:
+        return given[0] if given else None
+    nodes: list[str] = []
+    for one in given:
+        if isinstance(one, int):
+            raise click.BadParameter("a depth stands alone: no other, and no nodes beside it", ctx, param)
+        nodes += [one] if isinstance(one, str) else one
+    return tuple(nodes)
 
 
 class Skipped:

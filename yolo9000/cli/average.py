@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from wordtree.console import Command
 from yolo9000.cli import _pictures
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(epilog="Example: yolo9000 average runs/one runs/two --out mean.safetensors")
+@click.command(cls=Command, epilog="Example: yolo9000 average runs/one runs/two --out mean.safetensors")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--out", required=True, type=_FILE, help="Model file to write, a .safetensors.")
 @click.option(

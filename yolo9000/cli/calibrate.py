@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
+from wordtree.console import Command
 from yolo9000.cli import _pictures
 
 _FILE = click.Path(path_type=Path)
 
 
 @click.command(
+    cls=Command,
     epilog="Example: yolo9000 calibrate model.safetensors --data val.h5 --out calibrated.safetensors; "
-    "then: yolo9000 detect photo.jpg --model calibrated.safetensors --accuracy 0.95"
+    "then: yolo9000 detect photo.jpg --model calibrated.safetensors --accuracy 0.95",
 )
 @click.argument("model", required=False)
 @click.option(

@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
-from wordtree.console import to_json
+from wordtree.console import Command, to_json
 from yolo9000.cli import _pictures
 
 
 @click.command(
+    cls=Command,
     epilog="Example: yolo9000 classify photos/ --cfg tiny.cfg --weights tiny.weights "
-    "--labels imagenet.labels.list"
+    "--labels imagenet.labels.list",
 )
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_pictures.model_options

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wordtree.console import to_json
+from wordtree.console import Command, to_json
 from yolo9000.cli import _pictures
 from yolo9000.errors import ModelError
 
@@ -20,9 +20,10 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(
+    cls=Command,
     epilog="Examples: yolo9000 convert yolo9000.cfg yolo9000.weights yolo9000.safetensors "
     "--data-root darknet/  |  "
-    "yolo9000 convert yolo9000.safetensors folder/"
+    "yolo9000 convert yolo9000.safetensors folder/",
 )
 @click.argument("sources", nargs=-1, required=True, type=_PATH, metavar="SOURCE...")
 @click.argument("target", type=_PATH)

@@ -41,7 +41,10 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--source",
-    help="The same as an argument; or the number of a camera (0 is the first), or a stream: rtsp://...",
+    "sources",
+    multiple=True,
+    help="The same as an argument, repeatable; or the number of a camera (0 is the first), or a stream: "
+    "rtsp://...",
 )
 @_pictures.model_options
 @click.option(
@@ -100,7 +103,7 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
 @sigterm_as_ctrl_c()
 def command(
     pictures: tuple[Path, ...],
-    source: str | None,
+    sources: tuple[str, ...],
     model: Path | None,
     cfg: Path | None,
     weights: Path | None,
@@ -146,17 +149,17 @@ def command(
         words = {"model": model, "cfg": cfg, "weights": weights, "data_root": data_root, "names": names}
         words |= {"size": size, "rect": rect, "precision": precision, "device": device, **options}
         words |= {"below": below, "least": least}
-        typed = {"pictures": pictures, "source": source, "out": out, "as_lines": as_lines, "frames": frames}
+        typed = {"pictures": pictures, "source": sources, "out": out, "as_lines": as_lines, "frames": frames}
         _bulk.detect(engine, input_, output, workers, part_size, words, as_json, typed)
         return
     form = "json" if as_json else "lines" if as_lines else "table"
-    film = _film(pictures, source)
+    film = _film(pictures, sources)
     skipped = _pictures.Skipped()
     files: list[Path] = []
     if film is None:
         if frames is not None:
             raise click.UsageError("--frames goes with a film or a camera")
-        pictures += () if source is None else (Path(source),)
+        pictures += tuple(map(Path, sources))
         if not pictures:
             raise click.UsageError("Missing argument 'PICTURES...': which pictures, film or camera?")
         files = skipped.files(pictures, as_json, out)
@@ -257,20 +260,22 @@ def _photographs(
         take(behind.due(rest=True))
 
 
-def _film(pictures: tuple[Path, ...], source: str | None) -> Path | int | str | None:
+def _film(pictures: tuple[Path, ...], sources: tuple[str, ...]) -> Path | int | str | None:
     """The film, camera or stream that was asked for; None for pictures. Raises click.UsageError."""
-    if source is not None and _STREAM.match(source):
-        if pictures:
-            raise click.UsageError("either pictures or a stream")
-        return source
+    named = (*pictures, *map(Path, sources))
+    for source in sources:
+        if _STREAM.match(source):
+            if len(named) > 1:
+                raise click.UsageError("either pictures or a stream, and one at a time")
+            return source
     for path in pictures:
         if _STREAM.match(str(path)) and not path.exists():
             raise click.UsageError("a stream goes with --source: --source rtsp://...")
-    if source is not None and source.isdecimal() and source.isascii() and not Path(source).exists():
-        if pictures:
-            raise click.UsageError("either pictures or a camera")
-        return int(source)
-    named = (*pictures, Path(source)) if source is not None else pictures
+    for source in sources:
+        if source.isdecimal() and source.isascii() and not Path(source).exists():
+            if len(named) > 1:
+                raise click.UsageError("either pictures or a camera, and one at a time")
+            return int(source)
     films = [path for path in named if path.suffix.lower() in FILMS and not path.is_dir()]
     if films and len(named) > 1:
         raise click.UsageError("one film at a time, and no pictures beside it")

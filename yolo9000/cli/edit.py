@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wordtree.console import Command
 from yolo9000.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ _ROOT = "a new class hangs below another; a new root comes with --tree"
 
 
 @click.command(
+    cls=Command,
     epilog="Examples: yolo9000 edit --add labradoodle dog --out mine.safetensors  |  "
-    "yolo9000 edit model.safetensors --subtree animal.n.01 --out animals.safetensors"
+    "yolo9000 edit model.safetensors --subtree animal.n.01 --out animals.safetensors",
 )
 @click.argument("model", required=False)
 @click.option("--out", required=True, type=_FILE, help="Model file to write.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wordtree.console import Command
 from yolo9000.cli import _pictures
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ _PRECISION = click.Choice(["auto", "bfloat16", "float32"])
 
 
 @click.command(
+    cls=Command,
     epilog="Examples: yolo9000 eval runs/tiny --data val.h5 --size 96 --classes split.json  |  "
-    "yolo9000 eval runs/tiny --data val.h5 --html report.html"
+    "yolo9000 eval runs/tiny --data val.h5 --html report.html",
 )
 @click.argument("model", required=False)
 @click.option(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wordtree.console import to_json
+from wordtree.console import Command, to_json
 from yolo9000.cli import _pictures
 
 # Written out here as well as in yolo9000.export and options.py, so that --help need not import torch; tests
@@ -20,9 +20,10 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(
+    cls=Command,
     epilog="Examples: yolo9000 export --out yolo9000.onnx  |  "
     "yolo9000 export model.safetensors --format openvino --out model.xml --size 416 --rule greedy  |  "
-    "yolo9000 export --cfg yolo9000.cfg --weights yolo9000.weights --data-root darknet/ --out y.pt2 --raw"
+    "yolo9000 export --cfg yolo9000.cfg --weights yolo9000.weights --data-root darknet/ --out y.pt2 --raw",
 )
 @click.argument("model", required=False, type=_PATH)
 @click.option("--format", type=click.Choice(FORMATS), help="Of the file.  [default: by the suffix of --out]")

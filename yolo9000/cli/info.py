@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wordtree.console import to_json
+from wordtree.console import Command, to_json
 from yolo9000.errors import ModelError
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Examples: yolo9000 info  |  yolo9000 info runs/tiny/  |  yolo9000 info yolov2.cfg --json"
+    cls=Command,
+    epilog="Examples: yolo9000 info  |  yolo9000 info runs/tiny/  |  yolo9000 info yolov2.cfg --json",
 )
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, the whole record included.")

@@ -1,17 +1,27 @@
 """`yolo9000 propose`: boxes for pictures that have only labels. How they are found is yolo9000.propose's."""
 
+from itertools import chain
 from pathlib import Path
 
 import click
 
+from wordtree.console import Command
 from yolo9000.cli import _pictures
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(epilog="Example: yolo9000 propose runs/start --data labels.h5 --out proposed.h5 --size 128")
+@click.command(
+    cls=Command, epilog="Example: yolo9000 propose runs/start --data labels.h5 --out proposed.h5 --size 128"
+)
 @click.argument("model")
-@click.option("--data", required=True, type=_FILE, help="Packed file with labelled pictures.")
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    type=_FILE,
+    help="Packed file with labelled pictures; repeatable, of one tree.",
+)
 @click.option("--out", required=True, type=_FILE, help="Packed file to write.")
 @click.option(
     "--size",
@@ -37,7 +47,7 @@ _FILE = click.Path(path_type=Path)
 @_pictures.batch_option
 def command(
     model: str,
-    data: Path,
+    data: tuple[Path, ...],
     out: Path,
     sizes: tuple[int, ...],
     threshold: float | None,
@@ -49,7 +59,8 @@ def command(
 
     MODEL is a model file, the folder of a run, a checkpoint, or "x.cfg x.weights" in quotes. Each label gets
     the box of highest objectness x Pr(label); pictures with no box above the threshold keep their labels,
-    pictures with boxes keep those. The file given by --data stays as it is.
+    pictures with boxes keep those. The files given by --data stay as they are, and
+    --out has the pictures of all of them.
 
     With --objects, for photographs of many things: all objects found are boxes, named as the model answers;
     those it is unsure of are marked difficult, and cost training nothing. Pictures without labels get boxes,
@@ -65,22 +76,25 @@ def command(
     from yolo9000.propose import ProposeSettings, propose
     from yolo9000.start import load_any
 
-    store = open_store(data)
-    if out.resolve() == data.resolve():
+    stores = [open_store(path) for path in data]
+    if out.resolve() in [path.resolve() for path in data]:
         raise DataError(f"{out}: --out would replace the file that is read; give another name")
+    for store in stores:
+        store.require_tree(stores[0].tree)
     detector = Detector(load_any(model))
     settings: ProposeSettings | ObjectSettings
     if objects:
         settings = ObjectSettings(sizes, 0.5 if threshold is None else threshold, unsure)
-        samples = propose_objects(detector, store, settings, progress=True)
+        each = [propose_objects(detector, store, settings, progress=True) for store in stores]
     else:
         settings = ProposeSettings(*(sizes or (0,)), 0.3 if threshold is None else threshold, batch)
-        samples = propose(detector, store, settings, progress=True)
-    about = {"proposed": {"model": Path(model).name, "data": data.name, **vars(settings)}}
+        each = [propose(detector, store, settings, progress=True) for store in stores]
+    names = [path.name for path in data]
+    about = {"proposed": {"model": Path(model).name, "data": names, **vars(settings)}}
+    known = (store.annotation(i) for store in stores for i in range(len(store)))
     had = got = boxes = unsure_boxes = 0
-    with StoreWriter(out, store.tree, about) as writer:
-        for sample in samples:
-            before = store.annotation(len(writer))
+    with StoreWriter(out, stores[0].tree, about) as writer:
+        for before, sample in zip(known, chain.from_iterable(each), strict=True):
             asked = not before.boxed and (objects or len(before.image_labels) > 0)
             had, got = had + asked, got + (asked and sample.boxed)
             if asked:
@@ -88,4 +102,4 @@ def command(
             writer.add(sample)
     what = "had no boxes" if objects else "had only labels"
     found = f" ({boxes - unsure_boxes:,} sure, {unsure_boxes:,} difficult)" if objects else ""
-    click.echo(f"{out}: boxes for {got:,} of {had:,} pictures that {what}{found}; {len(store):,} in all")
+    click.echo(f"{out}: boxes for {got:,} of {had:,} pictures that {what}{found}; {len(writer):,} in all")

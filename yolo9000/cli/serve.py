@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from wordtree.console import Command
 from yolo9000.cli import _pictures
 from yolo9000.errors import ModelError
 
@@ -16,8 +17,9 @@ _MIB = 1 << 20
 
 
 @click.command(
+    cls=Command,
     epilog="Examples: yolo9000 serve  |  yolo9000 serve --model animals.safetensors --port 9000  |  "
-    "YOLO9000_TOKEN=$(cat token) yolo9000 serve --host 0.0.0.0"
+    "YOLO9000_TOKEN=$(cat token) yolo9000 serve --host 0.0.0.0",
 )
 @_pictures.model_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0: all.")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wordtree.console import Command
+
 if TYPE_CHECKING:
     from yolo9000.train import Result
 
@@ -15,6 +17,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command(
+    cls=Command,
     epilog="Example: yolo9000 train tiny-joint --data tiny.h5 --out runs/tiny --set optimiser.lr=0.01",
 )
 @click.argument("config")
