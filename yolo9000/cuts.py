@@ -10,7 +10,7 @@ down the whole tree descent.py's."""
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -156,9 +156,21 @@ def as_listed(given: Any) -> Any:
     return tuple(one.item() if isinstance(one, np.generic) else one for one in given)
 
 
+def spelt_out(tree: "WordTree", listed: Iterable[str | int]) -> Iterator[str | int]:
+    """The same nodes, with the ids of a data set's classes for its name, whatever its case: "coco" is a
+    palm only where a node has exactly that id or name."""
+    import wordtree
+
+    for node in listed:
+        if isinstance(node, str) and node.lower() in SETS and not (node in tree or node in tree.names):
+            yield from (wnid for _, wnid in wordtree.class_map(node.lower()))
+        else:
+            yield node
+
+
 def resolve(tree: "WordTree", listed: str | Iterable[str | int]) -> tuple[int, ...]:
-    """Nodes of a tree that a list stands for: "coco", "voc", "det", or ids, names and node numbers, these
-    also as texts (wordtree's Lookup.typed).
+    """Nodes of a tree that a list stands for: "coco", "voc", "det", or a list of these (`spelt_out`), ids,
+    names and node numbers, these also as texts (wordtree's Lookup.typed).
 
     Raises ValueError that tells all that the tree has not (or has more than once, for a name), the first few
     with what may be meant.
@@ -170,11 +182,11 @@ def resolve(tree: "WordTree", listed: str | Iterable[str | int]) -> tuple[int, .
         if listed not in SETS:
             known = ", ".join(SETS)
             raise ValueError(f"{listed!r} is no list of nodes; {known} are, or give a list: [{listed!r}]")
-        listed = [wnid for _, wnid in wordtree.class_map(listed)]
+        listed = [listed]
     nodes: list[int] = []
     reasons: list[str] = []
     rest: list[str] = []
-    for node in listed:
+    for node in spelt_out(tree, listed):
         typed = isinstance(node, str)
         if typed and len(reasons) >= _GUESSED and not (tree.lookup.called(node) or node.isdecimal()):
             rest.append(repr(node))

@@ -355,7 +355,8 @@ def test_rules_that_list_nodes_as_typed(run, model, tmp_path):
         (("--level", 1, "--level", "husky"), "stands alone"),
         (("--accuracy", 0.9), "calibrate"),
         (("--rule", "vocabulary"), "vocabulary"),
-        (("--vocabulary", "coco"), "not"),
+        (("--vocabulary", "coco"), "not in the model's tree"),
+        (("--vocabulary", "husky", "--vocabulary", "coco"), "not in the model's tree"),
     ]:
         status, out, err = run(*words, *more)
         assert status in (1, 2) and not out and said in err, (more, err)

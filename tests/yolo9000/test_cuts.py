@@ -14,6 +14,7 @@ from wordtree import WordTree
 from wordtree.lookup import Lookup
 from yolo9000.cuts import Cut, at_cut, at_depth, in_vocabulary, resolve
 from yolo9000.hierarchy import Hierarchy
+from yolo9000.keep import Keep
 
 MANY = (st.integers(0, 2**32 - 1), st.integers(0, 20), st.sampled_from([0.0, 0.4]))
 
@@ -132,6 +133,19 @@ def test_the_data_sets_are_in_the_default_tree(name):
     cut = Cut.of(Hierarchy(tree), nodes)
     above = [listed_above(tree, k, set(nodes)) for k in cut.nodes.tolist()]
     assert [int(cut.nodes[a]) if a >= 0 else None for a in cut.above.tolist()] == above
+
+
+def test_the_data_sets_mean_the_same_within_a_list():
+    tree = WordTree.default()
+    car, palm = tree.index("n02958343"), tree.index("n12587803")  # people call the coconut coco
+    assert resolve(tree, ["COCO", "voc", car]) == (*resolve(tree, "coco"), *resolve(tree, "voc"), car)
+    assert resolve(tree, ["det"]) == resolve(tree, "det") and resolve(tree, [palm]) == (palm,)
+    assert Keep.of(tree, [["coco", "taxi"]]) == Keep.of(tree, ["coco", ["taxi"]])
+    own = WordTree(["coco", "n2", "n3"], [-1, 0, 0], ["fruit", "voc", "car"])
+    assert resolve(own, ["coco", "voc", "car"]) == (0, 1, 2)  # its own ids and names come first
+    assert resolve(own, "coco") == (0,)
+    with pytest.raises(ValueError, match="not in the model's tree"):
+        resolve(own, ["det", "car"])
 
 
 def test_no_boxes():

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from PIL import Image
 
+from yolo9000.cuts import SETS, spelt_out
 from yolo9000.serve.answers import Answerer, Question
 from yolo9000.serve.batching import Batcher
 from yolo9000.serve.bodies import read_pictures
@@ -18,8 +19,6 @@ from yolo9000.serve.decoding import Decoders
 from yolo9000.serve.limits import LONGEST_TEXT, MOST_LISTED, Limits, RequestError
 from yolo9000.serve.metrics import Metrics
 from yolo9000.serve.schema import BODY, Answer, problems, query_parameters, read_query
-
-_SETS = ("coco", "voc", "det")
 
 # Who hung up is not answered; the number is what nginx writes into its log for it.
 GONE = 499
@@ -125,7 +124,7 @@ async def _disconnected(request: Request) -> None:
 def _nodes(find: Finder, name: str, listed: list[str]) -> int | str | tuple[int, ...]:
     """A depth, the name of a data set, or nodes, as Options wants them. Raises RequestError."""
     texts = [text.strip() for entry in listed for text in entry.split(",") if text.strip()]
-    if len(texts) == 1 and texts[0].lower() in _SETS:
+    if len(texts) == 1 and texts[0].lower() in SETS:
         return texts[0].lower()
     if name == "level" and len(texts) == 1 and texts[0].isdecimal():
         return min(int(texts[0]), len(find.tree))
@@ -134,9 +133,9 @@ def _nodes(find: Finder, name: str, listed: list[str]) -> int | str | tuple[int,
     if (longest := max(map(len, texts))) > LONGEST_TEXT:
         raise RequestError(422, f"{name} names a node with {longest} letters; {LONGEST_TEXT} are the most")
     nodes, reasons = [], []
-    for text in texts:
+    for text in spelt_out(find.tree, dict.fromkeys(texts)):
         try:
-            nodes.append(find(text))
+            nodes.append(find(str(text)))
         except RequestError as error:
             reasons.append(error.reason)
     if reasons:

@@ -69,13 +69,13 @@ class Query(BaseModel):
     level: list[Text] | None = Field(
         None,
         max_length=MOST_LISTED,
-        description="A depth (roots: 0), one of `coco`, `voc`, `det`, or nodes: ids, names, or indices.",
+        description="A depth (roots: 0), or nodes, as of `vocabulary`.",
     )
     vocabulary: list[Text] | None = Field(
         None,
         max_length=MOST_LISTED,
-        description="The nodes that may be answered: `coco`, `voc`, `det`, or ids, names or indices; "
-        "repeated, or with commas between them.",
+        description="The nodes that may be answered: ids, names, indices, or `coco`, `voc`, `det` for those "
+        "of a data set; repeated, or with commas between them.",
     )
     accuracy: Share | None = Field(None, description="Share of answers that shall be right (rule hedge).")
     hedge_lambda: float | None = Field(

@@ -13,7 +13,11 @@ from PIL import features
 from tests.browser import wait_for
 from tests.yolo9000.serve.running import encode, picture, png
 from tests.yolo9000.small import STORED, TREE, small_detector
+from wordtree import WordTree
 from yolo9000 import Detector
+from yolo9000.cuts import resolve
+from yolo9000.serve.browsing import Finder
+from yolo9000.serve.detecting import _nodes
 from yolo9000.serve.limits import Limits
 
 
@@ -103,6 +107,14 @@ def test_a_vocabulary_may_be_separated_by_commas_and_name_nodes_by_index(server,
     data = png(1)
     given = server.detect(data, threshold=0.05, vocabulary="3, vehicle").json()
     assert given["pictures"] == [expected(detector, data, threshold=0.05, vocabulary=[3, 1])]
+
+
+def test_a_data_set_among_other_nodes_is_what_it_is_alone():
+    tree = WordTree.default()
+    for words in (["coco, voc,n12587803"], ["COCO", "voc", "n12587803"]):
+        nodes = _nodes(Finder(tree), "vocabulary", words)
+        assert nodes == resolve(tree, ["coco", "voc", "n12587803"])
+    assert _nodes(Finder(tree), "level", ["coco"]) == "coco"
 
 
 def test_a_client_hears_of_nodes_that_are_never_answered_every_time(server):
