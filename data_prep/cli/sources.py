@@ -13,8 +13,14 @@ _OPTIONS = [
     click.option("--coco", metavar="JSON", help="One data set: annotations in COCO's format; with --images."),
     click.option("--voc", metavar="FOLDER", help="One data set: VOC's XML files; with --images."),
     click.option("--cvat", metavar="XML", help="One data set: CVAT for images; with --images."),
-    click.option("--fiftyone", metavar="JSON", help="One data set: FiftyOne's samples.json or labels.json."),
-    click.option("--labelstudio", metavar="JSON", help="One data set: an export of Label Studio."),
+    click.option(
+        "--fiftyone",
+        metavar="JSON",
+        help="One data set: FiftyOne's samples.json or labels.json; with --images.",
+    ),
+    click.option(
+        "--labelstudio", metavar="JSON", help="One data set: an export of Label Studio; with --images."
+    ),
     click.option("--openimages", metavar="CSV", help="One data set: Open Images' boxes; with --images."),
     click.option("--yolo", metavar="FOLDER", help="One data set: YOLO's label files; with --images."),
     click.option("--darknet", metavar="LIST", help="One data set: Darknet's list of files; with --images."),

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from data_prep import DataError
+from data_prep.cli import pack
+from data_prep.recipe import KINDS
 from data_prep.store import Store
 from data_prep.writer import StoreWriter
 from tests.data_prep.commands import boxed, run
@@ -30,6 +32,13 @@ from tests.data_prep.commands import boxed, run
 )
 def test_wrong_usage_is_status_2(arguments):
     assert run("pack", *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_help_says_which_data_sets_need_pictures_beside_them(kind):
+    (option,) = (one for one in pack.command.params if one.name == kind)
+    refused = run("pack", f"--{kind}", "x", "o.h5")
+    assert ("with --images." in option.help) == (f"--{kind} needs --images" in refused.output)
 
 
 def test_several_data_sets_go_into_a_recipe(data, tree_file):

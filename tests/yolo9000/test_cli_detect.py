@@ -13,7 +13,7 @@ from PIL import Image
 from tests.yolo9000.small import picture, small_classifier, small_detector
 from tests.yolo9000.test_images import bomb, encode
 from yolo9000 import Detector, decision, detector, options, suppression
-from yolo9000.cli import _pictures, detect
+from yolo9000.cli import _pictures, detect, export
 from yolo9000.detections import Detections
 from yolo9000.folders import RESULTS_NAME
 from yolo9000.modelfile import save_model
@@ -323,6 +323,17 @@ def test_names_too_long_for_the_file_system(run, model, tmp_path):
 def test_choices_are_those_of_the_library():
     assert (_pictures.RULES, detect.NMS) == (decision.RULES, suppression.MODES)
     assert detect.SCORES == options.SCORES
+
+
+@pytest.mark.parametrize("command", [detect.command, export.command])
+def test_help_says_what_holds_where_a_model_says_nothing(command):
+    plain = vars(options.Options()) | {"score": "absolute"}
+    names = ("threshold", "rule", "tree_threshold", "score", "nms", "nms_iou", "vote_iou", "max_detections")
+    for option in command.params:
+        if option.name in names:
+            value = plain[option.name]
+            said = f"{value:g}" if isinstance(value, float) else str(value)
+            assert option.help.endswith(f"[default: the model's, else {said}]")
 
 
 def test_rules_that_list_nodes_as_typed(run, model, tmp_path):

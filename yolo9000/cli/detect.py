@@ -62,9 +62,22 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
     help="Least objectness of a box.  [default: the model's, else 0.2]",
 )
 @_pictures.rule_options
-@click.option("--score", type=click.Choice(SCORES), help="What boxes are ordered by.  [default: absolute]")
-@click.option("--nms", type=click.Choice(NMS), help="Which boxes suppress each other.  [default: related]")
-@click.option("--nms-iou", "--iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: 0.4]")
+@click.option(
+    "--score",
+    type=click.Choice(SCORES),
+    help="What boxes are ordered by.  [default: the model's, else absolute]",
+)
+@click.option(
+    "--nms",
+    type=click.Choice(NMS),
+    help="Which boxes suppress each other.  [default: the model's, else related]",
+)
+@click.option(
+    "--nms-iou",
+    "--iou",
+    type=_pictures.SHARE,
+    help="Overlap above which they do.  [default: the model's, else 0.4]",
+)
 @_pictures.vote_option
 @click.option(
     "--below",
@@ -84,7 +97,7 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
     "--max-det",
     "max_detections",
     type=click.IntRange(1),
-    help="Boxes a picture at most.  [default: 300]",
+    help="Boxes a picture at most.  [default: the model's, else 300]",
 )
 @click.option(
     "--size",

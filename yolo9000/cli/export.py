@@ -35,15 +35,36 @@ _PATH = click.Path(path_type=Path)
 @click.option("--size", type=_pictures.Size(), help="Input, 416 or 608x416.  [default: the model's]")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures a call.")
 @click.option("--raw", is_flag=True, help="The network's channels instead of detections.")
-@click.option("--threshold", type=_pictures.SHARE, help="Least objectness of a box.  [default: the model's]")
-@click.option("--rule", type=click.Choice(RULES), help="How far down the tree.  [default: the model's]")
-@click.option("--tree-threshold", type=_pictures.SHARE, help="Least Pr(node) to go on down.")
-@click.option("--score", type=click.Choice(SCORES), help="What boxes are ordered by.  [default: absolute]")
-@click.option("--nms", type=click.Choice(NMS), help="Which boxes suppress each other.  [default: related]")
-@click.option("--nms-iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: 0.4]")
+@click.option(
+    "--threshold", type=_pictures.SHARE, help="Least objectness of a box.  [default: the model's, else 0.2]"
+)
+@click.option(
+    "--rule", type=click.Choice(RULES), help="How far down the tree.  [default: the model's, else threshold]"
+)
+@click.option(
+    "--tree-threshold",
+    type=_pictures.SHARE,
+    help="Least Pr(node) to go on down.  [default: the model's, else 0.5]",
+)
+@click.option(
+    "--score",
+    type=click.Choice(SCORES),
+    help="What boxes are ordered by.  [default: the model's, else absolute]",
+)
+@click.option(
+    "--nms",
+    type=click.Choice(NMS),
+    help="Which boxes suppress each other.  [default: the model's, else related]",
+)
+@click.option(
+    "--nms-iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: the model's, else 0.4]"
+)
 @_pictures.vote_option
 @click.option(
-    "--max", "max_detections", type=click.IntRange(1), help="Boxes a picture at most.  [default: 300]"
+    "--max",
+    "max_detections",
+    type=click.IntRange(1),
+    help="Boxes a picture at most.  [default: the model's, else 300]",
 )
 @click.option(
     "--candidates",
