@@ -20,7 +20,8 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     required=True,
     type=_FILE,
-    help="Packed file with labelled pictures; repeatable, of one tree.",
+    help="Packed file with labelled pictures, or a pattern of shards such as 'train-*.h5'; repeatable, each "
+    "of the same tree.",
 )
 @click.option("--out", required=True, type=_FILE, help="Packed file to write.")
 @click.option(
@@ -59,8 +60,7 @@ def command(
 
     MODEL is a model file, the folder of a run, a checkpoint, or "x.cfg x.weights" in quotes. Each label gets
     the box of highest objectness x Pr(label); pictures with no box above the threshold keep their labels,
-    pictures with boxes keep those. The files given by --data stay as they are, and
-    --out has the pictures of all of them.
+    pictures with boxes keep those. The files given by --data stay as they are; --out has the pictures of all.
 
     With --objects, for photographs of many things: all objects found are boxes, named as the model answers;
     those it is unsure of are marked difficult, and cost training nothing. Pictures without labels get boxes,
@@ -69,6 +69,7 @@ def command(
     if len(sizes) > 1 and not objects:
         raise click.UsageError("--size is repeatable with --objects only")
     from data_prep.errors import DataError
+    from data_prep.shards import find_packed
     from data_prep.writer import StoreWriter
     from yolo9000.batches import open_store
     from yolo9000.detector import Detector
@@ -76,8 +77,9 @@ def command(
     from yolo9000.propose import ProposeSettings, propose
     from yolo9000.start import load_any
 
-    stores = [open_store(path) for path in data]
-    if out.resolve() in [path.resolve() for path in data]:
+    files = find_packed(data)
+    stores = [open_store(path) for path in files]
+    if out.resolve() in [path.resolve() for path in files]:
         raise DataError(f"{out}: --out would replace the file that is read; give another name")
     for store in stores:
         store.require_tree(stores[0].tree)
@@ -89,7 +91,7 @@ def command(
     else:
         settings = ProposeSettings(*(sizes or (0,)), 0.3 if threshold is None else threshold, batch)
         each = [propose(detector, store, settings, progress=True) for store in stores]
-    names = [path.name for path in data]
+    names = [path.name for path in files]
     about = {"proposed": {"model": Path(model).name, "data": names, **vars(settings)}}
     known = (store.annotation(i) for store in stores for i in range(len(store)))
     had = got = boxes = unsure_boxes = 0

@@ -1,6 +1,7 @@
 """POST /v1/detect: from a request to its answer. Limits are enforced by what it calls."""
 
 import asyncio
+import csv
 import io
 import json
 import time
@@ -123,7 +124,11 @@ async def _disconnected(request: Request) -> None:
 
 def _nodes(find: Finder, name: str, listed: list[str]) -> int | str | tuple[int, ...]:
     """A depth, the name of a data set, or nodes, as Options wants them. Raises RequestError."""
-    texts = [text.strip() for entry in listed for text in entry.split(",") if text.strip()]
+    try:  # in quotes a name may hold a comma
+        rows = [next(csv.reader([entry], skipinitialspace=True), []) for entry in listed]
+    except csv.Error as error:
+        raise RequestError(422, f"{name}: {error}") from error
+    texts = [text.strip() for row in rows for text in row if text.strip()]
     if len(texts) == 1 and texts[0].lower() in SETS:
         return texts[0].lower()
     if name == "level" and len(texts) == 1 and texts[0].isdecimal():

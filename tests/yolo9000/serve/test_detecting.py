@@ -18,7 +18,7 @@ from yolo9000 import Detector
 from yolo9000.cuts import resolve
 from yolo9000.serve.browsing import Finder
 from yolo9000.serve.detecting import _nodes
-from yolo9000.serve.limits import Limits
+from yolo9000.serve.limits import Limits, RequestError
 
 
 def exif_rotated() -> bytes:
@@ -115,6 +115,14 @@ def test_a_data_set_among_other_nodes_is_what_it_is_alone():
         nodes = _nodes(Finder(tree), "vocabulary", words)
         assert nodes == resolve(tree, ["coco", "voc", "n12587803"])
     assert _nodes(Finder(tree), "level", ["coco"]) == "coco"
+
+
+def test_a_name_with_a_comma_is_listed_in_quotes():
+    tree = WordTree(["Ursus arctos, L.", "dog", "L."], [-1, -1, -1])
+    for words in (['"Ursus arctos, L.", dog'], ['"Ursus arctos, L."', "dog"]):
+        assert _nodes(Finder(tree), "vocabulary", words) == (0, 1)
+    with pytest.raises(RequestError):
+        _nodes(Finder(tree), "vocabulary", ['"'])
 
 
 def test_a_client_hears_of_nodes_that_are_never_answered_every_time(server):
