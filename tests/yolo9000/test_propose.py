@@ -194,13 +194,9 @@ def test_the_command_writes_a_file_of_its_own(tmp_path):
     assert [new.labels_of(k).tolist() for k in range(7)] == [old.labels_of(k).tolist() for k in range(7)]
     assert all(same(old[k], new[k]) for k in range(3))
     more = pack_squares(tmp_path / "more.h5", 1, 2, first=50)
-    for pair, names in [
-        ((data, more), (data, more)),
-        ((more, data), (more, data)),
-        ((data, more), ["[dm]*.h5"]),
-    ]:
+    for pair, typed in [((data, more), None), ((more, data), None), ((data, more), ["[dm]*.h5"])]:
         given = [*words[:2], *words[4:], "--out", str(tmp_path / "both.h5")]
-        given += [word for name in names for word in ("--data", str(tmp_path / name))]
+        given += [word for name in typed or pair for word in ("--data", str(tmp_path / name))]
         done = CliRunner().invoke(cli, given, catch_exceptions=False)
         assert done.exit_code == 0 and "boxes for 6 of 6 pictures" in done.output
         assert "10 in all" in done.output
