@@ -1,7 +1,6 @@
 """What `detect` and `classify` have in common: options that name a model, going through pictures with the bad
 ones reported, results as text and JSON."""
 
-import csv
 import gc
 import sys
 import warnings
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wordtree.files import written_whole
+from wordtree.words import typed_names
 from yolo9000.errors import ImageError
 
 if TYPE_CHECKING:
@@ -205,12 +205,12 @@ class Nodes(click.ParamType):
         if value.lower() in ("coco", "voc", "det"):  # COCO is a palm, too
             return value.lower()
         try:
-            parts = next(csv.reader([value], skipinitialspace=True))
+            parts = typed_names(value)
             if Path(value).is_file():
                 parts = Path(value).read_text(encoding="utf-8-sig").splitlines()
             elif value.endswith((".txt", ".names", ".list")):  # no node is called so
                 self.fail(f"{value}: no such file", param, ctx)
-        except (OSError, ValueError, csv.Error) as error:
+        except (OSError, ValueError) as error:
             self.fail(f"{value}: cannot be read ({error})", param, ctx)
         nodes = tuple(part.strip() for part in parts if part.strip())
         if not nodes:

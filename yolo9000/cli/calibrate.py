@@ -81,7 +81,8 @@ def command(
     if not dry_run:
         check_target(out, ModelError)  # told now, not after an hour
     net = load_any(name)
-    stores = [open_store(path) for path in find_packed(data)]
+    files = find_packed(data)
+    stores = [open_store(path) for path in files]
     evidence = gather(net, stores, EvalSettings(**settings), not as_json)
     hierarchy = Hierarchy(net.tree or WordTree.flat([str(k) for k in range(net.classes)]))
     result = calibrate(hierarchy, evidence, sorted(set(accuracies)) or ACCURACIES)
@@ -99,7 +100,7 @@ def command(
         elif defaults.get("rule") == "hedge" and defaults.get("hedge_lambda") is None:
             dropped = drop_options(defaults, ["rule"])  # which would find no lambda, and no Detector be made
         about = {k: result[k] for k in ("learnt_from", "tested_on", "missed", "test")}
-        about["data"] = [path.name for path in data]
+        about["data"] = [path.name for path in files]
         save_model(
             net,
             out,

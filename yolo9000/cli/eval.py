@@ -114,21 +114,22 @@ def command(
 
         check_target(html, TrainingError, (".html", ".htm"))  # told now, not after an hour
         witness = Witness()
-    stores = [open_store(path) for path in find_packed(data)]
+    files = find_packed(data)
+    stores = [open_store(path) for path in files]
     net = load_any(model)
     result = evaluate(net, stores, EvalSettings(**settings), groups, not as_json, witness)
     if witness is not None:
         from yolo9000.report import gather, write_report
 
-        title = f"{Path(model.split()[0]).name} on {', '.join(path.name for path in data)}"
-        facts = _facts(model, net, data, witness)
+        title = f"{Path(model.split()[0]).name} on {', '.join(path.name for path in files)}"
+        facts = _facts(model, net, files, witness)
         write_report(html, gather(witness, result, facts, title, worst, progress=not as_json))
     click.echo(json.dumps(result) if as_json else format_table(result))
     if html is not None and not as_json:
         click.echo(f"written to {html}: curves, what is confused with what, the worst pictures")
 
 
-def _facts(model: str, net: "Network", data: tuple[Path, ...], witness: "Witness") -> dict[str, str]:
+def _facts(model: str, net: "Network", files: list[Path], witness: "Witness") -> dict[str, str]:
     """What was evaluated, on what and how, for the page: names without folders, and fingerprints."""
     import torch
 
@@ -149,7 +150,7 @@ def _facts(model: str, net: "Network", data: tuple[Path, ...], witness: "Witness
         "model": " ".join(Path(word).name for word in model.split()),
         "weights": f"{weights} (SHA-256)",
         "tree": f"{held.tree.fingerprint} ({len(held.tree):,} nodes)",
-        "data": ", ".join(path.name for path in data),
+        "data": ", ".join(path.name for path in files),
         "pictures": f"{len(held.pictures.where):,}, {data_fingerprint(witness)} (SHA-256)",
         "input": f"{held.settings.size_said} px{', rect' * held.settings.rect}, "
         f"{'bfloat16' if held.bfloat16 else 'float32'}",

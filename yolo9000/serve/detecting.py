@@ -1,7 +1,6 @@
 """POST /v1/detect: from a request to its answer. Limits are enforced by what it calls."""
 
 import asyncio
-import csv
 import io
 import json
 import time
@@ -11,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from PIL import Image
 
+from wordtree.words import typed_names
 from yolo9000.cuts import SETS, spelt_out
 from yolo9000.serve.answers import Answerer, Question
 from yolo9000.serve.batching import Batcher
@@ -124,11 +124,7 @@ async def _disconnected(request: Request) -> None:
 
 def _nodes(find: Finder, name: str, listed: list[str]) -> int | str | tuple[int, ...]:
     """A depth, the name of a data set, or nodes, as Options wants them. Raises RequestError."""
-    try:  # in quotes a name may hold a comma
-        rows = [next(csv.reader([entry], skipinitialspace=True), []) for entry in listed]
-    except csv.Error as error:
-        raise RequestError(422, f"{name}: {error}") from error
-    texts = [text.strip() for row in rows for text in row if text.strip()]
+    texts = [text for entry in listed for text in typed_names(entry)]
     if len(texts) == 1 and texts[0].lower() in SETS:
         return texts[0].lower()
     if name == "level" and len(texts) == 1 and texts[0].isdecimal():

@@ -121,8 +121,10 @@ def test_a_name_with_a_comma_is_listed_in_quotes():
     tree = WordTree(["Ursus arctos, L.", "dog", "L."], [-1, -1, -1])
     for words in (['"Ursus arctos, L.", dog'], ['"Ursus arctos, L."', "dog"]):
         assert _nodes(Finder(tree), "vocabulary", words) == (0, 1)
-    with pytest.raises(RequestError):
-        _nodes(Finder(tree), "vocabulary", ['"'])
+    assert _nodes(Finder(tree), "vocabulary", ["dog\n1\r\nL."]) == (1, 1, 2)  # a list that was pasted
+    for strange in ('"', "dog\0", ","):
+        with pytest.raises(RequestError):
+            _nodes(Finder(tree), "vocabulary", [strange])
 
 
 def test_a_client_hears_of_nodes_that_are_never_answered_every_time(server):
