@@ -321,8 +321,8 @@ def test_names_too_long_for_the_file_system(run, model, tmp_path):
 
 
 def test_choices_are_those_of_the_library():
-    assert (_pictures.RULES, detect.NMS) == (decision.RULES, suppression.MODES)
-    assert detect.SCORES == options.SCORES
+    assert (_pictures.RULES, _pictures.NMS) == (decision.RULES, suppression.MODES)
+    assert _pictures.SCORES == options.SCORES
 
 
 @pytest.mark.parametrize("command", [detect.command, export.command])

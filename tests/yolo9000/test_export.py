@@ -24,9 +24,7 @@ from yolo9000.export.description import weights_sha256
 from yolo9000.export.graph import CANDIDATES
 from yolo9000.join import join_twins, mirror_twin
 from yolo9000.network import Network
-from yolo9000.options import SCORES
 from yolo9000.spec import RoiAverage, Route
-from yolo9000.suppression import MODES
 
 SUFFIX = {format: suffix for format, (suffix, _) in FORMATS.items()}
 SHAPES = [(90, 60), (1, 500), (700, 3), (33, 57), (64, 64)]
@@ -329,4 +327,4 @@ def test_what_cannot_be_traced_is_a_model_error(tmp_path):
 def test_choices_of_the_command_are_those_of_the_package():
     assert tuple(FORMATS) == command.FORMATS
     assert sorted(command.RULES) == sorted(descent.RULES)
-    assert (command.SCORES, command.NMS, command.CANDIDATES) == (SCORES, MODES, CANDIDATES)
+    assert command.CANDIDATES == CANDIDATES

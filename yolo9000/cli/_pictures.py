@@ -45,14 +45,25 @@ workers_option = click.option(
 limit_option = click.option(
     "--limit", type=ANY_COUNT, default=0, help="The first so many pictures only; 0 = all."
 )
-vote_option = click.option(
+
+
+def _own(*names: str, kind: click.ParamType, text: str, default: str) -> Any:
+    """An option that a model may have a default for."""
+    return click.option(*names, type=kind, help=f"{text}.  [default: the model's, else {default}]")
+
+
+vote_option = _own(
     "--vote-iou",
-    type=SHARE,
-    help="Overlap from which boxes vote on place and objectness; 1 = none.  [default: the model's, else 1]",
+    kind=SHARE,
+    text="Overlap from which boxes vote on place and objectness; 1 = none",
+    default="1",
 )
 
-# Written out here as well as in decision.py, so that --help need not import torch; a test holds them equal.
+# Written out here as well as in decision.py, options.py and suppression.py, so that --help need not import
+# torch; tests hold them equal.
 RULES = ("threshold", "darknet", "leaf", "greedy", "level", "vocabulary", "hedge")
+SCORES = ("objectness", "absolute", "conditional")
+NMS = ("related", "class", "agnostic", "none")
 
 # Seconds before a progress bar appears.
 _PATIENCE = 2.0
@@ -70,6 +81,23 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--labels",
             metavar="FILE",
             help="Class names, one a line, a .data file or a data.yaml; or voc, coco, det, ilsvrc.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def box_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which boxes are kept: --score, --nms, --nms-iou, --vote-iou, --max."""
+    one, most = click.Choice, click.IntRange(1)
+    options = (
+        _own("--score", kind=one(SCORES), text="What boxes are ordered by", default="absolute"),
+        _own("--nms", kind=one(NMS), text="Which boxes suppress each other", default="related"),
+        _own("--nms-iou", "--iou", kind=SHARE, text="Overlap above which they do", default="0.4"),
+        vote_option,
+        _own(
+            "--max", "--max-det", "max_detections", kind=most, text="Boxes a picture at most", default="300"
         ),
     )
     for option in reversed(options):

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from yolo9000.keep import Keep
     from yolo9000.options import Options
 
-# Written out here as well as in options.py and suppression.py, so that --help need not import torch; tests
-# hold them equal.
-SCORES = ("objectness", "absolute", "conditional")
-NMS = ("related", "class", "agnostic", "none")
-
 # Addresses of streams that OpenCV's decoder follows. A path has lost one of its two strokes.
 _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECASE)
 
@@ -62,23 +57,7 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
     help="Least objectness of a box.  [default: the model's, else 0.2]",
 )
 @_pictures.rule_options
-@click.option(
-    "--score",
-    type=click.Choice(SCORES),
-    help="What boxes are ordered by.  [default: the model's, else absolute]",
-)
-@click.option(
-    "--nms",
-    type=click.Choice(NMS),
-    help="Which boxes suppress each other.  [default: the model's, else related]",
-)
-@click.option(
-    "--nms-iou",
-    "--iou",
-    type=_pictures.SHARE,
-    help="Overlap above which they do.  [default: the model's, else 0.4]",
-)
-@_pictures.vote_option
+@_pictures.box_options
 @click.option(
     "--below",
     type=_pictures.Nodes(),
@@ -91,13 +70,6 @@ _STREAM = re.compile(r"(rtsps?|rtmps?|srt|udp|tcp|https?)://?[^/]", re.IGNORECAS
     is_flag=True,
     default=None,
     help="Answer with the classes of the network's map only, as Darknet with a map.",
-)
-@click.option(
-    "--max",
-    "--max-det",
-    "max_detections",
-    type=click.IntRange(1),
-    help="Boxes a picture at most.  [default: the model's, else 300]",
 )
 @click.option(
     "--size",

@@ -12,8 +12,6 @@ from yolo9000.cli import _pictures
 # hold them equal.
 FORMATS = ("pt2", "onnx", "openvino")
 RULES = ("threshold", "darknet", "leaf", "greedy")
-SCORES = ("objectness", "absolute", "conditional")
-NMS = ("related", "class", "agnostic", "none")
 CANDIDATES = 512
 
 _PATH = click.Path(path_type=Path)
@@ -46,26 +44,7 @@ _PATH = click.Path(path_type=Path)
     type=_pictures.SHARE,
     help="Least Pr(node) to go on down.  [default: the model's, else 0.5]",
 )
-@click.option(
-    "--score",
-    type=click.Choice(SCORES),
-    help="What boxes are ordered by.  [default: the model's, else absolute]",
-)
-@click.option(
-    "--nms",
-    type=click.Choice(NMS),
-    help="Which boxes suppress each other.  [default: the model's, else related]",
-)
-@click.option(
-    "--nms-iou", type=_pictures.SHARE, help="Overlap above which they do.  [default: the model's, else 0.4]"
-)
-@_pictures.vote_option
-@click.option(
-    "--max",
-    "max_detections",
-    type=click.IntRange(1),
-    help="Boxes a picture at most.  [default: the model's, else 300]",
-)
+@_pictures.box_options
 @click.option(
     "--candidates",
     type=click.IntRange(1),
