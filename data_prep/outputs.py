@@ -2,11 +2,13 @@
 files have a rule of their own (writer.check_place)."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import DataError
+from data_prep.labelstudio import labelling_config
 from wordtree.files import check_target
 
 _SUFFIXES = {"page": (".html", ".htm"), "chart": (".png",)}
@@ -35,11 +37,19 @@ def check_output(path: Path | str, kind: str) -> None:
 
 def _is_ours(data: bytes, kind: str) -> bool:
     if kind == "config":
-        return data.startswith(b"<View>")
+        return _is_config(data)
     try:
         return _WRITTEN[kind](json.loads(data))
     except (ValueError, RecursionError):
         return False
+
+
+def _is_config(data: bytes) -> bool:
+    """Whether it is `labelling_config` of any labels, to the letter: those that people make begin alike."""
+    head, tail = map(re.escape, labelling_config(()).encode().split(b"\n\n"))
+    label = rb"""\n    <Label value=("[^"\n]*"|'[^'\n]*')/>"""
+    whole = head + b"(" + label + rb")*\n+" + tail
+    return re.fullmatch(whole, data.replace(b"\r\n", b"\n")) is not None
 
 
 def _is_report(content: Any) -> bool:
@@ -47,13 +57,18 @@ def _is_report(content: Any) -> bool:
 
 
 def _is_coco(content: Any) -> bool:
-    keys = {"images", "annotations", "categories"}
-    return isinstance(content, dict) and set(content) == keys and _have("score", [content["annotations"]])
+    if not isinstance(content, dict) or set(content) != {"images", "annotations", "categories"}:
+        return False
+    rows = content["annotations"]
+    # Classes without a box are somebody's who has yet to annotate: written are those found only.
+    return _have("score", [rows]) and bool(rows or not content["categories"])
 
 
 def _is_fiftyone(content: Any) -> bool:
     labels = content.get("labels") if isinstance(content, dict) else None
-    return isinstance(labels, dict) and "classes" in content and _have("confidence", labels.values())
+    if not isinstance(labels, dict) or "classes" not in content:
+        return False
+    return _have("confidence", labels.values()) and (any(labels.values()) or not content["classes"])
 
 
 def _is_labelstudio(content: Any) -> bool:

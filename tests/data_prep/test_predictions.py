@@ -11,6 +11,8 @@ from PIL import Image
 
 from data_prep import DataError, Store
 from data_prep.cli import cli
+from data_prep.labelstudio import labelling_config
+from data_prep.outputs import check_output
 from data_prep.predictions import Prediction, class_labels, read_predictions
 from data_prep.results import write_coco
 
@@ -210,3 +212,35 @@ def test_predictions_replace_older_ones_and_nothing_else(data, tmp_path):
             assert path.read_bytes() == before
     twice = ["--coco", str(tmp_path / "x.json"), "--fiftyone", str(tmp_path / "x.json")]
     assert CliRunner().invoke(cli, ["predictions", str(found), *twice]).exit_code == 2
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"))))
+def test_labelling_configurations_replace_their_own_kind(tmp_path_factory, names):
+    path = tmp_path_factory.mktemp("config") / "labels.xml"
+    for ends in ("\n", "\r\n"):
+        path.write_text(labelling_config(names), encoding="utf-8", newline=ends)
+        check_output(path, "config")
+
+
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("config", '<View>\n  <Text name="t" value="$text"/>\n</View>\n'),
+        ("config", labelling_config(["cat"]).replace('"cat"', '"cat" background="red"')),
+        ("config", labelling_config(["cat"]) + "<!-- mine -->\n"),
+        ("coco", '{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}'),
+        ("fiftyone", '{"classes": ["cat"], "labels": {"a": [], "b": []}}'),
+    ],
+)
+def test_what_people_have_begun_is_not_replaced(tmp_path, form, content):
+    """Though no box in it lacks a score, and it begins as what is written."""
+    with pytest.raises(DataError, match="was not written by this option"):
+        check_output(written(tmp_path / "theirs", content), form)
+
+
+@pytest.mark.parametrize("form", ["coco", "fiftyone", "labelstudio", "config"])
+def test_nothing_found_is_replaced_too(tmp_path, form):
+    found = written(tmp_path / "found.json", {**RECORD, "detections": []})
+    words = ["predictions", str(found), f"--{form}", str(tmp_path / "out")]
+    for _ in range(2):
+        assert CliRunner().invoke(cli, words, catch_exceptions=False).exit_code == 0
