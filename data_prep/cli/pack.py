@@ -1,6 +1,7 @@
 """`data-prep pack`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -53,8 +54,9 @@ def command(
     from data_prep.packing import pack
     from wordtree.files import write_whole
 
+    packed = shard_paths(Path(paths[-1]), shards) if shards is not None else [Path(paths[-1])]
     if report:
-        if report.absolute() == Path(paths[-1]).absolute():
+        if os.path.realpath(report) in map(os.path.realpath, packed):
             raise click.UsageError(f"--report would replace what is packed: both are {report}")
         check_output(report, "report")  # now, not after hours of packing
     jobs = options["jobs"] or processors()
@@ -62,7 +64,7 @@ def command(
     say_wider(result.wider)
     content = {"file": paths[-1], **result.to_dict()}
     if shards is not None:
-        content["shards"] = [str(path) for path in shard_paths(Path(paths[-1]), shards)]
+        content["shards"] = list(map(str, packed))
     if report:
         write_whole(report, json.dumps(content, indent=1).encode() + b"\n")
     if options["as_json"]:

@@ -1,6 +1,7 @@
 """`data-prep predictions`."""
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -63,7 +64,7 @@ def command(
     files = {form: path for form, path in forms.items() if path}
     if not files:
         raise click.UsageError("to which form? --coco, --fiftyone, --labelstudio, --config")
-    if len({path.absolute() for path in files.values()}) < len(files):
+    if len(set(map(os.path.realpath, files.values()))) < len(files):
         raise click.UsageError("each form needs a file of its own")
     for form, path in files.items():
         check_output(path, form)

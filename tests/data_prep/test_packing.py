@@ -257,7 +257,11 @@ def test_a_report_replaces_an_older_one_and_nothing_else(data, tree_file):
     assert run(*command, report).exit_code == run(*command, report).exit_code == 0
     (data / "o.h5").unlink()
     assert "was not written" in str(run(*command, data / "boxes.json").exception)
-    assert run(*command, data / "o.h5").exit_code == 2
+    (data / "link.h5").symlink_to("o.h5")
+    for same in ("o.h5", "boxed/../o.h5", "link.h5"):
+        assert run(*command, data / same).exit_code == 2
+    for shard in ("o-00000-of-00002.h5", "boxed/../o-00001-of-00002.h5"):
+        assert run(*command, data / shard, "--shards", 2).exit_code == 2
     assert (data / "boxes.json").read_bytes() == annotations and not (data / "o.h5").exists()
 
 

@@ -210,8 +210,9 @@ def test_predictions_replace_older_ones_and_nothing_else(data, tmp_path):
             done = CliRunner().invoke(cli, [*words, str(path)])
             assert isinstance(done.exception, DataError) and str(path) in str(done.exception)
             assert path.read_bytes() == before
-    twice = ["--coco", str(tmp_path / "x.json"), "--fiftyone", str(tmp_path / "x.json")]
-    assert CliRunner().invoke(cli, ["predictions", str(found), *twice]).exit_code == 2
+    for same in (tmp_path / "x.json", tmp_path / "new" / ".." / "x.json"):
+        twice = ["--coco", str(tmp_path / "x.json"), "--fiftyone", str(same)]
+        assert CliRunner().invoke(cli, ["predictions", str(found), *twice]).exit_code == 2
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"))))
