@@ -35,13 +35,15 @@ def command(paths: tuple[str, ...], html: Path | None, **options) -> None:
 
     Every picture is decoded to its last pixel, every box judged, every class looked up in the tree. Exit
     status 1 if anything is wrong that costs a picture, box or label. Of packed files every checksum is
-    compared; shards may be given as a pattern, and --json has a line for each file.
+    compared, to the last file though some are damaged; shards may be given as a pattern, and --json has a
+    line for each file.
     """
     files = find_packed(paths)
     if files and all(path.suffix in (".h5", ".hdf5") for path in files):
         refuse_options("a packed file is whole or not: only --json goes with it", "as_json")
-        for path in files:
-            _check_store(path, options["as_json"])
+        whole = [_check_store(path, options["as_json"]) for path in files]
+        if not all(whole):
+            sys.exit(1)
         return
     if len(paths) > 1:
         raise click.UsageError("wanted one recipe, or packed files (.h5)")
@@ -79,13 +81,23 @@ def command(paths: tuple[str, ...], html: Path | None, **options) -> None:
         sys.exit(1)
 
 
-def _check_store(path: Path, as_json: bool) -> None:
+def _check_store(path: Path, as_json: bool) -> bool:
+    """Whether the packed file is whole, which is printed."""
+    from data_prep.errors import DataError
     from data_prep.store import Store
 
-    store = Store(path)
-    len(store.tree)  # rebuilt and held against its fingerprint
-    store.verify(progress=sys.stderr.isatty())
+    try:
+        store = Store(path)
+        len(store.tree)  # rebuilt and held against its fingerprint
+        store.verify(progress=sys.stderr.isatty())
+    except DataError as error:
+        if as_json:
+            click.echo(json.dumps({"file": str(path), "whole": False, "error": str(error)}))
+        else:
+            click.echo(f"error: {error}", err=True)
+        return False
     if as_json:
         click.echo(json.dumps({"file": str(path), "samples": len(store), "whole": True}))
     else:
         click.echo(f"{path}: {len(store):,} samples, every checksum fits")
+    return True

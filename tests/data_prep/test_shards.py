@@ -126,11 +126,18 @@ def test_commands_take_a_pattern_for_its_files(tmp_path, tree, make):
             together = commands.run(*words, tmp_path / "a-*.h5")
             assert together.exit_code == 0 and together.stdout == commands.run(*words, *files).stdout
     assert commands.run("check", tmp_path / "a-*.h5").stdout.count("every checksum fits") == 2
-    damaged = bytearray(files[1].read_bytes())
-    at = damaged.index(make.picture(seed=1)) + 50
+    damaged = bytearray(files[0].read_bytes())
+    at = damaged.index(make.picture(seed=0)) + 50
     damaged[at] ^= 1
-    files[1].write_bytes(damaged)
-    assert str(files[1]) in str(commands.run("check", tmp_path / "a-*.h5").exception)
+    files[0].write_bytes(damaged)
+    for words in (["check", "--json"], ["check"]):  # the other file is looked at all the same
+        together, alone = (commands.run(*words, *these) for these in (files, files[:1]))
+        assert together.exit_code == alone.exit_code == 1 and together.stderr == alone.stderr
+        assert together.stdout == alone.stdout + commands.run(*words, files[1]).stdout
+    assert alone.stderr.startswith(f"error: {files[0]}: sample 0 (0.jpg): checksum") and not alone.stdout
+    broken, whole = map(json.loads, commands.run("check", "--json", *files).stdout.splitlines())
+    assert broken == {"file": str(files[0]), "whole": False, "error": alone.stderr.strip()[len("error: ") :]}
+    assert whole["whole"] and whole["file"] == str(files[1])
     assert commands.run("check", files[0], tmp_path / "recipe.toml").exit_code == 2
     files[0].unlink()
     for command in ("check", "stats", "anchors"):
