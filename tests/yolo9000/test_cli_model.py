@@ -128,7 +128,7 @@ def test_no_half_of_a_model_is_left(wrong, run, tmp_path):
     save_model(net, tmp_path / "x.safetensors")
     status, out, err = run("convert", tmp_path / "x.safetensors", tmp_path / "out")
     assert (status, out) == (1, "") and ("white space" in err or "does not fit" in err)
-    assert not {"x.cfg", "x.weights"} & {path.name for path in (tmp_path / "out").iterdir()}
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_darknets_own_see_pictures_as_darknet_does_whoever_reads_them(tmp_path):

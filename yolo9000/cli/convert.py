@@ -167,7 +167,9 @@ def _to_darknet(source: Path, folder: Path) -> list[Path]:
     net = load_model(source)
     stem = re.sub(r"\s+", "_", source.stem)  # a cfg, which names files by it, has no blanks
     spec, files = _named_files(net, stem)
-    text = cfg.format(spec)  # before anything is written: a network that Darknet cannot describe
+    # Before anything is written: a network that Darknet cannot describe, numbers its header has no room for.
+    text = cfg.format(spec)
+    darknet.Header(*net.version, seen=net.seen).to_bytes()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
