@@ -60,7 +60,7 @@ def summary(tree: WordTree) -> dict[str, Any]:
         facts["ranks"] = " > ".join(map(str, tree.about["ranks"]))
     if tree.sources and any(tree.sources):
         counts = Counter(tag for tags in tree.sources for tag in tags)
-        # What nobody's list names and holds nothing together is a class that was added.
+        # What no list names and holds nothing together was added, or lost what was below it.
         counts["intermediate"] += sum(
             not tags and group >= 0
             for tags, group in zip(tree.sources, tree.child_group.tolist(), strict=True)

@@ -128,7 +128,7 @@ def lines(tree: WordTree, found: Why) -> list[str]:
     elif below := tree.children(found.node):
         said.append(f"no label: it holds {counted(len(below), 'other')} together")
     else:
-        said.append("a class of your own: no list names it")
+        said.append("no list names it")
     if found.graft:
         said.append(f"grafted below {_name(tree, found.graft)} by hand")
     said.append(f"path: {say(found.path)}")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from wordtree import TreeError, WordTree, graft, wordnet
+from wordtree import TreeError, WordTree, graft, prune, wordnet
 from wordtree.cli import cli
 from wordtree.grafts import default_grafts
 from wordtree.growth import PHYSICAL_ENTITY, Choice, Paths
@@ -70,7 +70,9 @@ def test_one_is_one():
     choice = Choice("b", ("a", "b"), 1, ((2, ("x", "b")), (1, ("y", "b"))))
     said = lines(tree, replace(why(tree, "a", {}), choice=choice))
     grown = graft(tree, "a", "c").tree
-    assert lines(grown, why(grown, "c", {}))[1] == "a class of your own: no list names it"
+    pruned = prune(grown, ["b", "c"]).tree  # what held others together is no class of anybody's
+    for left, node in ((grown, "c"), (pruned, "a")):
+        assert lines(left, why(left, node, {}))[1] == "no list names it"
     assert summary(grown) | {"mine": 1, "intermediate": 1} == summary(grown)
     assert graft(WordTree(["a"], [-1]), "a", "c").tree.sources is None
     assert "intermediate" not in summary(WordTree(["a", "b"], [-1, 0], sources=[(), ()]))

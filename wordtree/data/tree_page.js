@@ -288,7 +288,7 @@ class Page {
     fact("index", String(node));
     if (data.synsets) fact("synset", data.synsets[node]);
     if (data.synonyms) fact("also", data.synonyms[node].join(", "));
-    const nobody = this.count[node] ? "nobody: it holds others together" : "no list: a class of your own";
+    const nobody = this.count[node] ? "nobody: it holds others together" : "no list";
     if (data.sources) fact("label of", data.sources[node].join(", ") || nobody);
     if (data.taught && TAUGHT[data.taught[node]]) {
       const words = make("span", { id: "taught" }, this.mark(node), ` ${TAUGHT[data.taught[node]][1]}`);
