@@ -249,9 +249,10 @@ def read_names(path: str | Path) -> dict[str, str | None]:
 
 
 def _label_and_name(line: str, where: str) -> tuple[str, str]:
-    """The fields of a line of CSV; without quotes all commas but the first belong to the name."""
+    """The fields of a line of CSV; where none begins with a quote, which is a sign of the name (inches)
+    elsewhere, all commas but the first belong to the name."""
     try:
-        quoted = '"' in line
+        quoted = re.match(r' *"|[^,]*, *"', line)
         row = next(csv.reader([line], skipinitialspace=True, strict=True)) if quoted else line.split(",", 1)
         label, name = map(str.strip, row)
     except (csv.Error, ValueError):  # ValueError: another number of fields

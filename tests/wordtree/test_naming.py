@@ -109,8 +109,9 @@ def test_files(tmp_path):
     with (tmp_path / "CLASSES.CSV").open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file).writerows([("LabelName", "DisplayName"), *enumerate(names)])
     assert list(read_names(tmp_path / "CLASSES.CSV")) == names
-    (tmp_path / "classes.csv").write_text("1,Bat, grey\n2, 'x'\n")
-    assert list(read_names(tmp_path / "classes.csv")) == ["Bat, grey", "'x'"]
+    names = ["Bat, grey", "'x'", '12" ruler, steel', 'Ruler, "steel', 'a "b" c']
+    (tmp_path / "classes.csv").write_text("".join(f"{k}, {name}\n" for k, name in enumerate(names)))
+    assert list(read_names(tmp_path / "classes.csv")) == names
     (tmp_path / "voc.names").write_text("\ufeffdog\ncat\n", encoding="utf-8")
     assert list(read_names(tmp_path / "voc.names")) == ["dog", "cat"]
     for name, text in (
