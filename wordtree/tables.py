@@ -130,10 +130,11 @@ def read_ranks(path: str | Path) -> WordTree:
             where the table has no heading; names file and lines.
     """
     ranks, rows = _rows(path)
-    if name := _own_heading(ranks, [row for _, row in rows]):
+    if found := _own_heading(ranks, [row for _, row in rows]):
+        row, name = found
         raise TreeError(
-            f"{path}:1: {name!r} is a heading and a name below it; "
-            "the first line has to be the heading (kingdom,genus,species)"
+            f"{path}:{rows[row][0]}: {name!r} in the column {name!r}: a heading twice, or none; "
+            "the first line alone has to be the heading (kingdom,genus,species)"
         )
     place: dict[str, tuple[str | None, str, int]] = {}  # node -> parent, rank and line
     for number, row in rows:
@@ -157,10 +158,12 @@ def read_ranks(path: str | Path) -> WordTree:
     )
 
 
-def _own_heading(ranks: Sequence[str], rows: list[list[str]]) -> str | None:
-    """The first heading that is a name in its own column."""
-    columns = zip(ranks, zip(*rows, strict=True), strict=True)
-    return next((rank for rank, column in columns if rank in column), None)
+def _own_heading(ranks: Sequence[str], rows: list[list[str]]) -> tuple[int, str] | None:
+    """The first row that has a heading in its own column, counted from 0, and the heading."""
+    own = (
+        (k, rank) for k, row in enumerate(rows) for rank, cell in zip(ranks, row, strict=True) if rank == cell
+    )
+    return next(own, None)
 
 
 def write_ranks(tree: WordTree, path: str | Path, ranks: Sequence[str] | None = None) -> None:
@@ -188,8 +191,11 @@ def write_ranks(tree: WordTree, path: str | Path, ranks: Sequence[str] | None = 
             rows.append([""] * depth)
             for step in tree.path_nodes(node):
                 rows[-1][columns[step]] = tree.ids[step]
-    if name := _own_heading(ranks, rows):
-        raise TreeError(f"{path}: {name!r} is the heading of a column and a name in it; give other ranks")
+    if found := _own_heading(ranks, rows):
+        raise TreeError(
+            f"{path}: {found[1]!r} is the heading of a column and a name in it; write another form, or in "
+            "Python write_ranks(tree, path, ranks=...) with other headings"
+        )
     _write(path, list(ranks), rows)
 
 

@@ -205,7 +205,8 @@ def test_headings_of_edges_are_told_from_ranks(tmp_path):
         ("k,s\na,b\nc,b\n", "t.csv:3: 'b' is a s of 'c', but in line 2"),
         ("k,s\na,b\nb,\n", "t.csv:3: 'b' is a k"),
         ('k,s\na,"b\n', "t.csv:"),
-        ("A,B,B c\nA,D,D e\nA,B,B f\n", "t.csv:1: 'A' is a heading and a name below it; the first line"),
+        ("A,B,B c\nA,D,D e\nA,B,B f\n", "t.csv:2: 'A' in the column 'A': a heading twice, or none"),
+        ("k,s\nA,a\nk,s\nB,b\n", "t.csv:3: 'k' in the column 'k': a heading twice, or none; the first line"),
     ],
 )
 def test_faults_of_tables(tmp_path, text, says):
@@ -364,7 +365,7 @@ def test_a_comma_in_a_quoted_heading_is_no_comma_between_fields(tmp_path):
         "order, or group",
         "species",
     ]
-    with pytest.raises(TreeError, match="'a' is the heading of a column and a name in it"):
+    with pytest.raises(TreeError, match="'a' is the heading of a column and a name in it; write another"):
         write_ranks(WordTree.flat(["a", "b"]), tmp_path / "t.csv", ["a"])
     with pytest.raises(TreeError, match="read as several columns"):
         write_ranks(WordTree.flat(["a", "b"]), tmp_path / "t.csv", ["x;y"])
