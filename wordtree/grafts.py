@@ -54,7 +54,7 @@ def graft_lines(path: str | Path) -> dict[int, Graft]:
         TreeError: names file and line.
     """
     grafts = {}
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(read_lines(path, marked=True), 1):
         if line.startswith("#"):
             continue
         fields = [field.strip() for field in line.split("\t")]

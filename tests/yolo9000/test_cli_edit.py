@@ -159,6 +159,7 @@ def test_wrong_words(words, status, message, model, run, tmp_path, monkeypatch):
         ("pug\tdog\npug\tcat\n", False),
         ("pug\tdog\ta\tb\tc\n", False),
         ("a\tb\nb\ta\n", False),
+        ("\ufeffpug\n", True),
     ],
 )
 def test_the_way_to_a_new_root_is_told_where_a_parent_lacks(lines, hinted, tmp_path):
@@ -185,6 +186,8 @@ def test_models_that_cannot_be_edited(run, tmp_path):
 def test_grafting_a_file_equals_grafting_one_by_one(tmp_path):
     (tmp_path / "g.tsv").write_text("b\ta\na\tdog\tAye\nc\tdog\n")
     once = graft_file(TREE, tmp_path / "g.tsv")
+    (tmp_path / "marked.tsv").write_text((tmp_path / "g.tsv").read_text(), encoding="utf-8-sig")
+    assert graft_file(TREE, tmp_path / "marked.tsv").tree == once.tree
     tree = TREE
     for node, parent, name in (("a", "dog", "Aye"), ("c", "dog", None), ("b", "a", None)):
         tree = graft(tree, parent, node, name=name).tree

@@ -187,7 +187,7 @@ def _lacks_parent(path: Path) -> bool:
     """Whether a line of a grafts file names a node alone, as for a new root. Raises TreeError."""
     from wordtree.files import read_lines
 
-    lines = (line.split("\t") for line in read_lines(path) if not line.startswith("#"))
+    lines = (line.split("\t") for line in read_lines(path, marked=True) if not line.startswith("#"))
     return any(len(fields) < 2 or not fields[1].strip() for fields in lines)
 
 
