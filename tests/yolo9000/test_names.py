@@ -46,8 +46,9 @@ def test_a_name_with_a_comma_is_typed_in_quotes(tmp_path):
     (tmp_path / "list.txt").write_text("dog\nwolf, grey\n")
     for typed in ('dog,"wolf, grey"', 'dog, "wolf, grey" ', str(tmp_path / "list.txt")):
         assert Nodes().convert(typed, None, None) == ("dog", "wolf, grey")
-    with pytest.raises(BadParameter, match="cannot be read"):
-        Nodes().convert("dog\ncat", None, None)
+    assert Nodes().convert('dog\n"wolf, grey"', None, None) == ("dog", "wolf, grey")  # a list that was pasted
+    with pytest.raises(BadParameter, match="holds no nodes"):
+        Nodes().convert('"', None, None)
 
 
 def test_an_iterator_is_a_list(detector):
