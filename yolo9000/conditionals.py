@@ -164,7 +164,7 @@ class LazyConditionals:
 class ClassProducts:
     """Class rows, without their bias, applied to the features of boxes: some rows at some boxes, many times.
 
-    On a CPU by NumPy where that is little work, in a quarter of PyTorch's time; by PyTorch where it is much.
+    On a CPU by NumPy where that is little work, since its calls cost less; by PyTorch where it is much.
     """
 
     def __init__(self, features: Tensor, weight: Tensor) -> None:

@@ -233,14 +233,15 @@ class Nodes(click.ParamType):
         if value.lower() in ("coco", "voc", "det"):  # COCO is a palm, too
             return value.lower()
         try:
-            parts = typed_names(value)
             if Path(value).is_file():
-                parts = Path(value).read_text(encoding="utf-8-sig").splitlines()
+                parts = list(map(str.strip, Path(value).read_text(encoding="utf-8-sig").splitlines()))
             elif value.endswith((".txt", ".names", ".list")):  # no node is called so
                 self.fail(f"{value}: no such file", param, ctx)
+            else:
+                parts = typed_names(value)
         except (OSError, ValueError) as error:
             self.fail(f"{value}: cannot be read ({error})", param, ctx)
-        nodes = tuple(part.strip() for part in parts if part.strip())
+        nodes = tuple(filter(None, parts))
         if not nodes:
             self.fail(f"{value!r} holds no nodes", param, ctx)
         return nodes
