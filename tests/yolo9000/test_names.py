@@ -47,6 +47,8 @@ def test_a_name_with_a_comma_is_typed_in_quotes(tmp_path):
     for typed in ('dog,"wolf, grey"', 'dog, "wolf, grey" ', str(tmp_path / "list.txt")):
         assert Nodes().convert(typed, None, None) == ("dog", "wolf, grey")
     assert Nodes().convert('dog\n"wolf, grey"', None, None) == ("dog", "wolf, grey")  # a list that was pasted
+    many = ("n02958343",) * 400  # longer than a file's name may be
+    assert Nodes().convert(",".join(many), None, None) == many
     with pytest.raises(BadParameter, match="holds no nodes"):
         Nodes().convert('"', None, None)
 

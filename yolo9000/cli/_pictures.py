@@ -96,9 +96,7 @@ def box_options(command: Callable[..., Any]) -> Callable[..., Any]:
         _own("--nms", kind=one(NMS), text="Which boxes suppress each other", default="related"),
         _own("--nms-iou", "--iou", kind=SHARE, text="Overlap above which they do", default="0.4"),
         vote_option,
-        _own(
-            "--max", "--max-det", "max_detections", kind=most, text="Boxes a picture at most", default="300"
-        ),
+        _own("--max", "--max-det", "max_detections", kind=most, text="Most boxes a picture", default="300"),
     )
     for option in reversed(options):
         command = option(command)
@@ -233,7 +231,7 @@ class Nodes(click.ParamType):
         if value.lower() in ("coco", "voc", "det"):  # COCO is a palm, too
             return value.lower()
         try:
-            if Path(value).is_file():
+            if _is_file(value):
                 parts = list(map(str.strip, Path(value).read_text(encoding="utf-8-sig").splitlines()))
             elif value.endswith((".txt", ".names", ".list")):  # no node is called so
                 self.fail(f"{value}: no such file", param, ctx)
@@ -245,6 +243,13 @@ class Nodes(click.ParamType):
         if not nodes:
             self.fail(f"{value!r} holds no nodes", param, ctx)
         return nodes
+
+
+def _is_file(typed: str) -> bool:
+    try:
+        return Path(typed).is_file()
+    except OSError:  # a list, too long for a file's name
+        return False
 
 
 def _joined(
