@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yolo9000.serve.bodies import Held, LimitedBody
-from yolo9000.serve.limits import Limits, RequestError
+from yolo9000.serve.limits import LINGER, Limits, RequestError
 from yolo9000.serve.memory import Idle
 from yolo9000.serve.metrics import Metrics
 
@@ -38,9 +38,6 @@ HEADERS = {
 FAULT = "a fault of the server; its log says more"
 
 _log = logging.getLogger(__name__)
-
-# Seconds for which a client may go on sending after it was refused, so that it comes to read why.
-_LINGER = 2.0
 
 # What any process may ask without a token: whether the server stands, and the pages, which hold no data.
 _OPEN = ("/", "/tree", "/healthz", "/readyz", "/openapi.json")
@@ -95,7 +92,7 @@ class Guard:
                 await send(message)
             elif body.unread and not message.get("more_body", False):
                 await send({**message, "more_body": True})
-                await body.linger(_LINGER)
+                await body.linger(LINGER)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
                 await send(message)

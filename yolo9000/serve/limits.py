@@ -11,6 +11,10 @@ LONGEST_TEXT = 200
 # too, it fits in the head of a request. For more the parameter is repeated.
 LONGEST_LIST = 4 << 10
 
+# Seconds for which a client may go on sending after it was refused, so that it comes to read why: one that is
+# cut off while it sends may never look at the answer it was given.
+LINGER = 2.0
+
 # Nodes that one request may list as vocabulary or level: all that fit in the longest head of a request.
 MOST_LISTED = 2_000
 

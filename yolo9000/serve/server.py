@@ -6,8 +6,9 @@ Limits within a request are bodies.py's and guard.py's."""
 import json
 import signal
 import socket
+import sys
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import h11
 import uvicorn
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from yolo9000.errors import ModelError
-from yolo9000.serve.limits import Limits
+from yolo9000.serve.limits import LINGER, Limits, one_line
 
 
 def protocol_with(limits: Limits) -> type[H11Protocol]:
@@ -23,11 +24,12 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
 
     class Protocol(H11Protocol):
         _late = None  # the timer of a head that is being waited for
+        _refused = False  # what still comes is thrown away
 
         def connection_made(self, transport) -> None:
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
-                self._end(503, "too many connections; try again", [(b"retry-after", b"1")])
+                self._end(503, "too many connections; try again", [(b"retry-after", b"1")], linger=0)
             else:
                 self._watch()
 
@@ -36,11 +38,15 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._watch()
+            if not self._refused:
+                super().data_received(data)
+                self._watch()
 
         def send_400_response(self, msg: str) -> None:
-            self._end(400, msg)
+            reason = sys.exception()  # uvicorn calls this while it handles what h11 found, and tells less
+            if getattr(reason, "error_status_hint", None) == 431:
+                reason = f"the head of the request is longer than {limits.head_bytes:,} bytes"
+            self._end(400, one_line(str(reason or msg)))
 
         def _watch(self) -> None:
             if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
@@ -59,17 +65,34 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
                 reason = f"the head of the request did not arrive within {limits.head_seconds:g} s"
                 self._end(408, reason)
 
-        def _end(self, status: int, reason: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-            """Say why, where nothing was said yet, and close the connection."""
+        def _end(
+            self,
+            status: int,
+            reason: str,
+            headers: list[tuple[bytes, bytes]] | None = None,
+            linger: float = LINGER,
+        ) -> None:
+            """Say why, where nothing was said yet, and close the connection once the client did, within
+            `linger` seconds."""
             self._unwatch()
             body = json.dumps({"error": reason}).encode()
             head = [(b"content-type", b"application/json"), (b"connection", b"close")]
             head += [(b"content-length", str(len(body)).encode()), *(headers or [])]
             answer = h11.Response(status_code=status, headers=head, reason=STATUS_PHRASES[status])
-            with suppress(h11.LocalProtocolError):  # an answer is on its way
+            self._refused = True
+            try:
                 for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
                     self.transport.write(self.conn.send(event))
-            self.transport.close()
+            except h11.LocalProtocolError:  # an answer is on its way
+                linger = 0
+            if self.cycle is not None:  # a request whose body broke: nothing more can be said to it
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            if linger:
+                self.transport.write_eof()
+                self.loop.call_later(linger, self.transport.close)
+            else:
+                self.transport.close()
 
     return Protocol
 

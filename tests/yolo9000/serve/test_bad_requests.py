@@ -333,6 +333,42 @@ def test_heads_that_are_none(hasty, head):
     assert 400 <= status < 500 and len(body.strip().splitlines()) == 1
 
 
+def test_who_sends_a_head_too_long_and_goes_on_sending_reads_why(guarded):
+    """A connection that is closed under what still comes is reset, and the answer is lost with it."""
+    with guarded.connect() as link:
+        link.sendall(HEAD.encode() + b"X-Long: " + 20_000 * b"x")
+        for _ in range(4):
+            time.sleep(0.1)
+            link.sendall(100_000 * b"x")
+        status, body = said(link)
+    assert status == 400 and "head of the request is longer than 8,192 bytes" in json.loads(body)["error"]
+
+
+def test_who_never_stops_sending_after_a_refusal_is_cut_off(guarded):
+    with guarded.connect() as link:
+        link.sendall(b"hello\r\n\r\n")
+        began = time.monotonic()
+        send_on(link, 1000 * b"x", 0.05)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("head", ["GET /healthz HTTP/1.1\r\nHost: localhost\r\n", HEAD])
+def test_a_broken_body_is_answered_once(guarded, caplog, head):
+    with guarded.connect() as link:
+        link.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n".encode())
+        status, body = said(link)
+    assert status == 400 and json.loads(body)["error"]
+    time.sleep(0.2)
+    assert not caplog.records
+
+
+def test_a_head_that_is_not_http_is_told_in_what(guarded):
+    with guarded.connect() as link:
+        link.sendall(b"POST /v1/detect HTTP/1.1\r\n\r\n")
+        status, body = said(link)
+    assert status == 400 and "Host" in json.loads(body)["error"]
+
+
 def test_clients_that_hang_up_leave_nothing(guarded, caplog):
     for k in range(30):
         with guarded.connect() as link:
