@@ -21,24 +21,25 @@ from yolo9000.serve.limits import LINGER, Limits, one_line
 
 def protocol_with(limits: Limits) -> type[H11Protocol]:
     """uvicorn's protocol, which by itself waits for ever for the head of a first request."""
+    refused: set[H11Protocol] = set()  # what they still send is thrown away
 
     class Protocol(H11Protocol):
         _late = None  # the timer of a head that is being waited for
-        _refused = False  # what still comes is thrown away
 
         def connection_made(self, transport) -> None:
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
-                self._end(503, "too many connections; try again", [(b"retry-after", b"1")], linger=0)
+                self._end(503, "too many connections; try again", [(b"retry-after", b"1")])
             else:
                 self._watch()
 
         def connection_lost(self, exc) -> None:
             self._unwatch()
+            refused.discard(self)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if not self._refused:
+            if self not in refused:
                 super().data_received(data)
                 self._watch()
 
@@ -65,32 +66,28 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
                 reason = f"the head of the request did not arrive within {limits.head_seconds:g} s"
                 self._end(408, reason)
 
-        def _end(
-            self,
-            status: int,
-            reason: str,
-            headers: list[tuple[bytes, bytes]] | None = None,
-            linger: float = LINGER,
-        ) -> None:
-            """Say why, where nothing was said yet, and close the connection once the client did, within
-            `linger` seconds."""
+        def _end(self, status: int, reason: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+            """Say why, where nothing was said yet, and close the connection after the client, which is given
+            a while for it; at once where it has an answer, or where too many are given that while."""
             self._unwatch()
+            refused.add(self)
+            self.connections.discard(self)  # takes no other's place
+            linger = len(refused) <= limits.connections
             body = json.dumps({"error": reason}).encode()
             head = [(b"content-type", b"application/json"), (b"connection", b"close")]
             head += [(b"content-length", str(len(body)).encode()), *(headers or [])]
             answer = h11.Response(status_code=status, headers=head, reason=STATUS_PHRASES[status])
-            self._refused = True
             try:
                 for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
                     self.transport.write(self.conn.send(event))
             except h11.LocalProtocolError:  # an answer is on its way
-                linger = 0
+                linger = False
             if self.cycle is not None:  # a request whose body broke: nothing more can be said to it
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
             if linger:
                 self.transport.write_eof()
-                self.loop.call_later(linger, self.transport.close)
+                self.loop.call_later(LINGER, self.transport.close)
             else:
                 self.transport.close()
 

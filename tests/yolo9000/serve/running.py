@@ -19,6 +19,12 @@ from yolo9000.serve.app import make_app
 from yolo9000.serve.guard import Access
 from yolo9000.serve.limits import Limits
 
+# A server's of little room.
+SMALL = Limits(body_bytes=300_000, head_bytes=8192, pixels=2_000_000, pictures=3)
+
+# How a raw request begins.
+HEAD = "POST /v1/detect HTTP/1.1\r\nHost: localhost\r\n"
+
 
 @dataclass
 class Running:
@@ -69,6 +75,18 @@ def running(
         main.should_exit = True
         thread.join(30)
         assert not thread.is_alive(), "the server did not end"
+
+
+def said(link: socket.socket) -> tuple[int, str]:
+    """Status and body of an answer on a raw connection, however it ends."""
+    data = b""
+    try:
+        while chunk := link.recv(65536):
+            data += chunk
+    except ConnectionError:
+        pass
+    head, _, body = data.partition(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), body.decode()
 
 
 def picture(seed: int = 0, width: int = 90, height: int = 60) -> Image.Image:
