@@ -114,7 +114,7 @@ def labels_of(path: Path, grafts: Mapping[str, Any]) -> list[str]:
     from wordtree import wordnet
 
     labels = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(read_lines(path, marked=True), 1):
         first = line.split()[0]
         label = next((text for text in (line.strip(), line.split("\t")[0].strip()) if text in grafts), first)
         try:

@@ -26,7 +26,7 @@ _COUNT = re.compile(r"n[0-9]{8}\t[0-9]{1,9}")
 def read_counts(path: str | Path) -> dict[str, int]:
     """Pictures per WordNet id from lines `wnid TAB images` under a heading. TreeError names file and line."""
     counts = {}
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(read_lines(path, marked=True), 1):
         fields = line.split("\t")
         if number == 1 and fields == ["wnid", "images"]:
             continue

@@ -355,7 +355,7 @@ def test_build_with_labels_that_wordnet_does_not_know(tmp_path, needs_wordnet):
 def test_labels_of_several_words_and_those_that_nobody_asked_for(tmp_path, needs_wordnet):
     grafts, labels, out = (tmp_path / name for name in ("mine.tsv", "labels.txt", "mine.json"))
     grafts.write_text("my bear\tbear.n.01\nyour bear\tbear.n.01\nher bear\tbear.n.01\n")
-    labels.write_text("my bear\nyour bear\ta remark\ndog.n.01 another\n")
+    labels.write_text("my bear\nyour bear\ta remark\ndog.n.01 another\n", "utf-8-sig")  # as Notepad does
     done = CliRunner().invoke(
         cli, ["build", "--from", str(labels), "--grafts", str(grafts), "--out", str(out)]
     )

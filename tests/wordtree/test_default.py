@@ -153,3 +153,9 @@ def test_faults_of_counts(tmp_path, content):
     path.write_text(content)
     with pytest.raises(TreeError, match=r"counts\.tsv"):
         read_counts(path)
+
+
+def test_counts_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "counts.tsv"
+    path.write_text("wnid\timages\nn02084071\t800\n", "utf-8-sig")
+    assert read_counts(path) == {"n02084071": 800}
