@@ -113,6 +113,10 @@ def test_the_command_line_knows_every_word_that_a_call_knows():
         (["--conf-thres", "0.3", "x.jpg"], "here it is --threshold."),
         (["--vocabluary", "dog", "x.jpg"], "--vocabulary"),  # click's own
         (["source=x y", "conf=0.3"], "yolo9000 detect --source 'x y' --conf 0.3"),
+        (
+            ["conf=0.3", "source=x", "conf=0.2", "source=y"],
+            "yolo9000 detect --conf 0.2 --source x --source y",
+        ),
         (["predict", "model=a.pt", "rect=True", "mapped=False", "x.jpg"], "detect --model a.pt --rect x.jpg"),
         (["source=x", "save=True"], "detect --source x; save: --out FOLDER"),
         (

@@ -63,6 +63,9 @@ class Command(console.Command):
     def _options(self) -> set[str]:
         return {name for param in self.params for name in param.opts}
 
+    def _repeatable(self) -> set[str]:
+        return {name for param in self.params if param.multiple for name in param.opts}
+
     def _is_setting(self, word: str) -> bool:
         match = _SETTING.fullmatch(word)
         name = _plain(match[1]) if match else ""
@@ -72,6 +75,7 @@ class Command(console.Command):
         """Raises click.UsageError that has the words as they are typed here, and what becomes of others.
         typed: the whole line; given: the words of it that are no options."""
         words, reasons = [], []
+        places: dict[str, int] = {}  # option -> where in `words` it stands
         for word in typed:
             if word not in given or not (self._is_setting(word) or _MODE.fullmatch(word)):
                 words.append(shlex.quote(word))
@@ -85,7 +89,13 @@ class Command(console.Command):
                 continue
             if name == "device" and value != "cpu":
                 value = "cuda"  # they number them
-            words.append(f"--{_plain(name)}" + ("" if value.lower() == "true" else f" {shlex.quote(value)}"))
+            option = f"--{_plain(name)}"
+            said = option if value.lower() == "true" else f"{option} {shlex.quote(value)}"
+            if option in places and option not in self._repeatable():
+                words[places[option]] = said  # the last one holds, as there
+            else:
+                places[option] = len(words)
+                words.append(said)
         said = f"options are typed with two strokes here: {' '.join([ctx.command_path, *words])}"
         raise click.UsageError("; ".join([said, *reasons]), ctx)
 
