@@ -93,7 +93,12 @@ def test_a_full_disk_leaves_the_older_file(tmp_path, tree, make, limit):
 
 def test_killed_at_any_moment_the_older_file_stays_and_the_next_run_works(tmp_path, tree, make):
     path = write(tmp_path / "s.h5", tree, [make.sample("old")])
-    endless = _FULL_DISK.replace("range(20)", "iter(int, 1)").replace("RLIMIT_FSIZE", "RLIMIT_CORE")
+    # It is killed before its end: 30 MB and a wait, which this process standing still can't make gigabytes.
+    endless = _FULL_DISK.replace("RLIMIT_FSIZE", "RLIMIT_CORE").replace(
+        "range(20):\n            writer.add(one)",
+        "range(100):\n            writer.add(one)\n        import time; time.sleep(600)",
+    )
+    assert "sleep" in endless
     process = subprocess.Popen([sys.executable, "-c", endless, str(path), "0"])
     partial = tmp_path / "s.h5.partial"
     while process.poll() is None and not (partial.exists() and partial.stat().st_size > 10 * CHUNK):

@@ -101,12 +101,17 @@ def test_parts_are_filtered_and_resumed_with_the_same_filter_only(run, model, ph
         assert (status, out) == (1, "") and "the options are others" in err, other
 
 
-def test_a_node_that_is_unknown_or_was_never_learnt(run, model, photos, tmp_path):
+def test_a_node_that_is_unknown_ends_a_run_over_many_before_it_begins(run, model, photos, tmp_path):
+    pytest.importorskip("pyarrow", reason="not installed (extra `ray`)")
+    job = ("detect", "--model", model, "--engine", "local", "--input", photos, "--output", tmp_path / "o")
+    assert run(*job, "--below", "dgo")[0] == 2
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_node_that_is_unknown_or_was_never_learnt(run, model, photos):
     words = ("detect", "--model", model, "--below")
     status, out, err = run(*words, "dgo", photos)
     assert (status, out) == (2, "") and "not in the model's tree: no node is called 'dgo'" in err
-    assert run(*words, "dgo", "--engine", "local", "--input", photos, "--output", tmp_path / "o")[0] == 2
-    assert not (tmp_path / "o").exists()
     status, out, err = run(*words, "cat", photos / "0.png")
     assert status == 0 and "0 objects" in out
     assert err == "warning: the model never learnt, and never answers with, cat (n5)\n"

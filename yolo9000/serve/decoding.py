@@ -102,6 +102,7 @@ class _Process:
         self._closed = False
         self._fresh = True  # it has answered nothing yet and may still be starting
         self._until = math.inf  # when the picture must be there
+        self._deadline = threading.Lock()  # none is ended between its answer and the next one's start
 
     @property
     def alive(self) -> bool:
@@ -153,8 +154,12 @@ class _Process:
                 reason = "the decoder broke down on it"
             raise RequestError(422, reason) from None
         finally:
-            self._until = math.inf
+            with self._deadline:
+                self._until = math.inf
         self._fresh = False
+        if time.monotonic() >= until:  # it may have been ended as it answered
+            process.kill()
+            process.wait()  # so that the next picture finds it gone
         if status != 200:
             raise RequestError(status, payload.decode())
         pixels = np.frombuffer(payload, np.uint8).reshape(height, width, 3)  # (H*W*3,) -> (H, W, 3)
@@ -162,9 +167,10 @@ class _Process:
 
     def end_if_late(self) -> None:
         """Kill what has not brought its picture in time. Any thread."""
-        process = self._process
-        if process is not None and time.monotonic() >= self._until:
-            process.kill()
+        with self._deadline:
+            process = self._process
+            if process is not None and time.monotonic() >= self._until:
+                process.kill()
 
     def _forget(self) -> None:
         if self._process is not None:

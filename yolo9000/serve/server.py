@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import h11
 import uvicorn
@@ -83,10 +83,12 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
             except h11.LocalProtocolError:  # an answer is on its way
                 linger = False
             if self.cycle is not None:  # a request whose body broke: nothing more can be said to it
-                self.cycle.disconnected = True
+                self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
                 self.cycle.message_event.set()
             if linger:
-                self.transport.write_eof()
+                self.flow.resume_reading()
+                with suppress(OSError):  # the client has gone
+                    self.transport.write_eof()
                 self.loop.call_later(LINGER, self.transport.close)
             else:
                 self.transport.close()

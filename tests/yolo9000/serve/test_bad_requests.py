@@ -1,13 +1,16 @@
 """What nobody should send: each is answered with a 4xx and one line of reason, and the server stands."""
 
 import struct
+import threading
+import time
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.yolo9000.serve.running import SMALL, encode, picture, png, said
-from yolo9000.serve import decoder
+from yolo9000.serve import decoder, decoding
 from yolo9000.serve.limits import Limits
 
 
@@ -207,6 +210,33 @@ def test_a_picture_that_takes_too_long_costs_its_process_only(start, detector):
     assert answer.status_code == 422 and "0.05 s" in reason(answer)
     assert server.detect(png()).status_code == 200  # a new process is given time to start
     assert server.metric("yolo9000_decoder_restarts ") == 1
+
+
+def test_a_decoder_ended_as_it_answered_does_not_take_the_next_picture(monkeypatch):
+    process, read, parts = decoding._Process(Limits(), ()), decoding._read, []
+    clock = SimpleNamespace(monotonic=time.monotonic)
+    monkeypatch.setattr(decoding, "time", clock)  # of this module alone: servers have theirs
+
+    def late(pipe, length):
+        data = read(pipe, length)
+        parts.append(data)
+        if len(parts) == 2:  # head and pixels: the answer is there, and at this moment its time is over
+            now = process._until
+            clock.monotonic = lambda: now
+            process.end_if_late()
+        return data
+
+    monkeypatch.setattr(decoding, "_read", late)
+    process.start()
+    kill = process._process.kill
+    process._process.kill = lambda: threading.Timer(0.2, kill).start()  # dying takes its time
+    try:
+        assert process.decode(png())[1] == (90, 60)
+        assert not process.alive  # not found by the next picture
+        assert process.decode(png())[1] == (90, 60)
+    finally:
+        process.stop()
+    assert len(parts) == 4
 
 
 @pytest.mark.parametrize("name", sorted(decoder.SIGNATURES))

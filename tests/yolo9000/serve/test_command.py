@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import wait_for
 from tests.yolo9000.serve.running import png
 from tests.yolo9000.small import small_detector
 from yolo9000 import Detector
@@ -56,6 +59,19 @@ def post(url: str, data: bytes) -> dict:
         return json.load(answer)
 
 
+def metrics(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
+        return answer.read().decode()
+
+
+def lets_in(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=30).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_answers_as_the_command_line_and_ends_when_what_was_begun_is_answered(started, model, number):
     process, url = started
@@ -73,11 +89,9 @@ def test_it_answers_as_the_command_line_and_ends_when_what_was_begun_is_answered
     link.putheader("Content-Length", str(len(body)))
     link.endheaders()
     link.send(body[:50])  # begun, not finished
-    time.sleep(0.3)
+    wait_for(lambda: re.search(r"^yolo9000_body_bytes 50\b", metrics(url), re.MULTILINE), "the begun body")
     process.send_signal(number)
-    time.sleep(0.5)
-    with pytest.raises(OSError):  # nothing new is let in
-        post(url, png())
+    wait_for(lambda: not lets_in(host, int(port)), "the end of new connections")
     link.send(body[50:])
     found = link.getresponse()
     assert found.status == 200

@@ -1,6 +1,5 @@
 """The pages in a real browser: what is shown is what the detector says, and names are never markup."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,14 @@ def listed(driver) -> list[tuple[str, str]]:
 def slide(driver, name: str, value: int) -> None:
     script = "const s = document.getElementById(arguments[0]); s.value = arguments[1];"
     driver.execute_script(f"{script} s.dispatchEvent(new Event('input'))", name, value)
-    time.sleep(0.3)  # a frame or two
+    drawn(driver)
+
+
+def drawn(driver) -> None:
+    """Waits until the page has drawn what was asked of it before: in the next frame, however late it is."""
+    driver.execute_async_script(
+        "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+    )
 
 
 def expected(detector, photo, **options) -> list[tuple[str, str]]:
@@ -96,13 +102,14 @@ def test_names_are_searched_and_restrict_the_answer(driver, server, detector, ph
     assert entry.get_attribute("aria-expanded") == "true"
     entry.send_keys("\ue007")  # Enter
     entry.send_keys("husk\ue007")
-    time.sleep(0.3)
+    wait_for(lambda: len(css(driver, "#chosen button")) == 2, "the second name")
+    drawn(driver)
     assert [button.text.split()[0] for button in css(driver, "#chosen button")] == ["vehicle", "husky"]
     wanted = expected(detector, photo, threshold=0.2, vocabulary=["vehicle", "husky"])
     assert sorted(listed(driver)) == sorted(wanted) and wanted
     for _ in css(driver, "#chosen button"):
         css(driver, "#chosen button")[0].click()
-    time.sleep(0.3)
+    drawn(driver)
     assert sorted(listed(driver)) == sorted(expected(detector, photo, threshold=0.2))
 
 
@@ -214,8 +221,7 @@ def test_names_are_never_markup(driver, hostile, photo):
     assert names and names <= set(HOSTILE)
     css(driver, "#list button")[0].click()
     css(driver, "#only")[0].send_keys("<\ue007")
-    time.sleep(0.3)
-    assert css(driver, "#chosen button")
+    wait_for(lambda: css(driver, "#chosen button"), "a chosen name")
     open_page(driver, hostile, "/tree")
     css(driver, "#search")[0].send_keys("<")
     wait_for(lambda: css(driver, "#rows .row"), "rows")
