@@ -118,6 +118,10 @@ def test_the_command_line_knows_every_word_that_a_call_knows():
             "yolo9000 detect --conf 0.2 --source x --source y",
         ),
         (["predict", "model=a.pt", "rect=True", "mapped=False", "x.jpg"], "detect --model a.pt --rect x.jpg"),
+        (
+            ["rect=True", "source=x", "rect=False", "mapped=False", "mapped=True"],
+            "detect --source x --mapped\n",
+        ),
         (["source=x", "save=True"], "detect --source x; save: --out FOLDER"),
         (
             ["source=x", "--least", "0.5", "conf=0.3", "--out", "o"],

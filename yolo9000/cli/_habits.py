@@ -81,23 +81,27 @@ class Command(console.Command):
                 words.append(shlex.quote(word))
                 continue
             match = _SETTING.fullmatch(word)
-            if _MODE.fullmatch(word) or match is None or match[2].lower() == "false":
+            if _MODE.fullmatch(word) or match is None:
                 continue
             name, value = match.groups()
-            if f"--{_plain(name)}" not in self._options():
+            option = f"--{_plain(name)}"
+            if value.lower() == "false":
+                if option in places:
+                    words[places.pop(option)] = ""
+                continue
+            if option not in self._options():
                 reasons.append(f"{name}: {_OURS[_plain(name)]}")
                 continue
             if name == "device" and value != "cpu":
                 value = "cuda"  # they number them
-            option = f"--{_plain(name)}"
             said = option if value.lower() == "true" else f"{option} {shlex.quote(value)}"
             if option in places and option not in self._repeatable():
                 words[places[option]] = said  # the last one holds, as there
             else:
                 places[option] = len(words)
                 words.append(said)
-        said = f"options are typed with two strokes here: {' '.join([ctx.command_path, *words])}"
-        raise click.UsageError("; ".join([said, *reasons]), ctx)
+        line = " ".join([ctx.command_path, *filter(None, words)])
+        raise click.UsageError("; ".join([f"options are typed with two strokes here: {line}", *reasons]), ctx)
 
 
 def _plain(option: str) -> str:

@@ -83,10 +83,8 @@ class Decoders:
         process = self._idle.get()
         try:
             pixels, image_size = process.decode(data)
-        except RequestError:
-            self.restarts += not process.alive
-            raise
         finally:
+            self.restarts += not process.alive
             self._idle.put(process)
         return then(pixels, image_size)
 

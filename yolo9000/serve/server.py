@@ -18,6 +18,10 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from yolo9000.errors import ModelError
 from yolo9000.serve.limits import LINGER, Limits, one_line
 
+# Connections beyond the limit that may be open because they were refused: with the 512 that are the default's
+# limit far from the 1,024 open files that systems allow.
+_MOST_LINGERING = 64
+
 
 def protocol_with(limits: Limits) -> type[H11Protocol]:
     """uvicorn's protocol, which by itself waits for ever for the head of a first request."""
@@ -70,9 +74,8 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
             """Say why, where nothing was said yet, and close the connection after the client, which is given
             a while for it; at once where it has an answer, or where too many are given that while."""
             self._unwatch()
+            linger = len(refused - self.connections) < min(limits.connections, _MOST_LINGERING)
             refused.add(self)
-            self.connections.discard(self)  # takes no other's place
-            linger = len(refused) <= limits.connections
             body = json.dumps({"error": reason}).encode()
             head = [(b"content-type", b"application/json"), (b"connection", b"close")]
             head += [(b"content-length", str(len(body)).encode()), *(headers or [])]
@@ -82,6 +85,8 @@ def protocol_with(limits: Limits) -> type[H11Protocol]:
                     self.transport.write(self.conn.send(event))
             except h11.LocalProtocolError:  # an answer is on its way
                 linger = False
+            if not self.transport.get_write_buffer_size():
+                self.connections.discard(self)  # takes no other's place; who does not read keeps its own
             if self.cycle is not None:  # a request whose body broke: nothing more can be said to it
                 self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
                 self.cycle.message_event.set()

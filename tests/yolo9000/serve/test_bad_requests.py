@@ -213,7 +213,8 @@ def test_a_picture_that_takes_too_long_costs_its_process_only(start, detector):
 
 
 def test_a_decoder_ended_as_it_answered_does_not_take_the_next_picture(monkeypatch):
-    process, read, parts = decoding._Process(Limits(), ()), decoding._read, []
+    decoders, read, parts = decoding.Decoders(Limits(), 1), decoding._read, []
+    process = decoders._all[0]
     clock = SimpleNamespace(monotonic=time.monotonic)
     monkeypatch.setattr(decoding, "time", clock)  # of this module alone: servers have theirs
 
@@ -231,12 +232,12 @@ def test_a_decoder_ended_as_it_answered_does_not_take_the_next_picture(monkeypat
     kill = process._process.kill
     process._process.kill = lambda: threading.Timer(0.2, kill).start()  # dying takes its time
     try:
-        assert process.decode(png())[1] == (90, 60)
+        assert decoders._run(png(), lambda pixels, size: size) == (90, 60)
         assert not process.alive  # not found by the next picture
-        assert process.decode(png())[1] == (90, 60)
+        assert decoders._run(png(), lambda pixels, size: size) == (90, 60)
     finally:
-        process.stop()
-    assert len(parts) == 4
+        decoders.close()
+    assert (len(parts), decoders.restarts) == (4, 1)
 
 
 @pytest.mark.parametrize("name", sorted(decoder.SIGNATURES))

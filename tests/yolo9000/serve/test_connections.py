@@ -8,8 +8,10 @@ import socket
 import struct
 import time
 from contextlib import ExitStack, suppress
+from unittest.mock import Mock
 
 import pytest
+from uvicorn.server import ServerState
 
 from tests.yolo9000.serve.running import HEAD, png, said
 from yolo9000.serve import server as module
@@ -195,6 +197,36 @@ def test_too_many_bodies_at_once_are_put_off(start, detector):
         assert len(told) == 1
         answer = told[0].recv(65536)
         assert b" 503 " in answer and b"retry-after: 1" in answer
+
+
+def refused(unsent: int, times: int) -> tuple[int, int]:
+    """How many of so many refused connections keep their place, and how many are closed by half only. unsent:
+    bytes of earlier answers that each client has not read."""
+
+    async def scenario():
+        settings = module.config(None, Limits(connections=100))
+        settings.load()
+        state, links = ServerState(), []
+        for _ in range(times):
+            link = Mock(**{"is_closing.return_value": False, "get_write_buffer_size.return_value": unsent})
+            link.get_extra_info.return_value = None
+            protocol = settings.http_protocol_class(settings, state, {}, asyncio.get_running_loop())
+            protocol.connection_made(link)
+            protocol.data_received(b"hello\r\n\r\n")
+            links.append(link)
+        return len(state.connections), sum(link.write_eof.called for link in links)
+
+    return asyncio.run(scenario())
+
+
+def test_who_does_not_read_answers_keeps_its_place_when_refused():
+    """Else it would hold a connection that nobody counts, and the next one would be let in beside it."""
+    assert refused(unsent=1, times=10) == (10, 10)
+    assert refused(unsent=0, times=10) == (0, 10)
+
+
+def test_refused_connections_take_few_of_the_files_that_a_system_allows():
+    assert refused(unsent=0, times=90) == (0, 64)
 
 
 @pytest.mark.usefixtures("patient")
